@@ -1,0 +1,51 @@
+"""Dispatch to a command, and turn mistakes of the user into one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from catgan import __version__
+from catgan.errors import UserError
+
+COMMANDS = {
+    "train": "train a recipe, resume a run, or fine-tune another run's weights",
+    "sample": "images from a trained run: grid, single PNGs, or an .npz for evaluators",
+    "interpolate": "walk between samples in style space: strip and GIF",
+    "diagnose": "measure cross-scale alignment: table, JSON and plot",
+    "info": "layers, tokens, parameters and compute of a recipe",
+    "demo": "train on handwritten digits and build a page about it, in minutes",
+}
+
+HELP = f"""catgan {__version__}: one-step image generation with the Cross-scale Aligned Transformer
+
+usage: catgan COMMAND [OPTIONS]
+
+commands:
+{chr(10).join(f"  {name:<13}{text}" for name, text in COMMANDS.items())}
+
+Recipes: cat-b2, cat-m2, cat-h2 (ImageNet-256 latents), digits, fashion-mnist.
+Try `catgan demo`, then `catgan COMMAND --help` for the options of a command.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(f"catgan {__version__}")
+        return 0
+    name, *rest = argv
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"command is {name}: must be one of {', '.join(COMMANDS)}")
+        import_module(f"catgan.cli.{name}").main(rest)
+    except UserError as error:
+        print(f"catgan {name}: error: {error}" if name in COMMANDS else f"catgan: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0

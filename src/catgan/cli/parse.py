@@ -1,0 +1,50 @@
+"""Command-line options from dataclasses (tyro), with errors of one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from catgan.errors import UserError
+
+T = TypeVar("T")
+
+
+def parse(options: type[T], argv: Sequence[str], command: str, default: Any = None, description: str | None = None) -> T:
+    """Parse arguments into the dataclass; prints help and exits for --help, raises UserError for mistakes."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            extra = {} if default is None else {"default": default}
+            return tyro.cli(options, args=list(argv), prog=f"catgan {command}", description=description, **extra)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(f"{one_line(said.getvalue())}; see catgan {command} --help") from None
+
+
+def one_line(box: str) -> str:
+    """tyro's framed message as one line: what is wrong, and which options were perhaps meant."""
+    lines = [line.strip("│╭╮╰╯ ").strip() for line in box.splitlines()]
+    rules = [i for i, line in enumerate(lines) if line.startswith("──")] + [len(lines)]
+    message = " ".join(line for line in lines[: rules[0]] if line and not line.endswith("─"))
+    meant = [m.group(0) for line in lines if (m := re.match(r"--[\w.-]+", line))]
+    if "nrecognized" in message and meant:
+        message += f"; did you mean {' or '.join(dict.fromkeys(meant))}?"
+    return message or "the arguments do not fit"
+
+
+def numbers(text: str, name: str) -> list[int]:
+    """"0-3,7" to [0, 1, 2, 3, 7]. Raises UserError naming the option."""
+    result: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if not match or (match[2] and int(match[2]) < int(match[1])):
+            raise UserError(f"{name} is {text}: must be numbers and ranges like 0-3,7")
+        result += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return result

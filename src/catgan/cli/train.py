@@ -1,0 +1,83 @@
+"""`catgan train RECIPE`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from catgan.cli.parse import parse
+from catgan.config import Config, load_yaml
+from catgan.errors import UserError
+from catgan.recipes import RECIPES, recipe
+
+# Short names of the options that are used most.
+SHORT = {
+    "--steps": "--training.steps",
+    "--batch": "--training.batch",
+    "--micro-batch": "--training.micro-batch",
+    "--seed": "--training.seed",
+    "--device": "--training.device",
+    "--precision": "--training.precision",
+    "--init-from": "--training.init-from",
+}
+
+USAGE = f"""usage: catgan train RECIPE [--out DIR] [--resume] [--config FILE] [OPTIONS]
+
+Train a recipe: {", ".join(RECIPES)}.
+
+  --out DIR       run directory (default: runs/RECIPE)
+  --resume        go on from the run's latest checkpoint; values then come from the run instead of the recipe
+  --config FILE   YAML with some or all fields, over the recipe's values; a run's config.yaml is such a file
+  {", ".join(SHORT)}
+                  short for the training.* options of these names
+
+Options go over the YAML file, and that over the recipe.
+
+  catgan train digits
+  catgan train digits --resume --steps 4000
+  catgan train fashion-mnist --data.path /usr/share/datasets/fashion-mnist --batch 64
+"""
+
+
+def main(argv: Sequence[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE + "\nAll options with the values of a recipe: catgan train RECIPE --help")
+        return
+    name, *rest = argv
+    base = recipe(name)
+    own, options = split_own(rest)
+    out = Path(own.out or f"runs/{name}")
+    if own.resume and (out / "config.yaml").exists():
+        base = load_yaml(out / "config.yaml")
+        if base.recipe != name:
+            raise UserError(f"{out} is a run of recipe {base.recipe}, not {name}: choose another --out")
+    if own.config:
+        base = load_yaml(Path(own.config), base)
+        if base.recipe != name:
+            raise UserError(f"{own.config} is for recipe {base.recipe}, not {name}: use catgan train {base.recipe}")
+    options = [expand(o) for o in options]
+    config = parse(Config, options, f"train {name}", default=base, description=USAGE).validate()
+
+    from catgan.training.run import train
+
+    train(config, out, resume=own.resume)
+    print(f"trained {config.training.steps} steps: {out}\nnext: catgan sample {out}    catgan diagnose {out}")
+
+
+def split_own(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options that are about the run rather than its configuration, and the rest."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--out")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--config")
+    try:
+        return parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}; see catgan train --help") from None
+
+
+def expand(option: str) -> str:
+    """A short option to its full name, with or without `=value`."""
+    name, equals, value = option.partition("=")
+    return SHORT.get(name, name) + equals + value

@@ -1,0 +1,433 @@
+"""Every setting of a run, as frozen dataclasses. No torch here: the command line must start fast.
+
+Field comments become the help texts of `catgan train`. `Config.validate` holds every rule between fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+import yaml
+
+from catgan.errors import UserError
+
+FORMAT_VERSION = 1  # of config.yaml and of checkpoints
+
+MAX_SEED = 2**63
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    source: Literal["digits", "fashion-mnist", "latents"] = "latents"
+    """Where real samples come from."""
+    path: str | None = None
+    """Folder with the files of fashion-mnist (IDX) or latents (moments.npy, labels.npy)."""
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """The space of samples x and its pyramid (SPEC: x has shape (channels, size, size))."""
+
+    size: int = 32
+    """Height and width S of a sample, in pixels or latent pixels."""
+    channels: int = 4
+    """Channels C of a sample."""
+    classes: int = 1000
+    """Number of classes; 1 is unconditional."""
+    scales: tuple[int, ...] = (4, 8, 16, 32)
+    """Resolutions of scales 0..K, coarse to fine; the last one is the sample size."""
+    down: Literal["area", "bilinear", "bicubic", "nearest"] = "area"
+    """Filter of r_k towards coarser resolutions (the paper does not name it)."""
+    up: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    """Filter of r_K back to full size, used by the diagnostics."""
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    depth: int = 12
+    """Transformer blocks; a multiple of the number of scales."""
+    width: int = 768
+    """Channels d of a token and of the style vector w."""
+    heads: int = 12
+    """Attention heads."""
+    patch: int = 2
+    """Side of a square patch, in (latent) pixels."""
+    z_dim: int = 64
+    """Size of z and of the class embedding beside it."""
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    depth: int = 12
+    """Transformer blocks."""
+    width: int = 768
+    """Channels of a token."""
+    heads: int = 12
+    """Attention heads."""
+    patches: tuple[int, ...] = (2, 2, 2, 2)
+    """Patch size of each scale; scales with equal patch sizes share their embedding."""
+    head_dim: int = 2048
+    """Size of the projection in which [cls] and class embedding meet."""
+    aggregated: bool = False
+    """Drop the block-diagonal mask: all scales attend to each other (the paper's ablation)."""
+    representation_dim: int = 0
+    """Output size of the representation head (768 for DINOv2-B); 0 leaves the head out."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Differentiable augmentation; 0 switches an operation off."""
+
+    color: float = 0.5
+    """Probability of changed brightness, saturation and contrast."""
+    translation: float = 0.125
+    """Largest shift, as a share of the size; always applied."""
+    cutout: float = 0.5
+    """Side of the erased square, as a share of the size; always applied."""
+    flip: float = 0.4
+    """Probability of a horizontal flip."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    penalty: float = 1.0
+    """gamma of R1 and R2: each is weighted by gamma / 2; 0 leaves them out."""
+    penalty_eps: float = 0.01
+    """Standard deviation of the perturbation in the approximated penalties."""
+    penalty_fraction: float = 0.25
+    """Share of the batch that the penalties look at."""
+    penalty_noise: Literal["full", "per_scale"] = "full"
+    """Where the perturbation enters: at full size before augmentation, or at each scale after resizing."""
+    consistency: float = 0.1
+    """lambda of the consistency loss; 0 leaves it out."""
+    consistency_weights: tuple[float, ...] | None = None
+    """w_0..w_{K-1}; None is 1 / (K - k)."""
+    detach_anchor: bool = False
+    """Stop the consistency gradient at h_K, so that only earlier stages move."""
+    fresh_z: bool = False
+    """Draw a new z for the generator step instead of the discriminator step's."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    lr_generator: float = 2e-4
+    """AdamW learning rate of the generator."""
+    lr_discriminator: float = 2e-4
+    """AdamW learning rate of the discriminator."""
+    beta1: float = 0.0
+    """AdamW's first beta."""
+    beta2: float = 0.99
+    """AdamW's second beta."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    clip: float = 1.0
+    """Largest gradient norm of each network; longer gradients are scaled to it."""
+    ema_half_life: float = 692.8
+    """Half-life of the generator's weight average, in steps (692.8 is a decay of 0.999 per step)."""
+    ema_warmup: float = 0.05
+    """While young the average is shorter: its half-life is at most this share of the steps so far; 0 is off."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    steps: int = 50_000
+    """Length of the run, in iterations (one discriminator and one generator step each)."""
+    batch: int = 512
+    """Samples per iteration."""
+    micro_batch: int = 0
+    """Samples per forward pass; gradients add up to the whole batch's. 0 is the whole batch at once."""
+    seed: int = 0
+    """Seed of the initial weights and of every draw."""
+    device: str = "auto"
+    """Where to train: auto, cpu, cuda or cuda:N."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 is autocast: weights stay in float32."""
+    compile: bool = False
+    """Compile the transformer block with torch.compile (needs a C++ compiler on CPU)."""
+    reuse_fakes: bool = True
+    """Generate once per iteration for both steps: exact with shared z, and cheaper. Off under micro-batches."""
+    init_from: str | None = None
+    """Run directory or checkpoint whose weights to start from (fine-tuning)."""
+    threads: int = 0
+    """CPU threads of PyTorch; 0 leaves its choice."""
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    every: int = 50
+    """Steps between entries of metrics.jsonl and TensorBoard."""
+    preview_every: int = 1000
+    """Steps between sample grids and stage grids."""
+    preview_classes: int = 10
+    """How many classes (evenly spread) the previews show."""
+    preview_rows: int = 4
+    """Seeds per class in the sample grid."""
+    diagnose_every: int = 1000
+    """Steps between alignment diagnostics (SPEC section 6) of the averaged generator."""
+    diagnose_samples: int = 1000
+    """(class, seed) pairs that a diagnosis uses."""
+    wandb: bool = False
+    """Also log to Weights & Biases (needs `pip install catgan[wandb]`)."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    every: int = 1000
+    """Steps between checkpoints."""
+    keep: int = 3
+    """How many of the latest checkpoints stay."""
+    keep_steps: tuple[int, ...] = ()
+    """Steps whose checkpoints stay for good."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run: everything needed to build it again."""
+
+    recipe: tyro.conf.Suppress[str] = "cat-b2"
+    """Name of the recipe this configuration started from."""
+    data: DataConfig = field(default_factory=DataConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def validate(self) -> Config:
+        """Return self, or raise UserError naming the field, its value and what is allowed."""
+        _validate(self)
+        return self
+
+
+# Fields that `--resume` may change: they do not touch the numbers that training computes.
+RESUMABLE = ("training.steps", "log", "checkpoint")
+
+
+def _require(ok: bool, name: str, value: object, allowed: str, todo: str = "") -> None:
+    if not ok:
+        raise UserError(f"{name} is {value}: must be {allowed}" + (f"; {todo}" if todo else ""))
+
+
+def check_scales(size: int, scales: tuple[int, ...], patches: tuple[int, ...]) -> None:
+    """Raise UserError unless scales rise, end at the sample size and are divisible by their patches."""
+    shown = ",".join(map(str, scales))
+    _require(len(scales) >= 1 and all(s >= 1 for s in scales), "sample.scales", shown or "empty", "positive sizes")
+    _require(all(a < b for a, b in zip(scales, scales[1:], strict=False)), "sample.scales", shown, "increasing")
+    _require(scales[-1] == size, "sample.scales", shown, f"a list that ends at sample.size ({size})")
+    _require(
+        len(patches) == len(scales), "discriminator.patches", ",".join(map(str, patches)), f"{len(scales)} sizes, one per scale"
+    )
+    for k, (s, p) in enumerate(zip(scales, patches, strict=True)):
+        _require(p >= 1 and s % p == 0, f"scale {k}", s, f"divisible by its patch size ({p})", "change sample.scales or discriminator.patches")
+
+
+def check_width(name: str, width: int, heads: int) -> None:
+    """Raise UserError unless heads divide the width into head sizes divisible by 4 (two axes, pairs)."""
+    _require(width >= 4 and width % 4 == 0, f"{name}.width", width, "a positive multiple of 4")
+    _require(heads >= 1 and width % heads == 0, f"{name}.width", width, f"divisible by {name}.heads ({heads})")
+    _require((width // heads) % 4 == 0, f"{name}.heads", heads, f"such that the head size ({width // heads}) is divisible by 4")
+
+
+def check_depth(depth: int, stages: int) -> None:
+    """Raise UserError unless the generator's blocks split evenly into stages."""
+    below = max(stages, depth // stages * stages)
+    _require(
+        depth >= 1 and depth % stages == 0, "generator.depth", depth, f"divisible by the number of scales ({stages})", f"use {below} or {below + stages}"
+    )
+
+
+def check_seed(seed: int, name: str = "seed") -> int:
+    """Return the seed if it is in [0, 2^63), else raise UserError."""
+    _require(0 <= seed < MAX_SEED, name, seed, "in [0, 2^63)")
+    return seed
+
+
+def check_psi(psi: float) -> float:
+    """Return the truncation psi if it is in [0, 1], else raise UserError."""
+    _require(0.0 <= psi <= 1.0, "psi", psi, "in [0, 1] (1 is no truncation)")
+    return psi
+
+
+def _validate(c: Config) -> None:
+    s, g, d, o, t = c.sample, c.generator, c.discriminator, c.objective, c.training
+    for name, value in (
+        ("sample.size", s.size),
+        ("sample.channels", s.channels),
+        ("sample.classes", s.classes),
+        ("generator.depth", g.depth),
+        ("generator.patch", g.patch),
+        ("generator.z_dim", g.z_dim),
+        ("discriminator.depth", d.depth),
+        ("discriminator.head_dim", d.head_dim),
+        ("training.steps", t.steps),
+        ("training.batch", t.batch),
+        ("log.every", c.log.every),
+        ("log.preview_every", c.log.preview_every),
+        ("log.preview_classes", c.log.preview_classes),
+        ("log.preview_rows", c.log.preview_rows),
+        ("log.diagnose_every", c.log.diagnose_every),
+        ("log.diagnose_samples", c.log.diagnose_samples),
+        ("checkpoint.every", c.checkpoint.every),
+        ("checkpoint.keep", c.checkpoint.keep),
+    ):
+        _require(value >= 1, name, value, "at least 1")
+    check_scales(s.size, s.scales, d.patches)
+    check_depth(g.depth, len(s.scales))
+    check_width("generator", g.width, g.heads)
+    check_width("discriminator", d.width, d.heads)
+    _require(s.size % g.patch == 0, "generator.patch", g.patch, f"a divisor of sample.size ({s.size})")
+    if o.consistency_weights is not None:
+        _require(len(o.consistency_weights) == len(s.scales) - 1, "objective.consistency_weights", o.consistency_weights, f"{len(s.scales) - 1} numbers, one per stage but the last")
+    _require(d.representation_dim >= 0, "discriminator.representation_dim", d.representation_dim, "at least 0")
+    for name, share in (
+        ("augment.color", c.augment.color),
+        ("augment.translation", c.augment.translation),
+        ("augment.cutout", c.augment.cutout),
+        ("augment.flip", c.augment.flip),
+    ):
+        _require(0.0 <= share <= 1.0, name, share, "in [0, 1]")
+    _require(0.0 < o.penalty_fraction <= 1.0, "objective.penalty_fraction", o.penalty_fraction, "in (0, 1]")
+    for name, number in (
+        ("objective.penalty_eps", o.penalty_eps),
+        ("optimizer.lr_generator", c.optimizer.lr_generator),
+        ("optimizer.lr_discriminator", c.optimizer.lr_discriminator),
+        ("optimizer.clip", c.optimizer.clip),
+        ("optimizer.ema_half_life", c.optimizer.ema_half_life),
+    ):
+        _require(number > 0.0, name, number, "above 0")
+    for name, number in (
+        ("objective.penalty", o.penalty),
+        ("objective.consistency", o.consistency),
+        ("optimizer.weight_decay", c.optimizer.weight_decay),
+        ("optimizer.ema_warmup", c.optimizer.ema_warmup),
+        ("training.micro_batch", t.micro_batch),
+        ("training.threads", t.threads),
+    ):
+        _require(number >= 0, name, number, "at least 0")
+    for name, beta in (("optimizer.beta1", c.optimizer.beta1), ("optimizer.beta2", c.optimizer.beta2)):
+        _require(0.0 <= beta < 1.0, name, beta, "in [0, 1)")
+    check_seed(t.seed, "training.seed")
+    device = t.device.split(":")[0]
+    _require(device in ("auto", "cpu", "cuda"), "training.device", t.device, "auto, cpu, cuda or cuda:N")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as nested plain dictionaries (tuples become lists), ready for YAML or JSON."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return list(value) if isinstance(value, tuple) else value
+
+    return {"format": FORMAT_VERSION, **plain(config)}
+
+
+def from_dict(values: dict[str, Any], base: Config | None = None, where: str = "configuration") -> Config:
+    """Build a Config from nested dictionaries; fields not named keep the values of `base`.
+
+    Raises UserError for an unknown field, a value of the wrong type or a newer format.
+    """
+    values = dict(values)
+    version = values.pop("format", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise UserError(f"{where}: format is {version}: this catgan reads {FORMAT_VERSION}; install the version that wrote it")
+    config: Config = _merge(base or Config(), values, "", where)
+    return config
+
+
+def _merge(base: Any, values: Any, prefix: str, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: {prefix.rstrip('.') or 'the file'} is {values!r}: must be a mapping of field: value")
+    hints = typing.get_type_hints(type(base))
+    changes = {}
+    for name, value in values.items():
+        if name not in hints:
+            known = ", ".join(f.name for f in dataclasses.fields(base))
+            raise UserError(f"{where}: unknown field {prefix}{name}; known here: {known}")
+        current = getattr(base, name)
+        if dataclasses.is_dataclass(current):
+            changes[name] = _merge(current, value, f"{prefix}{name}.", where)
+        else:
+            changes[name] = _coerce(value, hints[name], f"{prefix}{name}", where)
+    return dataclasses.replace(base, **changes)
+
+
+def _coerce(value: Any, hint: Any, name: str, where: str) -> Any:
+    """The value as the type of its field; lenient where YAML is (1e-3 is a string there, 1 may stand for 1.0)."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    error = UserError(f"{where}: {name} is {value!r}: must be {_describe(hint)}")
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        return _coerce(value, next(a for a in args if a is not type(None)), name, where)
+    if origin is Literal:
+        if value not in args:
+            raise error
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise error
+        return tuple(_coerce(v, args[0], name, where) for v in value)
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            raise error from None
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise error
+    return value
+
+
+def _describe(hint: Any) -> str:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin is tuple:
+        return f"a list of {_describe(args[0])}"
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join("null" if a is type(None) else _describe(a) for a in args)
+    return {int: "an integer", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
+
+
+def load_yaml(path: Path, base: Config | None = None) -> Config:
+    """Read a YAML file of (some) fields over `base`. Raises UserError for anything that does not fit."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    return from_dict(values or {}, base, str(path))
+
+
+def dump_yaml(config: Config) -> str:
+    """The whole configuration as YAML text."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Dotted names of the fields in which two configurations differ."""
+
+    def walk(a: Any, b: Any, prefix: str) -> list[str]:
+        names: list[str] = []
+        for f in dataclasses.fields(a):
+            x, y = getattr(a, f.name), getattr(b, f.name)
+            if dataclasses.is_dataclass(x):
+                names += walk(x, y, f"{prefix}{f.name}.")
+            elif x != y:
+                names.append(prefix + f.name)
+        return names
+
+    return walk(old, new, "")

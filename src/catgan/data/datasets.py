@@ -1,0 +1,179 @@
+"""The datasets that recipes name: scikit-learn's digits, Fashion-MNIST, and precomputed latents."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from catgan.config import Config, DataConfig
+from catgan.draws import Purpose, normal
+from catgan.errors import UserError
+
+LATENT_SCALE = 0.18215  # SD-VAE: latents times this have about unit variance
+
+FASHION_CLASSES = (
+    "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+
+
+class Dataset(Protocol):
+    """Samples x of shape (channels, size, size) with class numbers."""
+
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]  # (C, S, S)
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        """Samples (B, C, S, S), float32, and classes (B,), int64, of the given rows.
+
+        (seed, step) keys whatever is drawn anew at each read.
+        """
+        ...
+
+
+class Images:
+    """A small dataset in memory: pixels in [-1, 1]."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
+        """images: (N, C, S, S), float32 in [-1, 1]; labels: (N,)."""
+        self.images = torch.from_numpy(images)
+        self.labels = torch.from_numpy(labels.astype(np.int64))
+        self.class_names = class_names
+        _, channels, size, _ = images.shape
+        self.shape = (channels, size, size)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        index = torch.from_numpy(rows)
+        return self.images[index], self.labels[index]
+
+
+class Latents:
+    """Moments of a VAE's posterior, memory-mapped: the latent is drawn from it anew at each read."""
+
+    def __init__(self, moments: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
+        """moments: (N, 2 * C, S, S), mean then standard deviation, unscaled; labels: (N,)."""
+        self.moments, self.labels, self.class_names = moments, labels, class_names
+        _, both, size, _ = moments.shape
+        self.shape = (both // 2, size, size)
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        moments = torch.from_numpy(self.moments[rows].astype(np.float32))
+        mean, std = moments.chunk(2, dim=1)
+        x = (mean + std * normal(seed, Purpose.POSTERIOR, step, mean.shape)) * LATENT_SCALE
+        return x, torch.from_numpy(self.labels[rows].astype(np.int64))
+
+
+def digits() -> Images:
+    """The 1,797 handwritten digits that scikit-learn ships: 8x8, one channel, ten classes."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise UserError("the digits need scikit-learn, which is not installed: pip install 'catgan[demo]'") from None
+    pixels, labels = load_digits(return_X_y=True)
+    images = (pixels / 8 - 1).astype(np.float32).reshape(-1, 1, 8, 8)
+    return Images(images, labels, tuple(str(n) for n in range(10)))
+
+
+def fashion_mnist(folder: Path, size: int) -> Images:
+    """Fashion-MNIST's 60,000 training images from local IDX files, padded with background from 28x28 to size x size."""
+    images = read_idx(find(folder, "train-images-idx3-ubyte"), 3)
+    labels = read_idx(find(folder, "train-labels-idx1-ubyte"), 1)
+    if len(images) != len(labels):
+        raise UserError(f"{folder}: {len(images)} images but {len(labels)} labels: the two files do not belong together")
+    missing = size - images.shape[-1]
+    if missing < 0 or missing % 2:
+        raise UserError(f"sample.size is {size}: images of {folder} have {images.shape[-1]} pixels, so use that or an even number more")
+    pad = missing // 2
+    images = np.pad(images, ((0, 0), (pad, pad), (pad, pad)))
+    return Images((images.astype(np.float32) / 127.5 - 1)[:, None], labels, FASHION_CLASSES)
+
+
+def latents(folder: Path) -> Latents:
+    """moments.npy (N, 2 * C, S, S) and labels.npy (N,) of a folder; optionally classes.txt, one name a line."""
+    moments, labels = (load_array(folder / name) for name in ("moments.npy", "labels.npy"))
+    if moments.ndim != 4 or moments.shape[1] % 2 or labels.shape != moments.shape[:1]:
+        raise UserError(f"{folder}: moments.npy has shape {moments.shape} and labels.npy {labels.shape}: must be (N, 2C, S, S) and (N,)")
+    if len(labels) and (labels.min() < 0):
+        raise UserError(f"{folder / 'labels.npy'}: class {labels.min()} is negative: classes are numbered from 0")
+    names = folder / "classes.txt"
+    if names.exists():
+        class_names = tuple(names.read_text().splitlines())
+    else:
+        class_names = tuple(str(n) for n in range(int(labels.max()) + 1)) if len(labels) else ()
+    return Latents(moments, labels, class_names)
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Memory-map an .npy file; never unpickles."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not a plain .npy array: {error}") from None
+    return array
+
+
+def find(folder: Path, name: str) -> Path:
+    """The IDX file of that name in the folder, packed or not."""
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.exists():
+            return path
+    raise UserError(f"{folder}: no {name} or {name}.gz: set data.path to the folder that has it")
+
+
+def read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """Read a file in the IDX format of MNIST (unsigned bytes), packed or not. Raises UserError if it is damaged."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    if len(data) < 4 + 4 * dimensions or data[:4] != bytes([0, 0, 8, dimensions]):
+        raise UserError(f"{path} is not an IDX file of unsigned bytes with {dimensions} dimensions")
+    shape = np.frombuffer(data, ">u4", dimensions, 4).astype(int)
+    body = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
+    if len(body) != shape.prod():
+        raise UserError(f"{path} is damaged: it promises {'x'.join(map(str, shape))} bytes and holds {len(body)}")
+    return body.reshape(shape)
+
+
+def open_dataset(data: DataConfig, size: int) -> Dataset:
+    """The dataset that a configuration names. Raises UserError naming the file or field that does not fit."""
+    if data.source == "digits":
+        return digits()
+    if data.path is None:
+        hint = {
+            "fashion-mnist": "the folder of its IDX files (Debian: apt-get install dataset-fashion-mnist puts them in /usr/share/datasets/fashion-mnist)",
+            "latents": "a folder with moments.npy and labels.npy",
+        }
+        raise UserError(f"data.path is not set: {data.source} needs {hint[data.source]}; add --data.path FOLDER")
+    folder = Path(data.path)
+    if not folder.is_dir():
+        raise UserError(f"data.path is {folder}: no such folder")
+    return fashion_mnist(folder, size) if data.source == "fashion-mnist" else latents(folder)
+
+
+def check_fits(dataset: Dataset, config: Config) -> None:
+    """Raise UserError unless the dataset has the shape and the classes that the configuration is for."""
+    s = config.sample
+    if dataset.shape != (s.channels, s.size, s.size):
+        raise UserError(
+            f"the data has samples of {'x'.join(map(str, dataset.shape))}, the configuration of {s.channels}x{s.size}x{s.size}: "
+            "set sample.channels, sample.size and sample.scales"
+        )
+    if len(dataset.class_names) > s.classes:
+        raise UserError(f"the data has {len(dataset.class_names)} classes, sample.classes is {s.classes}: set it to that or more")
+    if len(dataset) == 0:
+        raise UserError("the data has no samples")

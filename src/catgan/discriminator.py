@@ -1,0 +1,117 @@
+"""The scale-wise discriminator of CAT (paper 3.1, figure 3): one transformer, one logit per scale.
+
+    sequence = [cls_0, patches of x_0, cls_1, patches of x_1, ...]    attention is block-diagonal over scales
+    d_k      = <head(cls_k), Emb(y)>                                  a function of x_k and y alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from catgan.config import check_scales, check_width
+from catgan.nn.layers import EPS, Attention, SwiGLU, linear, patchify
+from catgan.nn.positions import rotary_table, sincos_positions
+
+
+class DiscriminatorBlock(nn.Module):
+    """x += gain * f(norm(x)), for f = attention, then SwiGLU; the gains (LayerScale) start at 0.1."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(width, eps=EPS)
+        self.attention = Attention(width, heads)
+        self.attention_gain = nn.Parameter(torch.full((width,), 0.1))
+        self.mlp_norm = nn.RMSNorm(width, eps=EPS)
+        self.mlp = SwiGLU(width)
+        self.mlp_gain = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, x: Tensor, rotary: Tensor, spans: tuple[int, ...]) -> Tensor:
+        """x: tokens (B, T, d); spans: how many of them belong to each scale."""
+        x = x + self.attention_gain * self.attention(self.attention_norm(x), rotary, spans)
+        return x + self.mlp_gain * self.mlp(self.mlp_norm(x))
+
+
+class Discriminator(nn.Module):
+    """A pyramid x_0..x_K and its class to logits d_0..d_K.
+
+    With `aggregated` every token attends to every scale: the paper's ablation, in which d_k depends on all x_j.
+    Raises UserError for scales and patches that do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 4,  # channels C of a sample
+        classes: int = 1000,  # number of classes, 1 is unconditional
+        scales: Sequence[int] = (4, 8, 16, 32),  # resolution of each x_k
+        patches: Sequence[int] = (2, 2, 2, 2),  # patch size of each scale; equal ones share their embedding
+        depth: int = 12,  # transformer blocks
+        width: int = 768,  # channels d of a token
+        heads: int = 12,  # attention heads
+        head_dim: int = 2048,  # size of the projection in which [cls] and class meet
+        aggregated: bool = False,  # no mask between scales
+        representation_dim: int = 0,  # size of the features to predict, 768 for DINOv2-B; 0: no such head
+    ) -> None:
+        super().__init__()
+        check_scales(scales[-1], tuple(scales), tuple(patches))
+        check_width("discriminator", width, heads)
+        self.scales, self.patches, self.aggregated, self.width = tuple(scales), tuple(patches), aggregated, width
+        self.embeddings = nn.ModuleDict({str(p): linear(p * p * channels, width) for p in sorted(set(patches))})
+        self.cls = nn.Parameter(torch.randn(len(scales), width) * 0.02)
+        self.scale_embedding = nn.Parameter(torch.randn(len(scales), width) * 0.02)
+        self.blocks = nn.ModuleList(DiscriminatorBlock(width, heads) for _ in range(depth))
+        self.norm = nn.RMSNorm(width, eps=EPS)
+        self.head = linear(width, head_dim)
+        self.class_embedding = nn.Embedding(classes, head_dim)
+        nn.init.normal_(self.class_embedding.weight, std=0.02)
+        self.representation: nn.Module | None = None
+        if representation_dim:
+            hidden = 2048
+            self.representation = nn.Sequential(
+                linear(width, hidden), nn.SiLU(), linear(hidden, hidden), nn.SiLU(), linear(hidden, representation_dim)
+            )
+        for k, (size, patch) in enumerate(zip(scales, patches, strict=True)):
+            self.register_buffer(f"positions_{k}", sincos_positions(size // patch, width), persistent=False)
+            self.register_buffer(f"rotary_{k}", rotary_table(size // patch, width // heads, 1), persistent=False)
+
+    def tokens(self, k: int, x: Tensor) -> Tensor:
+        """x_k (B, C, S_k, S_k) to the input tokens of its scale, [cls] first: (B, 1 + T_k, d)."""
+        patches = self.embeddings[str(self.patches[k])](patchify(x, self.patches[k])) + self.get_buffer(f"positions_{k}")
+        cls = self.cls[k].to(patches.dtype).expand(len(x), 1, -1)
+        return torch.cat([cls, patches], dim=1) + self.scale_embedding[k].to(patches.dtype)
+
+    def features(self, pyramid: Sequence[Tensor], scales: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Run the transformer. Returns per scale its tokens after the last block, (B, 1 + T_k, d), [cls] first.
+
+        `scales` names the scale of each entry of the pyramid; by default all of them, coarse to fine.
+        """
+        scales = range(len(self.scales)) if scales is None else scales
+        parts = [self.tokens(k, x) for k, x in zip(scales, pyramid, strict=True)]
+        lengths = tuple(part.shape[1] for part in parts)
+        rotary = torch.cat([self.get_buffer(f"rotary_{k}") for k in scales], dim=1)
+        x = torch.cat(parts, dim=1)
+        spans = (x.shape[1],) if self.aggregated else lengths
+        for block in self.blocks:
+            x = block(x, rotary, spans)
+        return x.split(lengths, dim=1)
+
+    def logits(self, features: Sequence[Tensor], y: Tensor) -> Tensor:
+        """Projection conditioning: <head(norm(cls_k)), Emb(y)> in float32 (or wider), shape (B, scales)."""
+        cls = torch.stack([f[:, 0] for f in features], dim=1)
+        head, embedding = self.head(self.norm(cls)), self.class_embedding(y).unsqueeze(1)
+        wide = torch.promote_types(embedding.dtype, torch.float32)
+        return (head.to(wide) * embedding.to(wide)).sum(dim=-1)
+
+    def represent(self, features: Sequence[Tensor]) -> Tensor:
+        """Predicted encoder features of the finest scale, (B, 1 + T_K, representation_dim), [cls] first."""
+        if self.representation is None:
+            raise ValueError("this discriminator has no representation head: build it with representation_dim > 0")
+        result: Tensor = self.representation(features[-1])
+        return result
+
+    def forward(self, pyramid: Sequence[Tensor], y: Tensor, scales: Sequence[int] | None = None) -> Tensor:
+        """x_0..x_K, each (B, C, S_k, S_k), and classes y (B,) to logits (B, K + 1)."""
+        return self.logits(self.features(pyramid, scales), y)

@@ -1,0 +1,11 @@
+"""The one exception that people see: a mistake in the input, said in one line."""
+
+
+class UserError(Exception):
+    """Bad input or a condition the user can mend.
+
+    The message is one line: what, the value found, what is allowed, what to do. The command line prints it
+    without a traceback and exits with code 2.
+    """
+
+    exit_code = 2

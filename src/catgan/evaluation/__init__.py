@@ -1,0 +1,1 @@
+"""Measuring a generator: alignment diagnostics and compute accounting."""

@@ -1,0 +1,40 @@
+"""Writing files so that a crash, a full disk or a second reader never meets half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from catgan.errors import UserError
+
+
+def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write a file aside, flush it to the disk and rename it to `path`. Nothing half-written is left.
+
+    Raises UserError when the place cannot be written or is full.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fill(aside)
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except (OSError, SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        code = getattr(error, "errno", None)
+        if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise UserError(f"the disk is full: could not write {path}; what was there before is untouched; free some space") from None
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,66 @@
+"""Tensors to pictures: bytes, grids, PNG files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from catgan.files import write_atomically
+
+GAP = 2  # pixels between the tiles of a grid
+BACKGROUND = 255
+
+
+def to_bytes(x: Tensor) -> np.ndarray:
+    """Pixels in [-1, 1], (..., C, S, S), to uint8 (..., S, S, C), rounded and clamped."""
+    pixels = ((x.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255)
+    array: np.ndarray = pixels.byte().movedim(-3, -1).contiguous().numpy()
+    return array
+
+
+def visible(x: Tensor) -> Tensor:
+    """Something to look at for any channel count: latents show their first three channels at a third of their size."""
+    channels = x.shape[-3]
+    if channels in (1, 3):
+        return x
+    return x[..., :3, :, :] / 3 if channels > 3 else x[..., :1, :, :]
+
+
+def to_picture(array: np.ndarray) -> Image.Image:
+    """uint8 (H, W, C) with C = 1 or 3 to a picture."""
+    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+def tile_zoom(size: int, target: int = 64) -> int:
+    """Whole-number enlargement that makes a tile of `size` pixels about `target` wide."""
+    return max(1, target // size)
+
+
+def grid(tiles: Sequence[Sequence[np.ndarray]], zoom: int = 1) -> Image.Image:
+    """Rows of uint8 tiles (S, S, C) to one picture, with a thin white gap between them."""
+    size = tiles[0][0].shape[0] * zoom
+    columns = max(len(row) for row in tiles)
+    sheet = np.full((len(tiles) * (size + GAP) - GAP, columns * (size + GAP) - GAP, tiles[0][0].shape[-1]), BACKGROUND, np.uint8)
+    for i, row in enumerate(tiles):
+        for j, tile in enumerate(row):
+            big = tile.repeat(zoom, 0).repeat(zoom, 1)
+            sheet[i * (size + GAP) : i * (size + GAP) + size, j * (size + GAP) : j * (size + GAP) + size] = big
+    return to_picture(sheet)
+
+
+def png(picture: Image.Image) -> bytes:
+    """The picture as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def save_png(picture: Image.Image, path: Path) -> None:
+    """Write a PNG file as a whole or not at all."""
+    data = png(picture)
+    write_atomically(path, lambda aside: aside.write_bytes(data))

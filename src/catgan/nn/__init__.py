@@ -1,0 +1,1 @@
+"""Building blocks that know tensors only: no GANs, no scales, no configurations."""

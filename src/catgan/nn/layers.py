@@ -1,0 +1,112 @@
+"""Layers shared by generator and discriminator: attention, SwiGLU, equalised linear, patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from catgan.nn.positions import rotate
+
+EPS = 1e-6  # of every RMS normalisation
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """x divided by the root mean square of its last dimension: RMSNorm without gain."""
+    return F.rms_norm(x, (x.shape[-1],), eps=EPS)
+
+
+def linear(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
+    """A linear layer that starts Xavier-uniform with the given gain and zero bias."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.xavier_uniform_(layer.weight, gain=gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class EqualizedLinear(nn.Module):
+    """Linear layer that learns `multiplier` times as fast (StyleGAN's trick).
+
+    Weights are stored divided by the multiplier and used times it: Adam's steps, which do not see the size of a
+    gradient, shrink by it relative to the weights.
+    """
+
+    def __init__(self, inputs: int, outputs: int, multiplier: float = 0.01) -> None:
+        super().__init__()
+        self.multiplier = multiplier
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        nn.init.xavier_uniform_(self.weight, gain=1.0 / multiplier)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.multiplier, self.bias * self.multiplier)
+
+
+SHORT = 32  # tokens up to which plain matrix products beat the fused kernel on CPU
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(head_size)) v, each (B, heads, T, head_size)."""
+    if q.shape[2] <= SHORT and q.device.type == "cpu":
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return scores.softmax(dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, with RMSNorm on queries and keys per head and rotary positions.
+
+    `spans` splits the sequence into runs of tokens that attend to themselves only: a block-diagonal mask at the
+    price of its blocks, since each run is one attention call and nothing outside the blocks is computed.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = linear(width, 3 * width)
+        self.query_norm = nn.RMSNorm(width // heads, eps=EPS)
+        self.key_norm = nn.RMSNorm(width // heads, eps=EPS)
+        self.out = linear(width, width)
+
+    def forward(self, x: Tensor, rotary: Tensor, spans: Sequence[int]) -> Tensor:
+        """x: (B, T, width); rotary: (2, T, head_size / 2); spans: lengths that add up to T. Returns (B, T, width)."""
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
+        q, k, v = qkv.unbind(2)
+        q = rotate(self.query_norm(q), rotary).to(v.dtype)
+        k = rotate(self.key_norm(k), rotary).to(v.dtype)
+        parts = zip(*(t.transpose(1, 2).split(tuple(spans), dim=2) for t in (q, k, v)), strict=True)
+        mixed = [attend(*part).transpose(1, 2) for part in parts]
+        return self.out(torch.cat(mixed, dim=1).reshape(batch, tokens, width))
+
+
+class SwiGLU(nn.Module):
+    """Feed-forward layer silu(a) * b with biases; hidden width 2/3 * 4 * width, rounded up to a multiple of 8."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        hidden = -(-int(width * 8 / 3) // 8) * 8
+        self.gate_up = linear(width, 2 * hidden)
+        self.down = linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+def patchify(x: Tensor, patch: int) -> Tensor:
+    """(B, C, S, S) to patch tokens (B, (S / patch)^2, patch * patch * C), row-major, channels last in a token."""
+    batch, channels, size, _ = x.shape
+    grid = size // patch
+    x = x.view(batch, channels, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1)
+    return x.reshape(batch, grid * grid, patch * patch * channels)
+
+
+def unpatchify(tokens: Tensor, patch: int) -> Tensor:
+    """The inverse of `patchify`: (B, G * G, patch * patch * C) to (B, C, G * patch, G * patch)."""
+    batch, count, size = tokens.shape
+    grid, channels = round(count**0.5), size // patch**2
+    x = tokens.view(batch, grid, grid, patch, patch, channels).permute(0, 5, 1, 3, 2, 4)
+    return x.reshape(batch, channels, grid * patch, grid * patch)

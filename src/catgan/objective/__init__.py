@@ -1,0 +1,19 @@
+"""The objective of CAT (SPEC section 4): one pure function per term, one file per idea."""
+
+from catgan.objective.adversarial import relativistic
+from catgan.objective.augment import augment
+from catgan.objective.consistency import consistency
+from catgan.objective.penalty import approximate_penalty, exact_penalty
+from catgan.objective.terms import Objective, StepState, Term, default_objective
+
+__all__ = [
+    "Objective",
+    "StepState",
+    "Term",
+    "approximate_penalty",
+    "augment",
+    "consistency",
+    "default_objective",
+    "exact_penalty",
+    "relativistic",
+]

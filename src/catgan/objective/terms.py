@@ -1,0 +1,104 @@
+"""What the two networks minimise, as lists of named, weighted terms.
+
+To add a term, write a function from a StepState to per-sample losses and put it into the objective:
+
+    def darkness(state):                                   # (B,): mean square of the final output
+        return state.h[-1].square().flatten(1).mean(1)
+
+    objective = default_objective(config).with_term("generator", Term("darkness", 0.01, darkness))
+    catgan.train(config, "runs/dark", objective=objective)
+
+A term of the same name replaces the one there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor
+
+from catgan.config import Config
+from catgan.objective.adversarial import relativistic
+from catgan.objective.consistency import consistency, stage_weights
+from catgan.objective.penalty import approximate_penalty
+
+
+@dataclass
+class StepState:
+    """All that a term may look at, for one (micro-)batch of n samples, m of them under the penalties.
+
+    The discriminator's terms see h without gradient; the generator's terms see `real` without gradient.
+    """
+
+    y: Tensor  # (n,) classes of real samples and fakes
+    x: Tensor  # (n, C, S, S) real samples, before augmentation
+    h: Tensor  # (K + 1, n, C, S, S) stage outputs, before augmentation
+    real: Tensor  # (n, K + 1) logits of real samples
+    fake: Tensor  # (n, K + 1) logits of fakes
+    penalised: Tensor  # (m,) which of the n samples are under the penalties
+    real_perturbed: Tensor | None = None  # (m, K + 1) logits of the perturbed real samples
+    fake_perturbed: Tensor | None = None  # (m, K + 1) logits of the perturbed fakes
+
+
+@dataclass(frozen=True)
+class Term:
+    """weight * mean(function(state)).
+
+    The function returns losses with the samples in its first dimension: all n of them, or (`over` =
+    "penalised") the m under the penalties. They are averaged over the whole batch, whatever the micro-batches.
+    """
+
+    name: str
+    weight: float
+    function: Callable[[StepState], Tensor]
+    over: Literal["batch", "penalised"] = "batch"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The terms of both networks, in the order in which they are added up."""
+
+    discriminator: tuple[Term, ...]
+    generator: tuple[Term, ...]
+
+    def with_term(self, network: Literal["generator", "discriminator"], term: Term) -> Objective:
+        """A copy with one term added, or replaced if its name is there already."""
+        terms: tuple[Term, ...] = getattr(self, network)
+        if any(t.name == term.name for t in terms):
+            return replace(self, **{network: tuple(term if t.name == term.name else t for t in terms)})
+        return replace(self, **{network: (*terms, term)})
+
+    def without_term(self, network: Literal["generator", "discriminator"], name: str) -> Objective:
+        """A copy without the term of that name."""
+        terms: tuple[Term, ...] = getattr(self, network)
+        return replace(self, **{network: tuple(t for t in terms if t.name != name)})
+
+    @property
+    def penalises(self) -> bool:
+        """Whether any term needs perturbed samples."""
+        return any(t.over == "penalised" for t in self.discriminator)
+
+
+def default_objective(config: Config) -> Objective:
+    """CAT's objective (SPEC section 4): relativistic loss and approximated R1, R2; consistency for the generator."""
+    o = config.objective
+    eps = o.penalty_eps
+    weights = stage_weights(len(config.sample.scales)) if o.consistency_weights is None else o.consistency_weights
+
+    def r1(s: StepState) -> Tensor:
+        assert s.real_perturbed is not None
+        return approximate_penalty(s.real[s.penalised], s.real_perturbed, eps)
+
+    def r2(s: StepState) -> Tensor:
+        assert s.fake_perturbed is not None
+        return approximate_penalty(s.fake[s.penalised], s.fake_perturbed, eps)
+
+    discriminator = [Term("adversarial", 1.0, lambda s: relativistic(s.real, s.fake))]
+    if o.penalty:
+        discriminator += [Term("r1", o.penalty / 2, r1, "penalised"), Term("r2", o.penalty / 2, r2, "penalised")]
+    generator = [Term("adversarial", 1.0, lambda s: relativistic(s.fake, s.real))]
+    if o.consistency and len(weights):
+        generator.append(Term("consistency", o.consistency, lambda s: consistency(s.h, weights, o.detach_anchor)))
+    return Objective(tuple(discriminator), tuple(generator))

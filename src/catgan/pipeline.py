@@ -1,0 +1,141 @@
+"""From a trained run to pictures: `pipe = catgan.load(path); pipe(classes=[3], seeds=[0], psi=0.85).images`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from catgan.config import Config, check_psi, check_seed
+from catgan.devices import pick_device
+from catgan.draws import sample_z
+from catgan.errors import UserError
+from catgan.generator import Generator
+from catgan.images import to_bytes, to_picture
+from catgan.pyramid import Pyramid
+from catgan.training import checkpoint
+from catgan.training.step import build_generator
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a pipeline made."""
+
+    latents: Tensor  # (n, C, S, S), float32 on the CPU: outputs h_K as the network made them
+    stages: Tensor | None  # (K + 1, n, C, S, S), h_0..h_K, if asked for
+
+    @property
+    def array(self) -> np.ndarray:
+        """uint8 pixels (n, S, S, C). Raises UserError for latents, which need a VAE to become pixels."""
+        channels = self.latents.shape[1]
+        if channels not in (1, 3):
+            raise UserError(f"this generator makes latents of {channels} channels, not pixels: use .latents and decode them with their VAE")
+        return to_bytes(self.latents)
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """One PIL image per sample."""
+        return [to_picture(pixels) for pixels in self.array]
+
+
+class CATPipeline:
+    """A generator with what belongs to it. Made by `catgan.load`."""
+
+    def __init__(self, generator: Generator, config: Config, class_names: Sequence[str], step: int = 0) -> None:
+        self.generator = generator.eval().requires_grad_(False)
+        self.config, self.class_names, self.step = config, tuple(class_names), step
+        self.device, self.precision = torch.device("cpu"), "float32"
+
+    @property
+    def pyramid(self) -> Pyramid:
+        s = self.config.sample
+        return Pyramid(s.scales, s.down, s.up)
+
+    def to(self, device: str | torch.device | None = None, precision: str | None = None) -> CATPipeline:
+        """Move to a device (auto, cpu, cuda, cuda:N), or compute in float32 or bfloat16. Returns self."""
+        if device is not None:
+            self.device = pick_device(str(device))
+            self.generator.to(self.device)
+        if precision is not None:
+            if precision not in ("float32", "bfloat16"):
+                raise UserError(f"precision is {precision}: must be float32 or bfloat16")
+            self.precision = precision
+        return self
+
+    def class_numbers(self, classes: Sequence[int | str]) -> list[int]:
+        """Classes by number or name, as numbers. Raises UserError for one that is not there."""
+        numbers = []
+        for c in classes:
+            if isinstance(c, str) and c in self.class_names:
+                numbers.append(self.class_names.index(c))
+            elif (isinstance(c, int) or c.isdecimal()) and 0 <= int(c) < self.config.sample.classes:
+                numbers.append(int(c))
+            else:
+                names = ", ".join(self.class_names[:12]) + (", ..." if len(self.class_names) > 12 else "")
+                raise UserError(f"class is {c}: must be a number from 0 to {self.config.sample.classes - 1} or one of {names}")
+        return numbers
+
+    def style(self, classes: Sequence[int | str], seeds: Sequence[int], psi: float = 1.0, z: Tensor | None = None) -> Tensor:
+        """w of each (class, seed), truncated, (n, d). One class or one seed goes with all of the other."""
+        numbers = self.class_numbers(classes)
+        count = len(seeds) if z is None else len(z)
+        numbers, count = (numbers * count, count) if len(numbers) == 1 else (numbers, len(numbers) if count == 1 else count)
+        if len(numbers) != count:
+            raise UserError(f"{len(numbers)} classes and {count} seeds: must be equally many, or one of either")
+        if z is None:
+            z = sample_z([check_seed(s) for s in seeds], self.generator.z_dim)
+        elif z.ndim != 2 or z.shape[1] != self.generator.z_dim:
+            raise UserError(f"z has shape {tuple(z.shape)}: must be (n, {self.generator.z_dim})")
+        z, y = z.to(self.device).expand(count, -1), torch.tensor(numbers, device=self.device)
+        with torch.no_grad():
+            return self.generator.truncate(self.generator.style(z, y), y, check_psi(psi))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        classes: Sequence[int | str] = (0,),
+        seeds: Sequence[int] = (0,),
+        *,
+        psi: float = 1.0,
+        z: Tensor | None = None,
+        w: Tensor | None = None,
+        stages: bool = False,
+        batch_size: int = 64,
+    ) -> Samples:
+        """Generate one sample per (class, seed).
+
+        Sample i depends on its class and seed alone, up to rounding. z: (n, z_dim) instead of seeds. w: (n, d)
+        instead of classes, seeds and psi. psi in [0, 1] pulls w towards the class mean; 1 does not.
+        stages: keep h_0..h_K too. Raises UserError for unknown classes, bad seeds, psi or shapes.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}: must be at least 1")
+        if w is None:
+            w = self.style(classes, seeds, psi, z)
+        elif w.ndim != 2 or w.shape[1] != self.generator.width:
+            raise UserError(f"w has shape {tuple(w.shape)}: must be (n, {self.generator.width})")
+        parts = []
+        for part in w.to(self.device).split(batch_size):
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+                h = self.generator.synthesize(part, all_stages=stages)
+            parts.append(h.float().cpu())
+        made = torch.cat(parts, dim=1 if stages else 0)
+        return Samples(made[-1], made) if stages else Samples(made, None)
+
+
+def load(path: str | Path, weights: str = "average") -> CATPipeline:
+    """Load a generator from a run directory (its latest checkpoint) or a checkpoint file, onto the CPU.
+
+    weights: "average" (EMA) or "generator" (raw). Raises UserError if there is nothing to load.
+    """
+    if weights not in ("average", "generator"):
+        raise UserError(f"weights is {weights}: must be average or generator")
+    header, tensors = checkpoint.read(checkpoint.resolve(Path(path)), [f"{weights}."])
+    generator = build_generator(header.config)
+    checkpoint.load_network(generator, tensors, weights)
+    return CATPipeline(generator, header.config, header.class_names, header.step)

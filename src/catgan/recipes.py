@@ -1,0 +1,91 @@
+"""Named configurations: the rows of the paper, and small ones for real data on a laptop.
+
+A recipe is a starting point. Every field can be changed on the command line, from YAML, or with `dataclasses.replace`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+
+from catgan.config import (
+    AugmentConfig,
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    LogConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    SampleConfig,
+    TrainingConfig,
+)
+from catgan.errors import UserError
+
+
+def scaled_lr(width: int) -> float:
+    """GAT's rule: the learning rate that 2e-4 at width 768 becomes at another width."""
+    return 2e-4 * 768 / width
+
+
+# ImageNet-256 in SD-VAE latents (paper tables 1 and 6). One epoch is 2,502 iterations at batch 512.
+CAT_B2 = Config(
+    recipe="cat-b2",
+    data=DataConfig(source="latents"),
+    sample=SampleConfig(size=32, channels=4, classes=1000, scales=(4, 8, 16, 32)),
+    generator=GeneratorConfig(depth=12, width=768, heads=12, patch=2),
+    discriminator=DiscriminatorConfig(depth=12, width=768, heads=12, patches=(2, 2, 2, 2), representation_dim=768),
+    training=TrainingConfig(steps=50_000, batch=512, precision="bfloat16"),
+    log=LogConfig(every=100, preview_every=5000, diagnose_every=5000),
+    checkpoint=CheckpointConfig(every=5000),
+)
+CAT_M2 = replace(
+    CAT_B2, recipe="cat-m2", generator=replace(CAT_B2.generator, depth=24), training=replace(CAT_B2.training, steps=100_000)
+)
+CAT_H2 = replace(
+    CAT_B2,
+    recipe="cat-h2",
+    generator=replace(CAT_B2.generator, depth=32, width=1280, heads=16),
+    training=replace(CAT_B2.training, steps=150_000),
+)
+
+# scikit-learn's 1,797 handwritten digits, 8x8: minutes on two CPU cores.
+DIGITS = Config(
+    recipe="digits",
+    data=DataConfig(source="digits"),
+    sample=SampleConfig(size=8, channels=1, classes=10, scales=(2, 4, 8)),
+    generator=GeneratorConfig(depth=6, width=64, heads=2, patch=2),
+    discriminator=DiscriminatorConfig(depth=6, width=64, heads=2, patches=(2, 2, 2), head_dim=256),
+    augment=AugmentConfig(color=0.0, translation=0.0, cutout=0.0, flip=0.0),
+    objective=ObjectiveConfig(penalty=0.3),
+    optimizer=OptimizerConfig(lr_generator=scaled_lr(64), lr_discriminator=scaled_lr(64), ema_half_life=200),
+    training=TrainingConfig(steps=1200, batch=64),
+    log=LogConfig(every=20, preview_every=200, diagnose_every=200),
+    checkpoint=CheckpointConfig(every=200),
+)
+
+# Fashion-MNIST's 60,000 training images, 28x28 padded to 32x32, from local IDX files.
+FASHION_MNIST = Config(
+    recipe="fashion-mnist",
+    data=DataConfig(source="fashion-mnist"),
+    sample=SampleConfig(size=32, channels=1, classes=10, scales=(4, 8, 16, 32)),
+    generator=GeneratorConfig(depth=8, width=128, heads=4, patch=4),
+    discriminator=DiscriminatorConfig(depth=8, width=128, heads=4, patches=(2, 4, 4, 4), head_dim=512),
+    augment=AugmentConfig(color=0.0, translation=0.125, cutout=0.0, flip=0.4),
+    objective=ObjectiveConfig(penalty=0.3),
+    optimizer=OptimizerConfig(lr_generator=scaled_lr(128), lr_discriminator=scaled_lr(128), ema_half_life=500),
+    training=TrainingConfig(steps=20_000, batch=64),
+    log=LogConfig(every=50, preview_every=500, diagnose_every=500),
+    checkpoint=CheckpointConfig(every=500),
+)
+
+RECIPES = {c.recipe: c for c in (CAT_B2, CAT_M2, CAT_H2, DIGITS, FASHION_MNIST)}
+
+
+def recipe(name: str) -> Config:
+    """The recipe of that name. Raises UserError for an unknown one."""
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, RECIPES, 1)
+        raise UserError(f"recipe is {name}: must be one of {', '.join(RECIPES)}" + (f"; did you mean {close[0]}?" if close else ""))
+    return RECIPES[name]

@@ -1,0 +1,32 @@
+"""The running average of the generator's weights, from which samples are drawn."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+def averaged(network: nn.Module) -> nn.Module:
+    """A frozen copy of the network to hold its average."""
+    return copy.deepcopy(network).requires_grad_(False).eval()
+
+
+def decay(step: int, half_life: float, warmup: float) -> float:
+    """Weight of the old average in the update after `step` steps (1, 2, ...).
+
+    The half-life counts steps. While the run is young it is at most `warmup` * step: an average of a fixed length
+    would mostly remember the untrained start. warmup = 0 keeps it fixed.
+    """
+    if warmup:
+        half_life = min(half_life, max(warmup * step, 1e-8))
+    return float(0.5 ** (1.0 / half_life))
+
+
+@torch.no_grad()
+def update(average: nn.Module, network: nn.Module, weight: float) -> None:
+    """average = weight * average + (1 - weight) * network, for parameters; buffers are copied."""
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1.0 - weight)
+    for a, b in zip(average.buffers(), network.buffers(), strict=True):
+        a.copy_(b)

@@ -1,0 +1,111 @@
+"""What a run tells: metrics.jsonl, TensorBoard, Weights & Biases, and one progress line."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from catgan.config import Config, to_dict
+from catgan.errors import UserError
+from catgan.files import write_atomically
+
+
+class MetricsLog:
+    """Scalars by step, to every place the configuration asks for."""
+
+    def __init__(self, folder: Path, config: Config, resumed_at: int) -> None:
+        """Entries past step `resumed_at` (of a run that went on after its checkpoint) are dropped."""
+        self.path = folder / "metrics.jsonl"
+        keep = [line for line in self.rows_text() if json.loads(line)["step"] <= resumed_at]
+        write_atomically(self.path, lambda aside: aside.write_text("".join(line + "\n" for line in keep)))
+        self.file = self.path.open("a", buffering=1)
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)  # type: ignore[no-untyped-call]
+        self.wandb: Any = None
+        if config.log.wandb:
+            try:
+                import wandb
+            except ImportError:
+                raise UserError("log.wandb is true, but wandb is not installed: pip install 'catgan[wandb]'") from None
+            self.wandb = wandb.init(project="catgan", dir=folder, id=folder.resolve().name, resume="allow", config=to_dict(config))
+
+    def rows_text(self) -> list[str]:
+        """Complete lines of the file; the last one may have been cut off by a crash."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines()
+        if lines and not lines[-1].endswith("}"):
+            lines.pop()
+        return lines
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        self.file.write(json.dumps({"step": step, **scalars}) + "\n")
+        for name, value in scalars.items():
+            self.tensorboard.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+        if self.wandb is not None:
+            self.wandb.log(scalars, step=step)
+
+    def close(self) -> None:
+        self.file.close()
+        self.tensorboard.close()  # type: ignore[no-untyped-call]
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The entries of a run's metrics.jsonl, in the order of their steps."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+
+
+class Progress:
+    """One line about where the run is: rewritten in place on a terminal, every ten seconds elsewhere."""
+
+    def __init__(self, start: int, total: int, batch: int) -> None:
+        self.start, self.total, self.batch = start, total, batch
+        self.began = self.shown = self.marked = time.monotonic()
+        self.marked_step = start
+        self.rate = 0.0  # images per second, smoothed
+        self.live = sys.stderr.isatty()
+
+    def update(self, step: int, text: str = "") -> None:
+        now = time.monotonic()
+        if now - self.shown < (0.2 if self.live else 10.0) and step != self.total:
+            return
+        if step > self.marked_step:
+            rate = (step - self.marked_step) * self.batch / max(now - self.marked, 1e-9)
+            self.rate = rate if self.rate == 0 else 0.7 * self.rate + 0.3 * rate
+        self.shown = self.marked = now
+        self.marked_step = step
+        left = (self.total - step) * self.batch / self.rate if self.rate else math.nan
+        line = (
+            f"step {step}/{self.total} ({step / self.total:.0%})  {self.rate:.0f} images/s  "
+            f"elapsed {clock(now - self.began)}  left {clock(left)}  {text}"
+        )
+        self.print(f"\r\033[K{line}" if self.live else line, end="" if self.live else "\n")
+
+    def note(self, message: str) -> None:
+        """A line that stays."""
+        self.print(f"\r\033[K{message}" if self.live else message)
+
+    def close(self) -> None:
+        if self.live:
+            self.print("")
+
+    @staticmethod
+    def print(text: str, end: str = "\n") -> None:
+        print(text, end=end, file=sys.stderr, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 3:07 or 1:02:03; -:-- if unknown."""
+    if not math.isfinite(seconds):
+        return "-:--"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

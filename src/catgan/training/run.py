@@ -1,0 +1,345 @@
+"""The training loop and the run directory.
+
+    RUN/config.yaml        the resolved configuration
+    RUN/run.json           class names, versions, machine
+    RUN/metrics.jsonl      every scalar, by step
+    RUN/tensorboard/       the same for TensorBoard
+    RUN/previews/          sample grids and stage grids
+    RUN/checkpoints/       step-XXXXXXXX.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import catgan
+from catgan.config import RESUMABLE, Config, differences, dump_yaml, load_yaml
+from catgan.data import Dataset, check_fits, open_dataset, rows
+from catgan.devices import memory_error, pick_device
+from catgan.draws import sample_z
+from catgan.errors import UserError
+from catgan.evaluation.alignment import MEASURES, alignment, diagnose
+from catgan.files import write_atomically
+from catgan.images import grid, save_png, tile_zoom, to_bytes, visible
+from catgan.objective.terms import Objective, default_objective
+from catgan.training import checkpoint
+from catgan.training.logs import MetricsLog, Progress
+from catgan.training.step import Metrics, Step
+
+
+class DivergedError(UserError):
+    """A loss or a gradient is not finite."""
+
+    exit_code = 1
+
+
+def train(
+    config: Config,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    objective: Objective | None = None,
+    dataset: Dataset | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Train, and return the run directory.
+
+    resume: go on from the latest whole checkpoint in `out`; the configuration may differ from the stored one in
+    training.steps, log and checkpoint only. objective: in place of `default_objective(config)`. dataset: in place
+    of the one that config.data names.
+    Raises UserError for bad input, DivergedError for losses that are not finite, and KeyboardInterrupt or
+    SystemExit after Ctrl-C or SIGTERM, with a checkpoint saved.
+    """
+    config.validate()
+    out = Path(out)
+    dataset = dataset or open_dataset(config.data, config.sample.size)
+    check_fits(dataset, config)
+    run = Run(config, out, dataset, objective or default_objective(config), quiet)
+    run.prepare(resume)
+    run.loop()
+    return out
+
+
+class Run:
+    """One run directory and all that is in memory of it."""
+
+    def __init__(self, config: Config, out: Path, dataset: Dataset, objective: Objective, quiet: bool) -> None:
+        self.config, self.out, self.dataset, self.quiet = config, out, dataset, quiet
+        self.device = pick_device(config.training.device)
+        if config.training.threads:
+            torch.set_num_threads(config.training.threads)
+        self.engine = Step(config, objective, self.device)
+        self.networks: dict[str, torch.nn.Module] = {
+            "generator": self.engine.generator,
+            "discriminator": self.engine.discriminator,
+            "average": self.engine.average,
+        }
+        self.terms = tuple(
+            f"{network}: {t.weight:g} * {t.name}" for network in ("discriminator", "generator") for t in getattr(objective, network)
+        )
+        self.step = 0
+        self.last_good: Path | None = None
+        self.pending: list[tuple[int, Metrics]] = []
+        self.stop_signal: int | None = None
+
+    # -- before the first step -------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.out / "checkpoints"
+
+    def say(self, message: str) -> None:
+        if not self.quiet:
+            Progress.print(message)
+
+    def prepare(self, resume: bool) -> None:
+        """Check the directory, restore what is to be restored, and write what says what the run is."""
+        stored = self.out / "config.yaml"
+        if stored.exists():
+            self.check_same(load_yaml(stored), resume)
+        elif resume:
+            raise UserError(f"nothing to resume: {self.out} has no config.yaml; leave --resume out to start a run there")
+        elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise UserError(f"{self.out} exists and is no run of catgan: choose another --out or an empty folder")
+        size = checkpoint.forecast(self.networks)
+        kept = self.config.checkpoint.keep + len(self.config.checkpoint.keep_steps) + 1
+        check_writable(self.out)
+        checkpoint.check_space(self.out, kept * size)
+        if resume:
+            self.restore()
+        elif self.config.training.init_from:
+            self.initialise(Path(self.config.training.init_from))
+        write_atomically(stored, lambda aside: aside.write_text(dump_yaml(self.config)))
+        write_atomically(self.out / "run.json", lambda aside: aside.write_text(json.dumps(self.description(), indent=2)))
+        count = {n: sum(p.numel() for p in network.parameters()) / 1e6 for n, network in self.networks.items()}
+        self.say(
+            f"{self.config.recipe} on {self.device}: generator {count['generator']:.1f} M, discriminator {count['discriminator']:.1f} M parameters, "
+            f"{len(self.dataset)} samples; checkpoints of {size / 1e6:.1f} MB, up to {kept} of them"
+        )
+
+    def check_same(self, stored: Config, resume: bool) -> None:
+        if stored.recipe != self.config.recipe:
+            raise UserError(f"{self.out} is a run of recipe {stored.recipe}, not {self.config.recipe}: choose another --out")
+        if not resume:
+            raise UserError(f"{self.out} has a run already: add --resume to go on with it, or choose another --out")
+        for name in differences(stored, self.config):
+            if not any(name == free or name.startswith(f"{free}.") for free in RESUMABLE):
+                raise UserError(f"cannot resume {self.out} with another {name}: a resumed run may change only {', '.join(RESUMABLE)}")
+
+    def restore(self) -> None:
+        path = checkpoint.latest(self.checkpoints, lambda message: self.say(f"warning: {message}"))
+        if path is None:
+            self.say(f"{self.out} has no usable checkpoint: starting from step 0")
+            return
+        header, tensors = checkpoint.read(path)
+        if header.objective != self.terms:
+            raise UserError(f"cannot resume {self.out} with another objective: it was {'; '.join(header.objective)}, now {'; '.join(self.terms)}")
+        if header.step > self.config.training.steps:
+            raise UserError(f"training.steps is {self.config.training.steps}, but {self.out} is at step {header.step} already: must be at least that")
+        checkpoint.restore(tensors, self.networks, self.engine.optimizers)
+        self.step, self.last_good = header.step, path
+        self.say(f"resuming from {path} at step {self.step}")
+
+    def initialise(self, source: Path) -> None:
+        """Fine-tuning: weights of another run; classes start anew where their number differs."""
+        path = checkpoint.resolve(source)
+        header, tensors = checkpoint.read(path, [f"{n}." for n in self.networks])
+        if header.config.sample.classes != self.config.sample.classes:
+            for key in checkpoint.CLASS_TENSORS:
+                if key in tensors:
+                    network, _, own = key.partition(".")
+                    tensors[key] = self.networks[network].state_dict()[own]
+        for name, network in self.networks.items():
+            checkpoint.load_network(network, tensors, name)
+        self.say(f"starting from the weights of {path} (step {header.step})")
+
+    def description(self) -> dict[str, Any]:
+        return {
+            "class_names": self.dataset.class_names,
+            "samples": len(self.dataset),
+            "objective": self.terms,
+            "catgan": catgan.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {self.device}",
+        }
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def loop(self) -> None:
+        c, total = self.config, self.config.training.steps
+        log = MetricsLog(self.out, c, self.step)
+        progress = Progress(self.step, total, c.training.batch)
+        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if in_main_thread() else {}
+        for s in handlers:
+            signal.signal(s, self.on_signal)
+        began, began_step = time.perf_counter(), self.step
+        try:
+            if self.step == 0:
+                self.preview()
+            while self.step < total and self.stop_signal is None:
+                metrics = self.iterate()
+                self.step += 1
+                self.pending.append((self.step, metrics))
+                last = self.step == total
+                if self.step % c.log.every == 0 or last:
+                    scalars = self.flush() | self.alignment_now()
+                    elapsed = time.perf_counter() - began
+                    scalars["epoch"] = self.step * c.training.batch / len(self.dataset)
+                    scalars["images_per_second"] = (self.step - began_step) * c.training.batch / elapsed
+                    log.write(self.step, scalars)
+                    began, began_step = time.perf_counter(), self.step
+                if self.step % c.log.diagnose_every == 0 or last:
+                    self.flush()
+                    log.write(self.step, self.diagnosis())
+                if self.step % c.log.preview_every == 0 or last:
+                    self.preview()
+                if self.step % c.checkpoint.every == 0 or last or self.step in c.checkpoint.keep_steps:
+                    self.save()
+                if not self.quiet:
+                    progress.update(self.step)
+            if self.stop_signal is not None:
+                self.save()
+                progress.note(f"stopped at step {self.step}, saved {self.last_good}; go on with --resume")
+        finally:
+            progress.close()
+            log.close()
+            for s, handler in handlers.items():
+                signal.signal(s, handler)
+        if self.stop_signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.stop_signal is not None:
+            raise SystemExit(128 + self.stop_signal)
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Finish the step and save; a second signal ends the process at once."""
+        self.stop_signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def iterate(self) -> Metrics:
+        batch = self.config.training.batch
+        x, y = self.read_batch(self.step * batch, batch)
+        try:
+            return self.engine.run(self.step, x, y)
+        except (RuntimeError, MemoryError) as error:
+            if not memory_error(error):
+                raise
+        fits = self.largest_fitting(x, y)
+        raise UserError(
+            f"out of memory on {self.device} with {self.config.training.micro_batch or batch} samples per pass: "
+            + (f"--micro-batch {fits} fits" if fits else "not even 1 sample fits; use a smaller network")
+        )
+
+    def read_batch(self, start: int, count: int) -> tuple[Tensor, Tensor]:
+        seed = self.config.training.seed
+        x, y = self.dataset.batch(rows(seed, start, count, len(self.dataset)), seed, start // count)
+        return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+
+    def largest_fitting(self, x: Tensor, y: Tensor) -> int:
+        """Try smaller micro-batches, without changing any weight, until one fits; 0 if none does."""
+        size = self.config.training.micro_batch or self.config.training.batch
+        while size > 1:
+            size //= 2
+            if self.engine.fits(x[:size], y[:size]):
+                return size
+        return 0
+
+    def flush(self) -> dict[str, float]:
+        """Check all steps since the last flush; the scalars of the newest one. Raises DivergedError."""
+        scalars: dict[str, float] = {}
+        for step, metrics in self.pending:
+            numbers = torch.cat([m.detach().double().reshape(-1) for m in metrics.values()]).tolist()
+            names = [n if m.ndim == 0 else f"{n}/{k}" for n, m in metrics.items() for k in range(max(1, m.numel()))]
+            scalars = dict(zip(names, numbers, strict=True))
+            for name, number in scalars.items():
+                if not np.isfinite(number):
+                    raise DivergedError(
+                        f"step {step}: {name} is {number}; last good checkpoint: {self.last_good or 'none yet'}; "
+                        "lower the learning rates or raise objective.penalty and start from there"
+                    )
+        self.pending = self.pending[-1:]
+        return scalars
+
+    def save(self) -> None:
+        self.flush()
+        tensors = checkpoint.state_tensors(self.networks, self.engine.optimizers)
+        header = checkpoint.Header(self.step, self.config, self.dataset.class_names, self.terms)
+        path = self.checkpoints / checkpoint.name(self.step)
+        checkpoint.write(path, tensors, header)
+        self.last_good = path
+        checkpoint.prune(self.checkpoints, self.config.checkpoint.keep, self.config.checkpoint.keep_steps)
+
+    # -- looking at it ---------------------------------------------------------------------------------------------
+
+    def alignment_now(self) -> dict[str, float]:
+        """Alignment of the training fakes of this very step: free, but of raw weights and random samples."""
+        assert self.engine.fakes is not None
+        measured = alignment(self.engine.fakes.float(), self.engine.pyramid)
+        return {f"alignment/{m}/{k}": v for m in MEASURES for k, v in enumerate(measured[m].mean(0).tolist())}
+
+    def synthesize(self, z: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad(), self.engine.autocast():
+            h: Tensor = self.engine.average(z, y, all_stages=True)
+            return h.float()
+
+    def diagnosis(self) -> dict[str, float]:
+        """The fixed protocol on the averaged generator."""
+        c = self.config
+        result = diagnose(
+            self.synthesize,
+            self.engine.pyramid,
+            classes=c.sample.classes,
+            z_dim=c.generator.z_dim,
+            device=self.device,
+            samples=c.log.diagnose_samples,
+        )
+        stages = {f"diagnose/{m}/{k}": v for m in MEASURES for k, v in enumerate(getattr(result, m))}
+        return stages | {f"diagnose/{m}/mean": v for m, v in result.averages().items() if np.isfinite(v)}
+
+    def preview(self) -> None:
+        """A grid of samples (a column per class) and a grid of stages (h_0..h_K of one sample per row)."""
+        c = self.config
+        shown = min(c.log.preview_classes, c.sample.classes)
+        classes = [k * c.sample.classes // shown for k in range(shown)]
+        rows_ = c.log.preview_rows
+        y = torch.tensor(classes * rows_, device=self.device)
+        z = sample_z(range(len(y)), c.generator.z_dim).to(self.device)
+        pixels = to_bytes(visible(self.synthesize(z, y)))
+        zoom = tile_zoom(c.sample.size)
+        folder = self.out / "previews"
+        samples = [[pixels[-1, row * shown + k] for k in range(shown)] for row in range(rows_)]
+        save_png(grid(samples, zoom), folder / f"samples-{self.step:08d}.png")
+        stages = [[stage[k] for stage in pixels] for k in range(shown)]
+        save_png(grid(stages, zoom), folder / f"stages-{self.step:08d}.png")
+
+
+def in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError unless files can be made in the folder, which is created."""
+    probe = folder / ".probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+
+
+def resumed_config(out: Path) -> Config:
+    """The stored configuration of a run, for resuming it."""
+    return load_yaml(out / "config.yaml")

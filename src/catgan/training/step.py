@@ -1,0 +1,259 @@
+"""One iteration of CAT: a discriminator step, then a generator step (SPEC section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from catgan.config import Config
+from catgan.devices import memory_error
+from catgan.discriminator import Discriminator
+from catgan.draws import Purpose, normal, uniform
+from catgan.generator import Generator
+from catgan.objective.augment import PARAMETERS, augment
+from catgan.objective.terms import Objective, StepState, Term
+from catgan.pyramid import Pyramid
+from catgan.training import ema
+
+Metrics = dict[str, Tensor]
+
+
+def build_generator(config: Config) -> Generator:
+    """The generator of a configuration, with weights drawn from torch's current random state."""
+    s, g = config.sample, config.generator
+    return Generator(
+        size=s.size, channels=s.channels, classes=s.classes, stages=len(s.scales),
+        depth=g.depth, width=g.width, heads=g.heads, patch=g.patch, z_dim=g.z_dim,
+    )  # fmt: skip
+
+
+def build_discriminator(config: Config) -> Discriminator:
+    """The discriminator of a configuration, with weights drawn from torch's current random state."""
+    s, d = config.sample, config.discriminator
+    return Discriminator(
+        channels=s.channels, classes=s.classes, scales=s.scales, patches=d.patches, depth=d.depth, width=d.width,
+        heads=d.heads, head_dim=d.head_dim, aggregated=d.aggregated, representation_dim=d.representation_dim,
+    )  # fmt: skip
+
+
+def build_networks(config: Config) -> tuple[Generator, Discriminator]:
+    """Both networks, with initial weights that depend on the seed alone. Leaves torch's random state alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        return build_generator(config), build_discriminator(config)
+
+
+def build_optimizer(config: Config, network: nn.Module, learning_rate: float) -> torch.optim.AdamW:
+    """AdamW as the recipe says."""
+    o = config.optimizer
+    return torch.optim.AdamW(
+        network.parameters(), lr=learning_rate, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True
+    )
+
+
+def penalised_samples(batch: int, fraction: float) -> Tensor:
+    """Global indices of the samples under the penalties: evenly spread, at least one."""
+    count = max(1, int(batch * fraction))
+    return torch.arange(count) * batch // count
+
+
+@dataclass
+class MicroBatch:
+    """The samples [start, stop) of a global batch and their share of its draws."""
+
+    x: Tensor
+    y: Tensor
+    z: Tensor
+    draws: dict[Purpose, Tensor]
+    penalised: Tensor  # local indices
+    noise: dict[Purpose, list[Tensor]]  # perturbations of the penalised samples: one at full size, or one per scale
+
+
+class Step:
+    """The networks, their optimisers and the average, and how one iteration changes them."""
+
+    def __init__(self, config: Config, objective: Objective, device: torch.device) -> None:
+        self.config, self.objective, self.device = config, objective, device
+        generator, discriminator = build_networks(config)
+        self.generator, self.discriminator = generator.to(device), discriminator.to(device)
+        self.average = ema.averaged(self.generator)
+        self.optimizers = {
+            "generator": build_optimizer(config, self.generator, config.optimizer.lr_generator),
+            "discriminator": build_optimizer(config, self.discriminator, config.optimizer.lr_discriminator),
+        }
+        self.pyramid = Pyramid(config.sample.scales, config.sample.down, config.sample.up)
+        self.fakes: Tensor | None = None  # h of the last generator step, for the diagnostics
+        if config.training.compile:
+            for block in (*self.generator.blocks, *self.discriminator.blocks):
+                block.compile(dynamic=False)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        bfloat16 = self.config.training.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bfloat16)
+
+    # -- one iteration -------------------------------------------------------------------------------------------
+
+    def run(self, step: int, x: Tensor, y: Tensor) -> Metrics:
+        """Iteration `step` (0, 1, ...) on real samples x (B, C, S, S) of classes y (B,). Returns scalars and vectors
+        over scales; nothing here waits for the device."""
+        metrics: Metrics = {}
+        reused: tuple[Tensor, Tensor] | None = None
+        for part in self.micro_batches(step, x, y):
+            if self.reuses_fakes:
+                reused = self.generate(part.z, part.y)
+                h = reused[1].detach()
+            else:
+                with torch.no_grad():
+                    h = self.generate(part.z, part.y)[1]
+            self.backward("discriminator", self.judge_for_discriminator(part, h), metrics)
+        self.update("discriminator", metrics)
+
+        styles, fakes = [], []
+        self.discriminator.requires_grad_(False)
+        purpose = Purpose.Z_GENERATOR if self.config.objective.fresh_z else Purpose.Z
+        for part in self.micro_batches(step, x, y, purpose):
+            w, h = reused if reused is not None else self.generate(part.z, part.y)
+            self.backward("generator", self.judge_for_generator(part, h), metrics)
+            styles.append(w.detach())
+            fakes.append(h.detach())
+        self.discriminator.requires_grad_(True)
+        self.update("generator", metrics)
+
+        self.generator.update_style_mean(torch.cat(styles), y)
+        o = self.config.optimizer
+        ema.update(self.average, self.generator, ema.decay(step + 1, o.ema_half_life, o.ema_warmup))
+        self.fakes = torch.cat(fakes, dim=1)
+        return metrics
+
+    def fits(self, x: Tensor, y: Tensor) -> bool:
+        """Whether gradients for these few samples fit into memory. Changes no weight."""
+        try:
+            part = next(self.micro_batches(0, x, y))
+            h = self.generate(part.z, part.y)[1]
+            self.backward("discriminator", self.judge_for_discriminator(part, h.detach()), {})
+            self.backward("generator", self.judge_for_generator(part, h), {})
+            return True
+        except (RuntimeError, MemoryError) as error:
+            if not memory_error(error):
+                raise
+            return False
+        finally:
+            for optimizer in self.optimizers.values():
+                optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def reuses_fakes(self) -> bool:
+        t = self.config.training
+        whole = t.micro_batch == 0 or t.micro_batch >= t.batch
+        return t.reuse_fakes and whole and not self.config.objective.fresh_z
+
+    def micro_batches(self, step: int, x: Tensor, y: Tensor, z_purpose: Purpose = Purpose.Z) -> Iterator[MicroBatch]:
+        """Draw all numbers of the step for the whole batch, then hand out slices."""
+        c, seed, batch = self.config, self.config.training.seed, len(x)
+        size = c.training.micro_batch or batch
+        z = normal(seed, z_purpose, step, (batch, c.generator.z_dim))
+        augmentation = (Purpose.AUGMENT_REAL_D, Purpose.AUGMENT_FAKE_D, Purpose.AUGMENT_REAL_G, Purpose.AUGMENT_FAKE_G)
+        draws = {p: uniform(seed, p, step, (batch, PARAMETERS)) for p in augmentation}
+        penalised = penalised_samples(batch, c.objective.penalty_fraction)
+        sizes = (c.sample.size,) if c.objective.penalty_noise == "full" else c.sample.scales
+        noise = {
+            p: list(normal(seed, p, step, (len(penalised), c.sample.channels, sum(n * n for n in sizes))).split([n * n for n in sizes], 2))
+            for p in (Purpose.PENALTY_REAL, Purpose.PENALTY_FAKE)
+        }
+        for start in range(0, batch, size):
+            stop = min(start + size, batch)
+            mine = (penalised >= start) & (penalised < stop)
+            yield MicroBatch(
+                x[start:stop],
+                y[start:stop],
+                self.place(z[start:stop]),
+                {p: self.place(u[start:stop]) for p, u in draws.items()},
+                (penalised[mine] - start).to(self.device),
+                {p: [self.place(n[mine].unflatten(2, (s, s))) for n, s in zip(ns, sizes, strict=True)] for p, ns in noise.items()},
+            )
+
+    def place(self, draw: Tensor) -> Tensor:
+        return draw.to(self.device, self.generator.positions.dtype, non_blocking=True)
+
+    def generate(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Styles w (n, d) and stages h (K + 1, n, C, S, S)."""
+        with self.autocast():
+            w = self.generator.style(z, y)
+            return w, self.generator.synthesize(w, all_stages=True)
+
+    # -- what each step shows to the discriminator -----------------------------------------------------------------
+
+    def judge_for_discriminator(self, part: MicroBatch, h: Tensor) -> StepState:
+        """One packed pass over real samples, fakes, and the perturbed twins of the penalised ones."""
+        n, chosen = len(part.y), part.penalised
+        u_real, u_fake = part.draws[Purpose.AUGMENT_REAL_D], part.draws[Purpose.AUGMENT_FAKE_D]
+        views = [self.view(part.x, u_real), self.view(h, u_fake)]
+        labels = [part.y, part.y]
+        penalises = self.objective.penalises
+        if penalises:
+            views.append(self.perturbed_view(part.x, u_real, chosen, part.noise[Purpose.PENALTY_REAL]))
+            views.append(self.perturbed_view(h, u_fake, chosen, part.noise[Purpose.PENALTY_FAKE]))
+            labels += [part.y[chosen]] * 2
+        with self.autocast():
+            logits = self.discriminator([torch.cat(scale) for scale in zip(*views, strict=True)], torch.cat(labels))
+        m = len(chosen) if penalises else 0
+        real, fake, real_perturbed, fake_perturbed = logits.split([n, n, m, m])
+        return StepState(part.y, part.x, h, real, fake, chosen, real_perturbed, fake_perturbed)
+
+    def judge_for_generator(self, part: MicroBatch, h: Tensor) -> StepState:
+        """Fakes with gradient through the frozen discriminator, real samples without."""
+        with self.autocast():
+            with torch.no_grad():
+                real = self.discriminator(self.view(part.x, part.draws[Purpose.AUGMENT_REAL_G]), part.y)
+            fake = self.discriminator(self.view(h, part.draws[Purpose.AUGMENT_FAKE_G]), part.y)
+        return StepState(part.y, part.x, h, real, fake, part.penalised)
+
+    def view(self, samples: Tensor, u: Tensor) -> list[Tensor]:
+        """Augment at full size, then resize: what the discriminator sees."""
+        return self.pyramid(augment(samples, u, self.config.augment))
+
+    def perturbed_view(self, samples: Tensor, u: Tensor, chosen: Tensor, noise: list[Tensor]) -> list[Tensor]:
+        """The view of the chosen samples plus eps * noise, under the very same augmentation."""
+        eps, policy = self.config.objective.penalty_eps, self.config.augment
+        samples = samples[..., chosen, :, :, :]
+        anchor = samples if samples.ndim == 4 else samples[-1]
+        if self.config.objective.penalty_noise == "full":
+            return self.pyramid(augment(samples + eps * noise[0], u[chosen], policy, anchor))
+        return [x + eps * n for x, n in zip(self.pyramid(augment(samples, u[chosen], policy, anchor)), noise, strict=True)]
+
+    # -- losses and updates ----------------------------------------------------------------------------------------
+
+    def backward(self, network: str, state: StepState, metrics: Metrics) -> None:
+        """Add this micro-batch's share of the batch's gradients, and of its metrics."""
+        terms: tuple[Term, ...] = getattr(self.objective, network)
+        batch = self.config.training.batch
+        counts = {"batch": batch, "penalised": len(penalised_samples(batch, self.config.objective.penalty_fraction))}
+        loss: Tensor | float = 0.0
+        for term in terms:
+            values = term.function(state)
+            values = values.flatten(1) if values.ndim > 1 else values[:, None]
+            share = values.sum(0) / counts[term.over]
+            loss = loss + term.weight * share.mean()
+            accumulate(metrics, f"{network}/{term.name}", share)
+        assert isinstance(loss, Tensor)
+        loss.backward()
+        accumulate(metrics, f"{network}/loss", loss)
+        if network == "discriminator":
+            accumulate(metrics, "logits/real", state.real.sum(0) / batch)
+            accumulate(metrics, "logits/fake", state.fake.sum(0) / batch)
+
+    def update(self, network: str, metrics: Metrics) -> None:
+        """Clip, step, forget the gradients."""
+        optimizer = self.optimizers[network]
+        parameters = optimizer.param_groups[0]["params"]
+        metrics[f"{network}/gradient_norm"] = nn.utils.clip_grad_norm_(parameters, self.config.optimizer.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def accumulate(metrics: Metrics, name: str, value: Tensor) -> None:
+    metrics[name] = metrics[name] + value.detach() if name in metrics else value.detach()
