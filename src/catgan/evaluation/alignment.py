@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ from torch import Tensor
 
 from catgan.draws import sample_z
 from catgan.pyramid import Pyramid
+
+if TYPE_CHECKING:
+    from catgan.pipeline import CATPipeline
 
 MEASURES = ("delta", "floor", "excess", "R", "A")
 
@@ -73,6 +76,17 @@ class Alignment:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"average": self.averages()}
 
+    def table(self) -> str:
+        """Stages as rows, measures as columns, and their averages."""
+        average = self.averages()
+        lines = ["stage  " + "".join(f"{m:>9}" for m in MEASURES)]
+        for k in range(len(self.delta)):
+            lines.append(f"k = {k:<3}" + "".join(f"{getattr(self, m)[k]:9.3f}" for m in MEASURES))
+        lines.append("mean   " + "".join(f"{average[m]:9.3f}" for m in MEASURES))
+        if len(self.A) > 1:
+            lines.append(f"mean A without the last stage, whose A is 1 by definition: {average['A_without_last']:.3f}")
+        return "\n".join(lines)
+
 
 def fixed_pairs(count: int, classes: int) -> tuple[list[int], list[int]]:
     """The protocol's (class, seed) pairs: seeds 0, 1, ..., classes in turn."""
@@ -113,3 +127,24 @@ def diagnose(
         "up": pyramid.up,
     }
     return Alignment(**means, protocol=described | (protocol or {}))
+
+
+def diagnose_pipeline(pipe: CATPipeline, samples: int = 1000, batch: int = 250, protocol: dict[str, Any] | None = None) -> Alignment:
+    """`diagnose` for a loaded pipeline."""
+
+    def synthesize(z: Tensor, y: Tensor) -> Tensor:
+        stages = pipe(y.tolist(), z=z, stages=True, batch_size=len(z)).stages
+        assert stages is not None
+        return stages
+
+    described = {"recipe": pipe.config.recipe, "step": pipe.step, "precision": pipe.precision} | (protocol or {})
+    return diagnose(
+        synthesize,
+        pipe.pyramid,
+        classes=pipe.config.sample.classes,
+        z_dim=pipe.generator.z_dim,
+        device=pipe.device,
+        samples=samples,
+        batch=batch,
+        protocol=described,
+    )

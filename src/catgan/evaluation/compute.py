@@ -76,6 +76,7 @@ def compute(config: Config) -> dict[str, Any]:
             "generator_passes": passes["generator"],
             "discriminator_passes": passes["discriminator"],
             "gmacs_per_sample": per_sample,
+            "paper_gmacs_per_sample": 4.0 * forward_g + passes["discriminator"] * forward_d,
             "total_gmacs": per_sample * samples,
         },
     }

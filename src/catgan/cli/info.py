@@ -1,0 +1,63 @@
+"""`catgan info RECIPE`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+
+from catgan.cli.parse import parse
+from catgan.recipes import recipe
+
+DESCRIPTION = """Layers, tokens, parameters and compute of a recipe, counted on networks without weights.
+
+GMACs are billions of multiply-accumulates per sample: what papers of the field call GFLOPs.
+"""
+
+
+@dataclass(frozen=True)
+class InfoOptions:
+    recipe: tyro.conf.Positional[str]
+    """Name of the recipe."""
+    json: bool = False
+    """Print JSON."""
+
+
+def main(argv: Sequence[str]) -> None:
+    o = parse(InfoOptions, argv, "info", description=DESCRIPTION)
+    config = recipe(o.recipe)
+
+    from catgan.evaluation.compute import compute
+
+    result = compute(config)
+    print(json.dumps(result, indent=2) if o.json else table(result))
+
+
+def table(result: dict[str, Any]) -> str:
+    g, d, t = result["generator"], result["discriminator"], result["training"]
+    scales = " + ".join(str(n) for n in d["tokens_per_scale"])
+    rows = [
+        ("", "generator", "discriminator"),
+        ("blocks", g["depth"], d["depth"]),
+        ("width", g["width"], d["width"]),
+        ("heads", g["heads"], d["heads"]),
+        ("tokens", g["tokens"], f"{d['tokens']} ({scales}, {d['cls_tokens']} [cls])"),
+        ("parameters", f"{g['parameters'] / 1e6:.1f} M", f"{d['parameters'] / 1e6:.1f} M"),
+        ("GMACs, forward", f"{g['gmacs']:.3g}", f"{d['gmacs']:.3g}" + representation(d)),
+    ]
+    lines = [f"{a:<16}{b!s:<14}{c}" for a, b, c in rows]
+    lines += [
+        "",
+        f"training        {t['steps']:,} steps of {t['batch']} samples",
+        f"per sample      {t['generator_passes']:g} F_G + {t['discriminator_passes']:g} F_D = {t['gmacs_per_sample']:,.4g} GMACs"
+        f" (paper's accounting, without reused fakes: {t['paper_gmacs_per_sample']:,.4g})",
+        f"whole run       {t['total_gmacs'] / 1e6:,.3g} million GMACs",
+    ]
+    return f"{result['recipe']}\n\n" + "\n".join(lines)
+
+
+def representation(d: dict[str, Any]) -> str:
+    return f" (+ {d['representation_gmacs']:.3g} representation head)" if d["representation_gmacs"] else ""

@@ -1,0 +1,29 @@
+"""Options that the commands about a trained run share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from catgan.pipeline import CATPipeline
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    run: tyro.conf.Positional[Path]
+    """Run directory (its latest checkpoint) or checkpoint file."""
+    weights: Literal["average", "generator"] = "average"
+    """average: the moving average (EMA); generator: the raw weights."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the network's arithmetic."""
+
+    def load(self) -> CATPipeline:
+        from catgan.pipeline import load
+
+        return load(self.run, self.weights).to(self.device, self.precision)

@@ -1,0 +1,82 @@
+"""`catgan sample RUN`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from catgan.cli.options import RunOptions
+from catgan.cli.parse import numbers, parse
+from catgan.config import check_psi, check_seed
+from catgan.errors import UserError
+
+DESCRIPTION = """Make images with a trained generator, in one forward pass each.
+
+A grid has a column per class and a row per seed. The .npz holds --count samples, classes in turn, seeds from the
+first of --seeds on, as uint8 arrays arr_0 (N, S, S, C) and arr_1 (classes); an interrupted one goes on where it stopped.
+"""
+
+
+@dataclass(frozen=True)
+class SampleOptions(RunOptions):
+    classes: tuple[str, ...] = ()
+    """Classes by number or name; default: the first ten, or all for --format npz."""
+    seeds: str = "0-7"
+    """Seeds, as numbers and ranges: 0-7,42."""
+    psi: float = 1.0
+    """Truncation: 1 is none, smaller is closer to each class's mean."""
+    stages: bool = False
+    """Also save h_0..h_K of each sample, side by side."""
+    format: Literal["grid", "png", "npz"] = "grid"
+    """grid: one PNG; png: one PNG per sample; npz: one file for evaluators."""
+    count: int = 50_000
+    """Samples of --format npz."""
+    out: Path = Path("samples")
+    """Folder to write to."""
+    batch: int = 64
+    """Samples per forward pass."""
+
+
+def main(argv: Sequence[str]) -> None:
+    o = parse(SampleOptions, argv, "sample", description=DESCRIPTION)
+    seeds = [check_seed(s) for s in numbers(o.seeds, "--seeds")]
+    check_psi(o.psi)
+    for name, value in (("--count", o.count), ("--batch", o.batch)):
+        if value < 1:
+            raise UserError(f"{name} is {value}: must be at least 1")
+    pipe = o.load()
+    if o.format == "npz":
+        from catgan.npz import sample_npz
+
+        classes = pipe.class_numbers(o.classes) if o.classes else list(range(pipe.config.sample.classes))
+        path = sample_npz(pipe, o.out / "samples.npz", classes, seeds[0], o.count, o.psi, o.batch, o.weights)
+        print(path)
+        return
+    classes = pipe.class_numbers(o.classes or [str(k) for k in range(min(10, pipe.config.sample.classes))])
+    for path in save_pictures(o, pipe, classes, seeds):
+        print(path)
+
+
+def save_pictures(o: SampleOptions, pipe: object, classes: list[int], seeds: list[int]) -> list[Path]:
+    """Sample every class with every seed and write the pictures. Returns their paths."""
+    from catgan.images import grid, save_png, tile_zoom, to_bytes, to_picture
+    from catgan.pipeline import CATPipeline
+
+    assert isinstance(pipe, CATPipeline)
+    made = pipe([c for _ in seeds for c in classes], [s for s in seeds for _ in classes], psi=o.psi, stages=o.stages, batch_size=o.batch)
+    pixels, zoom, n = made.array, tile_zoom(pipe.config.sample.size), len(classes)
+    paths = []
+    if o.format == "grid":
+        paths.append(o.out / "grid.png")
+        save_png(grid([list(pixels[i : i + n]) for i in range(0, len(pixels), n)], zoom), paths[0])
+    else:
+        for i, tile in enumerate(pixels):
+            paths.append(o.out / f"class-{classes[i % n]}-seed-{seeds[i // n]}.png")
+            save_png(to_picture(tile), paths[-1])
+    if made.stages is not None:
+        stages = to_bytes(made.stages)
+        paths.append(o.out / "stages.png")
+        save_png(grid([list(stages[:, i]) for i in range(stages.shape[1])], zoom), paths[-1])
+    return paths

@@ -1,0 +1,81 @@
+"""Figures, as the bytes of PNG files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from catgan.errors import UserError
+from catgan.evaluation.alignment import Alignment
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLORS = ("#1b6ca8", "#e07a1f", "#3a8f5d", "#a23b72", "#6c5b9c", "#8c6d31")
+
+
+def figure(columns: int) -> tuple[Figure, Sequence[Any]]:
+    """A row of axes."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("plots need matplotlib, which is not installed: pip install 'catgan[plots]'") from None
+    made = Figure(figsize=(4.0 * columns, 3.0), layout="constrained", dpi=110)
+    axes = [made.add_subplot(1, columns, i + 1) for i in range(columns)]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", alpha=0.25)
+    return made, axes
+
+
+def png(made: Figure) -> bytes:
+    buffer = io.BytesIO()
+    made.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def plot_alignment(result: Alignment) -> bytes:
+    """delta (with its floor), R and A over stages."""
+    made, axes = figure(3)
+    stages = list(range(len(result.delta)))
+    for ax, name, title in zip(axes, ("delta", "R", "A"), TITLES, strict=True):
+        ax.bar(stages, getattr(result, name), color=COLORS[0], width=0.6, label=name)
+        if name == "delta":
+            ax.plot(stages, result.floor, "_", color=COLORS[1], markersize=40, markeredgewidth=3, label="floor")
+            ax.legend(frameon=False)
+        ax.set(title=title, xlabel="stage k", xticks=stages)
+    return png(made)
+
+
+TITLES = ("distance to the final image, $\\delta_k$", "rewriting, $R_k$", "direction of rewriting, $A_k$")
+
+
+def plot_alignment_over_steps(rows: Sequence[Mapping[str, float]]) -> bytes:
+    """The three measures over training, a line per stage, from a run's metrics (`diagnose/...` entries)."""
+    rows = [r for r in rows if "diagnose/delta/0" in r]
+    made, axes = figure(3)
+    stages = sum(1 for name in (rows[0] if rows else {}) if name.startswith("diagnose/delta/") and name[-1].isdigit())
+    steps = [r["step"] for r in rows]
+    for ax, name, title in zip(axes, ("delta", "R", "A"), TITLES, strict=True):
+        for k in range(stages):
+            ax.plot(steps, [r[f"diagnose/{name}/{k}"] for r in rows], color=COLORS[k % len(COLORS)], label=f"k = {k}")
+            if name == "delta":
+                ax.plot(steps, [r[f"diagnose/floor/{k}"] for r in rows], ":", color=COLORS[k % len(COLORS)])
+        ax.set(title=title, xlabel="step", ylim=(0, None))
+    axes[0].legend(frameon=False, title="dotted: floor", fontsize=8, title_fontsize=8)
+    return png(made)
+
+
+def plot_curves(rows: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[tuple[str, str]]]) -> bytes:
+    """Scalars over steps: one panel per title, each with (metric, label) lines."""
+    made, axes = figure(len(panels))
+    for ax, (title, lines) in zip(axes, panels.items(), strict=True):
+        for i, (metric, label) in enumerate(lines):
+            points = [(r["step"], r[metric]) for r in rows if metric in r]
+            if points:
+                ax.plot(*zip(*points, strict=True), color=COLORS[i % len(COLORS)], label=label, linewidth=1)
+        ax.set(title=title, xlabel="step")
+        if len(lines) > 1:
+            ax.legend(frameon=False, fontsize=8)
+    return png(made)
