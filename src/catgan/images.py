@@ -66,9 +66,9 @@ def save_png(picture: Image.Image, path: Path) -> None:
     write_atomically(path, lambda aside: aside.write_bytes(data))
 
 
-def save_gif(tiles: Sequence[np.ndarray], path: Path, milliseconds: int, zoom: int = 1) -> None:
-    """Write uint8 tiles (S, S, C) as an endless GIF that goes forth and back."""
+def gif(tiles: Sequence[np.ndarray], milliseconds: int, zoom: int = 1) -> bytes:
+    """uint8 tiles (S, S, C) as the bytes of an endless GIF that goes forth and back."""
     frames = [grid([[tile]], zoom) for tile in (*tiles, *tiles[-2:0:-1])]
     buffer = io.BytesIO()
     frames[0].save(buffer, format="GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
-    write_atomically(path, lambda aside: aside.write_bytes(buffer.getvalue()))
+    return buffer.getvalue()

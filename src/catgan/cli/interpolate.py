@@ -46,7 +46,8 @@ def main(argv: Sequence[str]) -> None:
     if len(points) < 2:
         raise UserError(f"--points is {' '.join(points)}: must be at least two")
 
-    from catgan.images import grid, save_gif, save_png, tile_zoom
+    from catgan.files import write_atomically
+    from catgan.images import gif, grid, save_png, tile_zoom
     from catgan.interpolate import walk
 
     classes, seeds = zip(*(split(p) for p in points), strict=True)
@@ -54,7 +55,8 @@ def main(argv: Sequence[str]) -> None:
     zoom = tile_zoom(pipe.config.sample.size)
     legs = [list(pixels[i : i + o.frames]) for i in range(0, len(pixels), o.frames)]
     save_png(grid(legs, zoom), o.out / "strip.png")
-    save_gif([tile for leg in legs for tile in leg], o.out / "walk.gif", o.milliseconds, zoom)
+    animation = gif(list(pixels), o.milliseconds, zoom)
+    write_atomically(o.out / "walk.gif", lambda aside: aside.write_bytes(animation))
     print(f"{o.out / 'strip.png'}\n{o.out / 'walk.gif'}")
 
 

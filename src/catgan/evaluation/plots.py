@@ -42,7 +42,8 @@ def plot_alignment(result: Alignment) -> bytes:
     for ax, name, title in zip(axes, ("delta", "R", "A"), TITLES, strict=True):
         ax.bar(stages, getattr(result, name), color=COLORS[0], width=0.6, label=name)
         if name == "delta":
-            ax.plot(stages, result.floor, "_", color=COLORS[1], markersize=40, markeredgewidth=3, label="floor")
+            left, right = [k - 0.4 for k in stages], [k + 0.4 for k in stages]
+            ax.hlines(result.floor, left, right, color=COLORS[1], linewidth=2.5, label="floor")
             ax.legend(frameon=False)
         ax.set(title=title, xlabel="stage k", xticks=stages)
     return png(made)

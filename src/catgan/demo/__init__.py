@@ -1,0 +1,1 @@
+"""The demo: handwritten digits from scratch, measured and shown on a page."""

@@ -1,0 +1,185 @@
+"""The demo's page: samples beside real digits, stages, diagnostics over training, and the figures as measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from catgan import page
+from catgan.data.datasets import Images
+from catgan.demo.measure import Quality, nearest_rows
+from catgan.evaluation.alignment import diagnose_pipeline
+from catgan.evaluation.plots import plot_alignment_over_steps, plot_curves
+from catgan.files import write_atomically
+from catgan.images import gif, grid, png, to_bytes
+from catgan.interpolate import walk
+from catgan.pipeline import CATPipeline
+from catgan.training.logs import clock, read_metrics
+
+COLUMNS = 8  # digits per class shown of each kind
+
+
+def write_page(
+    path: Path, run: Path, pipe: CATPipeline, x: Tensor, y: Tensor, real: Images, quality: Quality, seconds: float | None
+) -> None:
+    """Write the page about a run. x, y: the measured samples; seconds: how long training took, if it was now."""
+    rows = read_metrics(run)
+    about = json.loads((run / "run.json").read_text())
+    parts = [
+        "<h1>Handwritten digits, one forward pass each</h1>",
+        page.paragraph(
+            "Trained from scratch on the 1,797 digits that scikit-learn ships (8x8 pixels), with a scale-wise discriminator and the "
+            "consistency loss of CAT. Every picture below is from this run.",
+            "lead",
+        ),
+        page.cards(figures(pipe, quality, rows, seconds)),
+        page.paragraph(
+            f"Recognised: by a support vector machine trained on three quarters of the real digits, which recognises "
+            f"{quality.classifier_accuracy:.1%} of the others. Variety: mean distance of two digits of a class. Both on {quality.samples} samples "
+            f"with psi = 1 and averaged weights. Machine: {about['machine']}, PyTorch {about['torch']}."
+        ),
+        *samples_section(x, y, real),
+        *stages_section(pipe),
+        *alignment_section(pipe, rows),
+        *copies_section(x, real, quality),
+        *walk_section(pipe),
+        page.heading("Losses"),
+        page.picture(plot_curves(rows, curves(len(pipe.config.sample.scales))), "Every scale has its own loss and penalty.", "plot"),
+        page.heading("Go on"),
+        page.code(commands(run, pipe)),
+    ]
+    document = page.page("catgan: digits", parts)
+    write_atomically(path, lambda aside: aside.write_text(document))
+
+
+def figures(pipe: CATPipeline, quality: Quality, rows: list[dict[str, float]], seconds: float | None) -> list[tuple[str, str]]:
+    rates = [r["images_per_second"] for r in rows if "images_per_second" in r]
+    made = pipe.step * pipe.config.training.batch
+    took = clock(seconds) if seconds is not None else clock(sum_seconds(rows, pipe.config.training.batch))
+    return [
+        (f"{quality.recognised:.1%}", "recognised as the class asked for"),
+        (f"{quality.variety:.0%}", "variety within a class, of the real digits'"),
+        (f"{quality.copies:.1%}", "copies of a training image"),
+        (took, f"minutes of training, {made:,} images"),
+        (f"{np.median(rates):.0f}", "images per second, median"),
+    ]
+
+
+def sum_seconds(rows: list[dict[str, float]], batch: int) -> float:
+    """Training time from the logged throughput."""
+    steps = [(r["step"], r["images_per_second"]) for r in rows if "images_per_second" in r]
+    before = [0.0, *(s for s, _ in steps)]
+    return sum((step - start) * batch / rate for (step, rate), start in zip(steps, before, strict=False))
+
+
+def samples_section(x: Tensor, y: Tensor, real: Images) -> list[str]:
+    def sheet(images: Tensor, labels: Tensor) -> bytes:
+        pixels = to_bytes(images)
+        return png(grid([list(pixels[(labels == k).numpy()][:COLUMNS]) for k in range(10)], 6))
+
+    return [
+        page.heading("Samples, beside real digits"),
+        page.paragraph("A row per class, not selected: the first seeds on the left, the first real digits on the right."),
+        page.row(page.picture(sheet(x, y), "generated"), page.picture(sheet(real.images, real.labels), "real")),
+    ]
+
+
+def stages_section(pipe: CATPipeline) -> list[str]:
+    made = pipe(list(range(10)), list(range(10)), stages=True).stages
+    assert made is not None
+    pyramid = pipe.pyramid
+    seen = torch.stack([pyramid.enlarge(v) for v in pyramid(made)])
+    names = ", ".join(f"h_{k}" for k in range(len(made)))
+    return [
+        page.heading("Stages: one digit, coarse to fine"),
+        page.paragraph(
+            "A column per digit, a row per stage. The consistency loss makes all rows of a column the same digit. The discriminator "
+            f"judges stage k at {', '.join(str(s) for s in pyramid.scales)} pixels."
+        ),
+        page.row(
+            page.picture(png(grid([list(stage) for stage in to_bytes(made)], 5)), f"as generated: {names}"),
+            page.picture(png(grid([list(stage) for stage in to_bytes(seen)], 5)), "as the discriminator sees them, enlarged"),
+        ),
+    ]
+
+
+def alignment_section(pipe: CATPipeline, rows: list[dict[str, float]]) -> list[str]:
+    result = diagnose_pipeline(pipe)
+    stages = [
+        [f"k = {k}", *(f"{getattr(result, m)[k]:.3f}" for m in ("delta", "floor", "excess", "R", "A"))] for k in range(len(result.delta))
+    ]
+    return [
+        page.heading("Alignment of the stages over training"),
+        page.paragraph(
+            "delta: distance of stage k to the final image (dotted: what its coarse resolution alone costs); R: how much the next stage "
+            "rewrites; A: whether it rewrites towards the final image. Averaged weights, 1,000 fixed samples."
+        ),
+        page.picture(plot_alignment_over_steps(rows), "over training", "plot"),
+        page.table(["at the end", "delta", "floor", "excess", "R", "A"], stages),
+    ]
+
+
+def copies_section(x: Tensor, real: Images, quality: Quality) -> list[str]:
+    chosen = x[:10]
+    neighbours = nearest_rows(chosen, real, 4)
+    sheet = [list(to_bytes(chosen))] + [list(to_bytes(real.images[neighbours[:, i]])) for i in range(neighbours.shape[1])]
+    return [
+        page.heading("Not copies"),
+        page.paragraph(
+            f"A generated digit is {quality.nearest:.2f} away from the nearest real one on average; a real digit is {quality.real_nearest:.2f} "
+            "away from the nearest other real one (Euclidean, pixels in [-1, 1])."
+        ),
+        page.picture(png(grid(sheet, 5)), "first row: generated; below each: its four nearest training images"),
+    ]
+
+
+def walk_section(pipe: CATPipeline) -> list[str]:
+    ends = pipe.style([3, 3, 8, 0, 6], [0, 1, 2, 3, 4])
+    frames = 10
+    pixels = pipe(w=walk(ends, frames)).array
+    legs = [list(pixels[i : i + frames]) for i in range(0, len(pixels), frames)]
+    return [
+        page.heading("Walking through style space"),
+        page.row(
+            page.picture(png(grid(legs, 5)), "rows: two threes, then 3 to 8, 8 to 0, 0 to 6"),
+            page.picture(gif(list(pixels), 80, 20), "the same as an animation"),
+        ),
+    ]
+
+
+def curves(scales: int) -> dict[str, list[tuple[str, str]]]:
+    def lines(metric: str) -> list[tuple[str, str]]:
+        return [(f"{metric}/{k}", f"scale {k}") for k in range(scales)]
+
+    return {
+        "discriminator, adversarial": lines("discriminator/adversarial"),
+        "generator, adversarial": lines("generator/adversarial"),
+        "R1": lines("discriminator/r1"),
+    }
+
+
+def commands(run: Path, pipe: CATPipeline) -> str:
+    more = pipe.config.training.steps * 2
+    return f"""# more samples: fives and eights, with truncation
+catgan sample {run} --classes 5 8 --seeds 0-19 --psi 0.8 --out samples
+
+# walk from one three to another, then to an eight
+catgan interpolate {run} --points 3:0 3:1 8:2 --out interpolation
+
+# train twice as long
+catgan train digits --out {run} --resume --steps {more}
+
+# without the consistency loss: watch the stages drift apart
+catgan train digits --out runs/no-consistency --objective.consistency 0
+
+# curves
+tensorboard --logdir {run}
+
+# in Python
+import catgan
+pipe = catgan.load("{run}")
+pipe(classes=[3], seeds=[0], psi=0.85).images[0].resize((256, 256), 0).show()"""

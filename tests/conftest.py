@@ -1,0 +1,44 @@
+"""Shared by the whole suite: one thread, reproducible examples, and a configuration that trains in milliseconds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+
+from catgan.config import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    LogConfig,
+    SampleConfig,
+    TrainingConfig,
+)
+
+torch.set_num_threads(1)
+
+settings.register_profile("quick", max_examples=25, deadline=None, derandomize=True)
+settings.load_profile("quick")
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Config:
+    """8x8, one channel, three classes, scales 2-4-8, every augmentation on. Change it with `from_dict(..., base)`."""
+    return Config(
+        recipe="digits",
+        data=DataConfig(source="digits"),
+        sample=SampleConfig(size=8, channels=1, classes=3, scales=(2, 4, 8)),
+        generator=GeneratorConfig(depth=3, width=16, heads=2, patch=2, z_dim=8),
+        discriminator=DiscriminatorConfig(depth=2, width=16, heads=2, patches=(2, 2, 2), head_dim=24),
+        augment=AugmentConfig(color=0.5, translation=0.125, cutout=0.5, flip=0.4),
+        training=TrainingConfig(steps=4, batch=8, device="cpu"),
+        log=LogConfig(every=1, preview_every=2, preview_classes=3, preview_rows=2, diagnose_every=2, diagnose_samples=6),
+    )
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Random weights and inputs are the same in every run of a test."""
+    torch.manual_seed(0)
