@@ -6,6 +6,7 @@ Field comments become the help texts of `catgan train`. `Config.validate` holds 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import types
 import typing
 from dataclasses import dataclass, field
@@ -222,27 +223,45 @@ def check_scales(size: int, scales: tuple[int, ...], patches: tuple[int, ...]) -
     """Raise UserError unless scales rise, end at the sample size and are divisible by their patches."""
     shown = ",".join(map(str, scales))
     _require(len(scales) >= 1 and all(s >= 1 for s in scales), "sample.scales", shown or "empty", "positive sizes")
-    _require(all(a < b for a, b in zip(scales, scales[1:], strict=False)), "sample.scales", shown, "increasing")
+    _require(all(a < b for a, b in itertools.pairwise(scales)), "sample.scales", shown, "increasing")
     _require(scales[-1] == size, "sample.scales", shown, f"a list that ends at sample.size ({size})")
     _require(
-        len(patches) == len(scales), "discriminator.patches", ",".join(map(str, patches)), f"{len(scales)} sizes, one per scale"
+        len(patches) == len(scales),
+        "discriminator.patches",
+        ",".join(map(str, patches)),
+        f"{len(scales)} sizes, one per scale",
     )
     for k, (s, p) in enumerate(zip(scales, patches, strict=True)):
-        _require(p >= 1 and s % p == 0, f"scale {k}", s, f"divisible by its patch size ({p})", "change sample.scales or discriminator.patches")
+        _require(
+            p >= 1 and s % p == 0,
+            f"scale {k}",
+            s,
+            f"divisible by its patch size ({p})",
+            "change sample.scales or discriminator.patches",
+        )
 
 
 def check_width(name: str, width: int, heads: int) -> None:
     """Raise UserError unless heads divide the width into head sizes divisible by 4 (two axes, pairs)."""
     _require(width >= 4 and width % 4 == 0, f"{name}.width", width, "a positive multiple of 4")
     _require(heads >= 1 and width % heads == 0, f"{name}.width", width, f"divisible by {name}.heads ({heads})")
-    _require((width // heads) % 4 == 0, f"{name}.heads", heads, f"such that the head size ({width // heads}) is divisible by 4")
+    _require(
+        (width // heads) % 4 == 0,
+        f"{name}.heads",
+        heads,
+        f"such that the head size ({width // heads}) is divisible by 4",
+    )
 
 
 def check_depth(depth: int, stages: int) -> None:
     """Raise UserError unless the generator's blocks split evenly into stages."""
     below = max(stages, depth // stages * stages)
     _require(
-        depth >= 1 and depth % stages == 0, "generator.depth", depth, f"divisible by the number of scales ({stages})", f"use {below} or {below + stages}"
+        depth >= 1 and depth % stages == 0,
+        "generator.depth",
+        depth,
+        f"divisible by the number of scales ({stages})",
+        f"use {below} or {below + stages}",
     )
 
 
@@ -287,7 +306,12 @@ def _validate(c: Config) -> None:
     check_width("discriminator", d.width, d.heads)
     _require(s.size % g.patch == 0, "generator.patch", g.patch, f"a divisor of sample.size ({s.size})")
     if o.consistency_weights is not None:
-        _require(len(o.consistency_weights) == len(s.scales) - 1, "objective.consistency_weights", o.consistency_weights, f"{len(s.scales) - 1} numbers, one per stage but the last")
+        _require(
+            len(o.consistency_weights) == len(s.scales) - 1,
+            "objective.consistency_weights",
+            o.consistency_weights,
+            f"{len(s.scales) - 1} numbers, one per stage but the last",
+        )
     _require(d.representation_dim >= 0, "discriminator.representation_dim", d.representation_dim, "at least 0")
     for name, share in (
         ("augment.color", c.augment.color),
@@ -340,7 +364,9 @@ def from_dict(values: dict[str, Any], base: Config | None = None, where: str = "
     values = dict(values)
     version = values.pop("format", FORMAT_VERSION)
     if version != FORMAT_VERSION:
-        raise UserError(f"{where}: format is {version}: this catgan reads {FORMAT_VERSION}; install the version that wrote it")
+        raise UserError(
+            f"{where}: format is {version}: this catgan reads {FORMAT_VERSION}; install the version that wrote it"
+        )
     config: Config = _merge(base or Config(), values, "", where)
     return config
 

@@ -1,7 +1,7 @@
 """The scale-wise discriminator of CAT (paper 3.1, figure 3): one transformer, one logit per scale.
 
-    sequence = [cls_0, patches of x_0, cls_1, patches of x_1, ...]    attention is block-diagonal over scales
-    d_k      = <head(cls_k), Emb(y)>                                  a function of x_k and y alone
+sequence = [cls_0, patches of x_0, cls_1, patches of x_1, ...]    attention is block-diagonal over scales
+d_k      = <head(cls_k), Emb(y)>                                  a function of x_k and y alone
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Discriminator(nn.Module):
 
     def tokens(self, k: int, x: Tensor) -> Tensor:
         """x_k (B, C, S_k, S_k) to the input tokens of its scale, [cls] first: (B, 1 + T_k, d)."""
-        patches = self.embeddings[str(self.patches[k])](patchify(x, self.patches[k])) + self.get_buffer(f"positions_{k}")
+        patches = self.embeddings[str(self.patches[k])](patchify(x, self.patches[k])) + self.get_buffer(
+            f"positions_{k}"
+        )
         cls = self.cls[k].to(patches.dtype).expand(len(x), 1, -1)
         return torch.cat([cls, patches], dim=1) + self.scale_embedding[k].to(patches.dtype)
 

@@ -12,7 +12,17 @@ from safetensors import SafetensorError
 from catgan.errors import UserError
 
 
-def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as a whole or not at all."""
+    write_atomically(path, lambda aside: aside.write_text(text))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file as a whole or not at all."""
+    write_atomically(path, lambda aside: aside.write_bytes(data))
+
+
+def write_atomically(path: Path, fill: Callable[[Path], object]) -> None:
     """Let `fill` write a file aside, flush it to the disk and rename it to `path`. Nothing half-written is left.
 
     Raises UserError when the place cannot be written or is full.
@@ -33,7 +43,9 @@ def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
         aside.unlink(missing_ok=True)
         code = getattr(error, "errno", None)
         if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            raise UserError(f"the disk is full: could not write {path}; what was there before is untouched; free some space") from None
+            raise UserError(
+                f"the disk is full: could not write {path}; what was there before is untouched; free some space"
+            ) from None
         raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
     except BaseException:
         aside.unlink(missing_ok=True)

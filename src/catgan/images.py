@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from catgan.files import write_atomically
+from catgan.files import write_bytes
 
 GAP = 2  # pixels between the tiles of a grid
 BACKGROUND = 255
@@ -45,7 +45,9 @@ def grid(tiles: Sequence[Sequence[np.ndarray]], zoom: int = 1) -> Image.Image:
     """Rows of uint8 tiles (S, S, C) to one picture, with a thin white gap between them."""
     size = tiles[0][0].shape[0] * zoom
     columns = max(len(row) for row in tiles)
-    sheet = np.full((len(tiles) * (size + GAP) - GAP, columns * (size + GAP) - GAP, tiles[0][0].shape[-1]), BACKGROUND, np.uint8)
+    sheet = np.full(
+        (len(tiles) * (size + GAP) - GAP, columns * (size + GAP) - GAP, tiles[0][0].shape[-1]), BACKGROUND, np.uint8
+    )
     for i, row in enumerate(tiles):
         for j, tile in enumerate(row):
             big = tile.repeat(zoom, 0).repeat(zoom, 1)
@@ -63,7 +65,7 @@ def png(picture: Image.Image) -> bytes:
 def save_png(picture: Image.Image, path: Path) -> None:
     """Write a PNG file as a whole or not at all."""
     data = png(picture)
-    write_atomically(path, lambda aside: aside.write_bytes(data))
+    write_bytes(path, data)
 
 
 def gif(tiles: Sequence[np.ndarray], milliseconds: int, zoom: int = 1) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from catgan.errors import UserError
-from catgan.files import write_atomically
+from catgan.files import write_atomically, write_text
 from catgan.pipeline import CATPipeline
 from catgan.training.logs import Progress
 
@@ -43,7 +43,9 @@ def sample_npz(
     since_saved = 0
     for start in range(done, count, batch):
         stop = min(start + batch, count)
-        pixels[start:stop] = pipe(ys[start:stop].tolist(), range(first_seed + start, first_seed + stop), psi=psi, batch_size=batch).array
+        pixels[start:stop] = pipe(
+            ys[start:stop].tolist(), range(first_seed + start, first_seed + stop), psi=psi, batch_size=batch
+        ).array
         since_saved += stop - start
         if since_saved >= 1024 or stop == count:
             pixels.flush()
@@ -52,14 +54,13 @@ def sample_npz(
         progress.update(stop)
     progress.close()
     write_atomically(path, lambda aside: pack(aside, pixels, ys))
-    del pixels
     pixels_path.unlink()
     state_path.unlink()
     return path
 
 
 def remember(path: Path, state: dict[str, Any]) -> None:
-    write_atomically(path, lambda aside: aside.write_text(json.dumps(state)))
+    write_text(path, json.dumps(state))
 
 
 def begun(state_path: Path, pixels_path: Path, identity: dict[str, Any]) -> int:

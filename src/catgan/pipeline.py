@@ -34,7 +34,9 @@ class Samples:
         """uint8 pixels (n, S, S, C). Raises UserError for latents, which need a VAE to become pixels."""
         channels = self.latents.shape[1]
         if channels not in (1, 3):
-            raise UserError(f"this generator makes latents of {channels} channels, not pixels: use .latents and decode them with their VAE")
+            raise UserError(
+                f"this generator makes latents of {channels} channels, not pixels: use .latents and decode them with their VAE"
+            )
         return to_bytes(self.latents)
 
     @property
@@ -77,14 +79,20 @@ class CATPipeline:
                 numbers.append(int(c))
             else:
                 names = ", ".join(self.class_names[:12]) + (", ..." if len(self.class_names) > 12 else "")
-                raise UserError(f"class is {c}: must be a number from 0 to {self.config.sample.classes - 1} or one of {names}")
+                raise UserError(
+                    f"class is {c}: must be a number from 0 to {self.config.sample.classes - 1} or one of {names}"
+                )
         return numbers
 
-    def style(self, classes: Sequence[int | str], seeds: Sequence[int], psi: float = 1.0, z: Tensor | None = None) -> Tensor:
+    def style(
+        self, classes: Sequence[int | str], seeds: Sequence[int], psi: float = 1.0, z: Tensor | None = None
+    ) -> Tensor:
         """w of each (class, seed), truncated, (n, d). One class or one seed goes with all of the other."""
         numbers = self.class_numbers(classes)
         count = len(seeds) if z is None else len(z)
-        numbers, count = (numbers * count, count) if len(numbers) == 1 else (numbers, len(numbers) if count == 1 else count)
+        numbers, count = (
+            (numbers * count, count) if len(numbers) == 1 else (numbers, len(numbers) if count == 1 else count)
+        )
         if len(numbers) != count:
             raise UserError(f"{len(numbers)} classes and {count} seeds: must be equally many, or one of either")
         if z is None:

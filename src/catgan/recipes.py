@@ -41,7 +41,10 @@ CAT_B2 = Config(
     checkpoint=CheckpointConfig(every=5000),
 )
 CAT_M2 = replace(
-    CAT_B2, recipe="cat-m2", generator=replace(CAT_B2.generator, depth=24), training=replace(CAT_B2.training, steps=100_000)
+    CAT_B2,
+    recipe="cat-m2",
+    generator=replace(CAT_B2.generator, depth=24),
+    training=replace(CAT_B2.training, steps=100_000),
 )
 CAT_H2 = replace(
     CAT_B2,
@@ -87,5 +90,7 @@ def recipe(name: str) -> Config:
     """The recipe of that name. Raises UserError for an unknown one."""
     if name not in RECIPES:
         close = difflib.get_close_matches(name, RECIPES, 1)
-        raise UserError(f"recipe is {name}: must be one of {', '.join(RECIPES)}" + (f"; did you mean {close[0]}?" if close else ""))
+        raise UserError(
+            f"recipe is {name}: must be one of {', '.join(RECIPES)}" + (f"; did you mean {close[0]}?" if close else "")
+        )
     return RECIPES[name]

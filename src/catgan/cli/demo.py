@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     from catgan.data.datasets import digits
     from catgan.demo.measure import generated_digits, measure
     from catgan.demo.report import write_page
-    from catgan.files import write_atomically
+    from catgan.files import write_text
     from catgan.pipeline import load
     from catgan.training.run import train
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     pipe, real = load(o.out), digits()
     x, y = generated_digits(pipe)
     quality = measure(x, y, real)
-    write_atomically(o.out / "quality.json", lambda aside: aside.write_text(json.dumps(quality.to_dict(), indent=2) + "\n"))
+    write_text(o.out / "quality.json", json.dumps(quality.to_dict(), indent=2) + "\n")
     index = o.out / "index.html"
     write_page(index, o.out, pipe, x, y, real, quality, seconds)
     print(

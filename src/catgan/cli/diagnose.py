@@ -40,14 +40,14 @@ def main(argv: Sequence[str]) -> None:
 
     from catgan.evaluation.alignment import diagnose_pipeline
     from catgan.evaluation.plots import plot_alignment
-    from catgan.files import write_atomically
+    from catgan.files import write_bytes, write_text
 
     result = diagnose_pipeline(pipe, o.samples, o.batch, {"weights": o.weights})
     text = json.dumps(result.to_dict(), indent=2)
     out = o.out or (o.run if o.run.is_dir() else o.run.parent) / "diagnosis"
-    write_atomically(out / "diagnosis.json", lambda aside: aside.write_text(text + "\n"))
+    write_text(out / "diagnosis.json", text + "\n")
     picture = plot_alignment(result)
-    write_atomically(out / "diagnosis.png", lambda aside: aside.write_bytes(picture))
+    write_bytes(out / "diagnosis.png", picture)
     if o.json:
         print(text)
         return

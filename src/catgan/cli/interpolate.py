@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     if len(points) < 2:
         raise UserError(f"--points is {' '.join(points)}: must be at least two")
 
-    from catgan.files import write_atomically
+    from catgan.files import write_bytes
     from catgan.images import gif, grid, save_png, tile_zoom
     from catgan.interpolate import walk
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     legs = [list(pixels[i : i + o.frames]) for i in range(0, len(pixels), o.frames)]
     save_png(grid(legs, zoom), o.out / "strip.png")
     animation = gif(list(pixels), o.milliseconds, zoom)
-    write_atomically(o.out / "walk.gif", lambda aside: aside.write_bytes(animation))
+    write_bytes(o.out / "walk.gif", animation)
     print(f"{o.out / 'strip.png'}\n{o.out / 'walk.gif'}")
 
 

@@ -15,7 +15,9 @@ from catgan.errors import UserError
 T = TypeVar("T")
 
 
-def parse(options: type[T], argv: Sequence[str], command: str, default: Any = None, description: str | None = None) -> T:
+def parse(
+    options: type[T], argv: Sequence[str], command: str, default: Any = None, description: str | None = None
+) -> T:
     """Parse arguments into the dataclass; prints help and exits for --help, raises UserError for mistakes."""
     said = io.StringIO()
     try:
@@ -40,7 +42,7 @@ def one_line(box: str) -> str:
 
 
 def numbers(text: str, name: str) -> list[int]:
-    """"0-3,7" to [0, 1, 2, 3, 7]. Raises UserError naming the option."""
+    """ "0-3,7" to [0, 1, 2, 3, 7]. Raises UserError naming the option."""
     result: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)

@@ -65,7 +65,13 @@ def save_pictures(o: SampleOptions, pipe: object, classes: list[int], seeds: lis
     from catgan.pipeline import CATPipeline
 
     assert isinstance(pipe, CATPipeline)
-    made = pipe([c for _ in seeds for c in classes], [s for s in seeds for _ in classes], psi=o.psi, stages=o.stages, batch_size=o.batch)
+    made = pipe(
+        [c for _ in seeds for c in classes],
+        [s for s in seeds for _ in classes],
+        psi=o.psi,
+        stages=o.stages,
+        batch_size=o.batch,
+    )
     pixels, zoom, n = made.array, tile_zoom(pipe.config.sample.size), len(classes)
     paths = []
     if o.format == "grid":

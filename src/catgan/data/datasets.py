@@ -91,10 +91,14 @@ def fashion_mnist(folder: Path, size: int) -> Images:
     images = read_idx(find(folder, "train-images-idx3-ubyte"), 3)
     labels = read_idx(find(folder, "train-labels-idx1-ubyte"), 1)
     if len(images) != len(labels):
-        raise UserError(f"{folder}: {len(images)} images but {len(labels)} labels: the two files do not belong together")
+        raise UserError(
+            f"{folder}: {len(images)} images but {len(labels)} labels: the two files do not belong together"
+        )
     missing = size - images.shape[-1]
     if missing < 0 or missing % 2:
-        raise UserError(f"sample.size is {size}: images of {folder} have {images.shape[-1]} pixels, so use that or an even number more")
+        raise UserError(
+            f"sample.size is {size}: images of {folder} have {images.shape[-1]} pixels, so use that or an even number more"
+        )
     pad = missing // 2
     images = np.pad(images, ((0, 0), (pad, pad), (pad, pad)))
     return Images((images.astype(np.float32) / 127.5 - 1)[:, None], labels, FASHION_CLASSES)
@@ -104,7 +108,9 @@ def latents(folder: Path) -> Latents:
     """moments.npy (N, 2 * C, S, S) and labels.npy (N,) of a folder; optionally classes.txt, one name a line."""
     moments, labels = (load_array(folder / name) for name in ("moments.npy", "labels.npy"))
     if moments.ndim != 4 or moments.shape[1] % 2 or labels.shape != moments.shape[:1]:
-        raise UserError(f"{folder}: moments.npy has shape {moments.shape} and labels.npy {labels.shape}: must be (N, 2C, S, S) and (N,)")
+        raise UserError(
+            f"{folder}: moments.npy has shape {moments.shape} and labels.npy {labels.shape}: must be (N, 2C, S, S) and (N,)"
+        )
     if len(labels) and (labels.min() < 0):
         raise UserError(f"{folder / 'labels.npy'}: class {labels.min()} is negative: classes are numbered from 0")
     names = folder / "classes.txt"
@@ -174,6 +180,8 @@ def check_fits(dataset: Dataset, config: Config) -> None:
             "set sample.channels, sample.size and sample.scales"
         )
     if len(dataset.class_names) > s.classes:
-        raise UserError(f"the data has {len(dataset.class_names)} classes, sample.classes is {s.classes}: set it to that or more")
+        raise UserError(
+            f"the data has {len(dataset.class_names)} classes, sample.classes is {s.classes}: set it to that or more"
+        )
     if len(dataset) == 0:
         raise UserError("the data has no samples")

@@ -42,7 +42,7 @@ class Quality:
 
 def distance_within(x: Tensor, y: Tensor) -> float:
     """Mean Euclidean distance of two samples of a class, averaged over classes. x: (n, C, S, S) in [-1, 1]."""
-    return float(np.mean([torch.pdist(x[y == k].flatten(1)).mean().item() for k in y.unique().tolist()]))
+    return float(np.mean([torch.pdist(x[y == k].flatten(1)).mean().item() for k in sorted(set(y.tolist()))]))
 
 
 def generated_digits(pipe: CATPipeline, samples: int = SAMPLES) -> tuple[Tensor, Tensor]:
@@ -56,10 +56,14 @@ def generated_digits(pipe: CATPipeline, samples: int = SAMPLES) -> tuple[Tensor,
 def measure(x: Tensor, y: Tensor, real: Images) -> Quality:
     """Compare generated digits x (n, C, S, S) in [-1, 1] of classes y with the real ones."""
     features, labels = real.images.flatten(1).numpy(), real.labels.numpy()
-    train_x, test_x, train_y, test_y = train_test_split(features, labels, test_size=0.25, random_state=0, stratify=labels)
+    train_x, test_x, train_y, test_y = train_test_split(
+        features, labels, test_size=0.25, random_state=0, stratify=labels
+    )
     classifier = SVC(gamma=0.064, C=10).fit(train_x, train_y)
     between = torch.cdist(x.flatten(1), real.images.flatten(1)).min(1).values
-    real_between = torch.cdist(real.images.flatten(1), real.images.flatten(1)).fill_diagonal_(float("inf")).min(1).values
+    real_between = (
+        torch.cdist(real.images.flatten(1), real.images.flatten(1)).fill_diagonal_(float("inf")).min(1).values
+    )
     return Quality(
         samples=len(x),
         classifier_accuracy=float(classifier.score(test_x, test_y)),

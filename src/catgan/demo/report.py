@@ -14,7 +14,7 @@ from catgan.data.datasets import Images
 from catgan.demo.measure import Quality, nearest_rows
 from catgan.evaluation.alignment import diagnose_pipeline
 from catgan.evaluation.plots import plot_alignment_over_steps, plot_curves
-from catgan.files import write_atomically
+from catgan.files import write_text
 from catgan.images import gif, grid, png, to_bytes
 from catgan.interpolate import walk
 from catgan.pipeline import CATPipeline
@@ -24,7 +24,14 @@ COLUMNS = 8  # digits per class shown of each kind
 
 
 def write_page(
-    path: Path, run: Path, pipe: CATPipeline, x: Tensor, y: Tensor, real: Images, quality: Quality, seconds: float | None
+    path: Path,
+    run: Path,
+    pipe: CATPipeline,
+    x: Tensor,
+    y: Tensor,
+    real: Images,
+    quality: Quality,
+    seconds: float | None,
 ) -> None:
     """Write the page about a run. x, y: the measured samples; seconds: how long training took, if it was now."""
     rows = read_metrics(run)
@@ -48,15 +55,21 @@ def write_page(
         *copies_section(x, real, quality),
         *walk_section(pipe),
         page.heading("Losses"),
-        page.picture(plot_curves(rows, curves(len(pipe.config.sample.scales))), "Every scale has its own loss and penalty.", "plot"),
+        page.picture(
+            plot_curves(rows, curves(len(pipe.config.sample.scales))),
+            "Every scale has its own loss and penalty.",
+            "plot",
+        ),
         page.heading("Go on"),
         page.code(commands(run, pipe)),
     ]
     document = page.page("catgan: digits", parts)
-    write_atomically(path, lambda aside: aside.write_text(document))
+    write_text(path, document)
 
 
-def figures(pipe: CATPipeline, quality: Quality, rows: list[dict[str, float]], seconds: float | None) -> list[tuple[str, str]]:
+def figures(
+    pipe: CATPipeline, quality: Quality, rows: list[dict[str, float]], seconds: float | None
+) -> list[tuple[str, str]]:
     rates = [r["images_per_second"] for r in rows if "images_per_second" in r]
     made = pipe.step * pipe.config.training.batch
     took = clock(seconds) if seconds is not None else clock(sum_seconds(rows, pipe.config.training.batch))
@@ -83,7 +96,9 @@ def samples_section(x: Tensor, y: Tensor, real: Images) -> list[str]:
 
     return [
         page.heading("Samples, beside real digits"),
-        page.paragraph("A row per class, not selected: the first seeds on the left, the first real digits on the right."),
+        page.paragraph(
+            "A row per class, not selected: the first seeds on the left, the first real digits on the right."
+        ),
         page.row(page.picture(sheet(x, y), "generated"), page.picture(sheet(real.images, real.labels), "real")),
     ]
 
@@ -102,7 +117,9 @@ def stages_section(pipe: CATPipeline) -> list[str]:
         ),
         page.row(
             page.picture(png(grid([list(stage) for stage in to_bytes(made)], 5)), f"as generated: {names}"),
-            page.picture(png(grid([list(stage) for stage in to_bytes(seen)], 5)), "as the discriminator sees them, enlarged"),
+            page.picture(
+                png(grid([list(stage) for stage in to_bytes(seen)], 5)), "as the discriminator sees them, enlarged"
+            ),
         ),
     ]
 
@@ -110,7 +127,8 @@ def stages_section(pipe: CATPipeline) -> list[str]:
 def alignment_section(pipe: CATPipeline, rows: list[dict[str, float]]) -> list[str]:
     result = diagnose_pipeline(pipe)
     stages = [
-        [f"k = {k}", *(f"{getattr(result, m)[k]:.3f}" for m in ("delta", "floor", "excess", "R", "A"))] for k in range(len(result.delta))
+        [f"k = {k}", *(f"{getattr(result, m)[k]:.3f}" for m in ("delta", "floor", "excess", "R", "A"))]
+        for k in range(len(result.delta))
     ]
     return [
         page.heading("Alignment of the stages over training"),
@@ -126,7 +144,9 @@ def alignment_section(pipe: CATPipeline, rows: list[dict[str, float]]) -> list[s
 def copies_section(x: Tensor, real: Images, quality: Quality) -> list[str]:
     chosen = x[:10]
     neighbours = nearest_rows(chosen, real, 4)
-    sheet = [list(to_bytes(chosen))] + [list(to_bytes(real.images[neighbours[:, i]])) for i in range(neighbours.shape[1])]
+    sheet = [list(to_bytes(chosen))] + [
+        list(to_bytes(real.images[neighbours[:, i]])) for i in range(neighbours.shape[1])
+    ]
     return [
         page.heading("Not copies"),
         page.paragraph(

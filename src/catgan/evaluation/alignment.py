@@ -45,7 +45,9 @@ def alignment(h: Tensor, pyramid: Pyramid) -> dict[str, Tensor]:
         "floor": floor,
         "excess": delta - floor,
         "R": per_stage(lambda k: norm(enlarged[k + 1] - enlarged[k]) / size),
-        "A": per_stage(lambda k: F.cosine_similarity((enlarged[k + 1] - enlarged[k]).flatten(1), (final - enlarged[k]).flatten(1))),
+        "A": per_stage(
+            lambda k: F.cosine_similarity((enlarged[k + 1] - enlarged[k]).flatten(1), (final - enlarged[k]).flatten(1))
+        ),
     }
 
 
@@ -129,7 +131,9 @@ def diagnose(
     return Alignment(**means, protocol=described | (protocol or {}))
 
 
-def diagnose_pipeline(pipe: CATPipeline, samples: int = 1000, batch: int = 250, protocol: dict[str, Any] | None = None) -> Alignment:
+def diagnose_pipeline(
+    pipe: CATPipeline, samples: int = 1000, batch: int = 250, protocol: dict[str, Any] | None = None
+) -> Alignment:
     """`diagnose` for a loaded pipeline."""
 
     def synthesize(z: Tensor, y: Tensor) -> Tensor:

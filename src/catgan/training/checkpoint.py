@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,9 @@ def read_header(path: Path) -> Header:
             return Header(meta["step"], config, tuple(meta["class_names"]), tuple(meta["objective"]))
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{path} has a damaged header: {error!r}") from None
-    raise DamagedError(f"{path} has checkpoint format {version}, this catgan reads {FORMAT_VERSION}: use the version that wrote it")
+    raise DamagedError(
+        f"{path} has checkpoint format {version}, this catgan reads {FORMAT_VERSION}: use the version that wrote it"
+    )
 
 
 def read(path: Path, prefixes: Iterable[str] = ("",), device: str = "cpu") -> tuple[Header, dict[str, Tensor]]:
@@ -113,7 +115,9 @@ def prune(folder: Path, keep: int, keep_steps: Iterable[int]) -> None:
             path.unlink()
 
 
-def state_tensors(networks: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
+def state_tensors(
+    networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> dict[str, Tensor]:
     """All tensors of a run under dotted names: `generator.blocks.0...`, `optimizer.generator.blocks.0....exp_avg`."""
     tensors = {f"{n}.{key}": t for n, network in networks.items() for key, t in network.state_dict().items()}
     for n, optimizer in optimizers.items():
@@ -123,7 +127,9 @@ def state_tensors(networks: dict[str, nn.Module], optimizers: dict[str, torch.op
     return tensors
 
 
-def restore(tensors: dict[str, Tensor], networks: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]) -> None:
+def restore(
+    tensors: dict[str, Tensor], networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> None:
     """Put the tensors of `state_tensors` back where they came from."""
     for n, network in networks.items():
         load_network(network, tensors, n)
@@ -145,10 +151,12 @@ def load_network(network: nn.Module, tensors: dict[str, Tensor], prefix: str) ->
     try:
         network.load_state_dict(mine)
     except RuntimeError as error:
-        raise DamagedError(f"the checkpoint's {prefix} does not fit its configuration: {' '.join(str(error).split())}") from None
+        raise DamagedError(
+            f"the checkpoint's {prefix} does not fit its configuration: {' '.join(str(error).split())}"
+        ) from None
 
 
-def forecast(networks: dict[str, nn.Module]) -> int:
+def forecast(networks: Mapping[str, nn.Module]) -> int:
     """Bytes of one checkpoint: generator, average and discriminator, and two Adam moments of the two trained ones."""
 
     def size(network: nn.Module) -> int:
@@ -171,9 +179,10 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 # What --init-from leaves at its start when the number of classes differs.
-CLASS_TENSORS = tuple(
-    f"{n}.{key}" for n in ("generator", "average") for key in ("class_embedding.weight", "style_sum", "style_updates")
-) + ("discriminator.class_embedding.weight",)
+CLASS_TENSORS = (
+    "discriminator.class_embedding.weight",
+    *(f"{n}.{k}" for n in ("generator", "average") for k in ("class_embedding.weight", "style_sum", "style_updates")),
+)
 
 
 def resolve(path: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 from catgan.config import Config, to_dict
 from catgan.errors import UserError
-from catgan.files import write_atomically
+from catgan.files import write_text
 
 
 class MetricsLog:
@@ -21,18 +21,20 @@ class MetricsLog:
         """Entries past step `resumed_at` (of a run that went on after its checkpoint) are dropped."""
         self.path = folder / "metrics.jsonl"
         keep = [line for line in self.rows_text() if json.loads(line)["step"] <= resumed_at]
-        write_atomically(self.path, lambda aside: aside.write_text("".join(line + "\n" for line in keep)))
+        write_text(self.path, "".join(line + "\n" for line in keep))
         self.file = self.path.open("a", buffering=1)
         from torch.utils.tensorboard import SummaryWriter
 
-        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)  # type: ignore[no-untyped-call]
+        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
         self.wandb: Any = None
         if config.log.wandb:
             try:
                 import wandb
             except ImportError:
                 raise UserError("log.wandb is true, but wandb is not installed: pip install 'catgan[wandb]'") from None
-            self.wandb = wandb.init(project="catgan", dir=folder, id=folder.resolve().name, resume="allow", config=to_dict(config))
+            self.wandb = wandb.init(
+                project="catgan", dir=folder, id=folder.resolve().name, resume="allow", config=to_dict(config)
+            )
 
     def rows_text(self) -> list[str]:
         """Complete lines of the file; the last one may have been cut off by a crash."""
@@ -46,13 +48,13 @@ class MetricsLog:
     def write(self, step: int, scalars: dict[str, float]) -> None:
         self.file.write(json.dumps({"step": step, **scalars}) + "\n")
         for name, value in scalars.items():
-            self.tensorboard.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self.tensorboard.add_scalar(name, value, step)
         if self.wandb is not None:
             self.wandb.log(scalars, step=step)
 
     def close(self) -> None:
         self.file.close()
-        self.tensorboard.close()  # type: ignore[no-untyped-call]
+        self.tensorboard.close()
         if self.wandb is not None:
             self.wandb.finish()
 

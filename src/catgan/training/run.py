@@ -1,11 +1,11 @@
 """The training loop and the run directory.
 
-    RUN/config.yaml        the resolved configuration
-    RUN/run.json           class names, versions, machine
-    RUN/metrics.jsonl      every scalar, by step
-    RUN/tensorboard/       the same for TensorBoard
-    RUN/previews/          sample grids and stage grids
-    RUN/checkpoints/       step-XXXXXXXX.safetensors
+RUN/config.yaml        the resolved configuration
+RUN/run.json           class names, versions, machine
+RUN/metrics.jsonl      every scalar, by step
+RUN/tensorboard/       the same for TensorBoard
+RUN/previews/          sample grids and stage grids
+RUN/checkpoints/       step-XXXXXXXX.safetensors
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from catgan.devices import memory_error, pick_device
 from catgan.draws import sample_z
 from catgan.errors import UserError
 from catgan.evaluation.alignment import MEASURES, alignment, diagnose
-from catgan.files import write_atomically
+from catgan.files import write_text
 from catgan.images import grid, save_png, tile_zoom, to_bytes, visible
 from catgan.objective.terms import Objective, default_objective
 from catgan.training import checkpoint
@@ -87,7 +87,9 @@ class Run:
             "average": self.engine.average,
         }
         self.terms = tuple(
-            f"{network}: {t.weight:g} * {t.name}" for network in ("discriminator", "generator") for t in getattr(objective, network)
+            f"{network}: {t.weight:g} * {t.name}"
+            for network in ("discriminator", "generator")
+            for t in getattr(objective, network)
         )
         self.step = 0
         self.last_good: Path | None = None
@@ -110,7 +112,9 @@ class Run:
         if stored.exists():
             self.check_same(load_yaml(stored), resume)
         elif resume:
-            raise UserError(f"nothing to resume: {self.out} has no config.yaml; leave --resume out to start a run there")
+            raise UserError(
+                f"nothing to resume: {self.out} has no config.yaml; leave --resume out to start a run there"
+            )
         elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise UserError(f"{self.out} exists and is no run of catgan: choose another --out or an empty folder")
         size = checkpoint.forecast(self.networks)
@@ -121,8 +125,8 @@ class Run:
             self.restore()
         elif self.config.training.init_from:
             self.initialise(Path(self.config.training.init_from))
-        write_atomically(stored, lambda aside: aside.write_text(dump_yaml(self.config)))
-        write_atomically(self.out / "run.json", lambda aside: aside.write_text(json.dumps(self.description(), indent=2)))
+        write_text(stored, dump_yaml(self.config))
+        write_text(self.out / "run.json", json.dumps(self.description(), indent=2))
         count = {n: sum(p.numel() for p in network.parameters()) / 1e6 for n, network in self.networks.items()}
         self.say(
             f"{self.config.recipe} on {self.device}: generator {count['generator']:.1f} M, discriminator {count['discriminator']:.1f} M parameters, "
@@ -131,12 +135,16 @@ class Run:
 
     def check_same(self, stored: Config, resume: bool) -> None:
         if stored.recipe != self.config.recipe:
-            raise UserError(f"{self.out} is a run of recipe {stored.recipe}, not {self.config.recipe}: choose another --out")
+            raise UserError(
+                f"{self.out} is a run of recipe {stored.recipe}, not {self.config.recipe}: choose another --out"
+            )
         if not resume:
             raise UserError(f"{self.out} has a run already: add --resume to go on with it, or choose another --out")
         for name in differences(stored, self.config):
             if not any(name == free or name.startswith(f"{free}.") for free in RESUMABLE):
-                raise UserError(f"cannot resume {self.out} with another {name}: a resumed run may change only {', '.join(RESUMABLE)}")
+                raise UserError(
+                    f"cannot resume {self.out} with another {name}: a resumed run may change only {', '.join(RESUMABLE)}"
+                )
 
     def restore(self) -> None:
         path = checkpoint.latest(self.checkpoints, lambda message: self.say(f"warning: {message}"))
@@ -145,9 +153,13 @@ class Run:
             return
         header, tensors = checkpoint.read(path)
         if header.objective != self.terms:
-            raise UserError(f"cannot resume {self.out} with another objective: it was {'; '.join(header.objective)}, now {'; '.join(self.terms)}")
+            raise UserError(
+                f"cannot resume {self.out} with another objective: it was {'; '.join(header.objective)}, now {'; '.join(self.terms)}"
+            )
         if header.step > self.config.training.steps:
-            raise UserError(f"training.steps is {self.config.training.steps}, but {self.out} is at step {header.step} already: must be at least that")
+            raise UserError(
+                f"training.steps is {self.config.training.steps}, but {self.out} is at step {header.step} already: must be at least that"
+            )
         checkpoint.restore(tensors, self.networks, self.engine.optimizers)
         self.step, self.last_good = header.step, path
         self.say(f"resuming from {path} at step {self.step}")
@@ -161,8 +173,8 @@ class Run:
                 if key in tensors:
                     network, _, own = key.partition(".")
                     tensors[key] = self.networks[network].state_dict()[own]
-        for name, network in self.networks.items():
-            checkpoint.load_network(network, tensors, name)
+        for name, module in self.networks.items():
+            checkpoint.load_network(module, tensors, name)
         self.say(f"starting from the weights of {path} (step {header.step})")
 
     def description(self) -> dict[str, Any]:

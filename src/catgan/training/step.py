@@ -159,11 +159,7 @@ class Step:
         augmentation = (Purpose.AUGMENT_REAL_D, Purpose.AUGMENT_FAKE_D, Purpose.AUGMENT_REAL_G, Purpose.AUGMENT_FAKE_G)
         draws = {p: uniform(seed, p, step, (batch, PARAMETERS)) for p in augmentation}
         penalised = penalised_samples(batch, c.objective.penalty_fraction)
-        sizes = (c.sample.size,) if c.objective.penalty_noise == "full" else c.sample.scales
-        noise = {
-            p: list(normal(seed, p, step, (len(penalised), c.sample.channels, sum(n * n for n in sizes))).split([n * n for n in sizes], 2))
-            for p in (Purpose.PENALTY_REAL, Purpose.PENALTY_FAKE)
-        }
+        noise = {p: self.perturbations(p, step, len(penalised)) for p in (Purpose.PENALTY_REAL, Purpose.PENALTY_FAKE)}
         for start in range(0, batch, size):
             stop = min(start + size, batch)
             mine = (penalised >= start) & (penalised < stop)
@@ -173,8 +169,16 @@ class Step:
                 self.place(z[start:stop]),
                 {p: self.place(u[start:stop]) for p, u in draws.items()},
                 (penalised[mine] - start).to(self.device),
-                {p: [self.place(n[mine].unflatten(2, (s, s))) for n, s in zip(ns, sizes, strict=True)] for p, ns in noise.items()},
+                {p: [self.place(n[mine]) for n in scales] for p, scales in noise.items()},
             )
+
+    def perturbations(self, purpose: Purpose, step: int, count: int) -> list[Tensor]:
+        """Noise for all penalised samples of the batch: one (count, C, S, S), or one of each scale's size."""
+        s, per_scale = self.config.sample, self.config.objective.penalty_noise == "per_scale"
+        sizes = s.scales if per_scale else (s.size,)
+        areas = [size * size for size in sizes]
+        noise = normal(self.config.training.seed, purpose, step, (count, s.channels, sum(areas)))
+        return [n.unflatten(2, (size, size)) for n, size in zip(noise.split(areas, 2), sizes, strict=True)]
 
     def place(self, draw: Tensor) -> Tensor:
         return draw.to(self.device, self.generator.positions.dtype, non_blocking=True)
@@ -223,7 +227,8 @@ class Step:
         anchor = samples if samples.ndim == 4 else samples[-1]
         if self.config.objective.penalty_noise == "full":
             return self.pyramid(augment(samples + eps * noise[0], u[chosen], policy, anchor))
-        return [x + eps * n for x, n in zip(self.pyramid(augment(samples, u[chosen], policy, anchor)), noise, strict=True)]
+        clean = self.pyramid(augment(samples, u[chosen], policy, anchor))
+        return [x + eps * n for x, n in zip(clean, noise, strict=True)]
 
     # -- losses and updates ----------------------------------------------------------------------------------------
 
