@@ -34,7 +34,9 @@ def tiny_config() -> Config:
         discriminator=DiscriminatorConfig(depth=2, width=16, heads=2, patches=(2, 2, 2), head_dim=24),
         augment=AugmentConfig(color=0.5, translation=0.125, cutout=0.5, flip=0.4),
         training=TrainingConfig(steps=4, batch=8, device="cpu"),
-        log=LogConfig(every=1, preview_every=2, preview_classes=3, preview_rows=2, diagnose_every=2, diagnose_samples=6),
+        log=LogConfig(
+            every=1, preview_every=2, preview_classes=3, preview_rows=2, diagnose_every=2, diagnose_samples=6
+        ),
     )
 
 

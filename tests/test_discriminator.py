@@ -108,7 +108,8 @@ def test_tokens_are_one_class_token_and_the_patches_of_each_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scales", "patches"), [((8,), (2,)), ((4, 8), (2, 4)), ((1, 2, 4, 8, 16), (1, 1, 2, 2, 4)), ((3, 6, 12), (3, 3, 2))]
+    ("scales", "patches"),
+    [((8,), (2,)), ((4, 8), (2, 4)), ((1, 2, 4, 8, 16), (1, 1, 2, 2, 4)), ((3, 6, 12), (3, 3, 2))],
 )
 def test_any_number_of_scales(scales: tuple[int, ...], patches: tuple[int, ...]) -> None:
     discriminator = build(scales=scales, patches=patches)

@@ -361,6 +361,8 @@ def from_dict(values: dict[str, Any], base: Config | None = None, where: str = "
 
     Raises UserError for an unknown field, a value of the wrong type or a newer format.
     """
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: the file is {values!r}: must be a mapping of field: value")
     values = dict(values)
     version = values.pop("format", FORMAT_VERSION)
     if version != FORMAT_VERSION:

@@ -76,7 +76,5 @@ def test_exact_penalty_can_be_trained_with() -> None:
 def test_area_pooling_regularises_coarse_scales_less() -> None:
     """For the same slope at its own resolution, a scale's penalty shrinks by the number of pixels it averages."""
     pyramid = Pyramid((1, 2, 4))
-    penalty = exact_penalty(
-        lambda x: torch.stack([v[:, 0, 0, 0] for v in pyramid(x)], dim=1), torch.randn(1, 1, 4, 4)
-    )
+    penalty = exact_penalty(lambda x: torch.stack([v[:, 0, 0, 0] for v in pyramid(x)], dim=1), torch.randn(1, 1, 4, 4))
     assert torch.allclose(penalty, torch.tensor([[1 / 16, 1 / 4, 1.0]]))

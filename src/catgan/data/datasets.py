@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import Protocol
 
@@ -118,13 +119,15 @@ def latents(folder: Path) -> Latents:
         class_names = tuple(names.read_text().splitlines())
     else:
         class_names = tuple(str(n) for n in range(int(labels.max()) + 1)) if len(labels) else ()
+    if len(labels) and labels.max() >= len(class_names):
+        raise UserError(f"{folder / 'labels.npy'}: class {labels.max()} has no name: {names} has {len(class_names)} lines")
     return Latents(moments, labels, class_names)
 
 
 def load_array(path: Path) -> np.ndarray:
     """Memory-map an .npy file; never unpickles."""
     try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:
@@ -144,7 +147,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Read a file in the IDX format of MNIST (unsigned bytes), packed or not. Raises UserError if it is damaged."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     if len(data) < 4 + 4 * dimensions or data[:4] != bytes([0, 0, 8, dimensions]):
         raise UserError(f"{path} is not an IDX file of unsigned bytes with {dimensions} dimensions")

@@ -1,0 +1,49 @@
+"""Named configurations."""
+
+from __future__ import annotations
+
+import pytest
+
+from catgan.errors import UserError
+from catgan.recipes import RECIPES, recipe, scaled_lr
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_valid_and_knows_its_name(name: str) -> None:
+    assert recipe(name).validate().recipe == name
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "width", "heads", "steps"),
+    [("cat-b2", 12, 768, 12, 50_000), ("cat-m2", 24, 768, 12, 100_000), ("cat-h2", 32, 1280, 16, 150_000)],
+)
+def test_the_recipes_of_the_paper_have_its_settings(name: str, depth: int, width: int, heads: int, steps: int) -> None:
+    c = recipe(name)
+    assert (c.generator.depth, c.generator.width, c.generator.heads, c.generator.patch) == (depth, width, heads, 2)
+    assert (c.discriminator.depth, c.discriminator.width, c.discriminator.heads) == (12, 768, 12)
+    assert (c.sample.size, c.sample.channels, c.sample.scales) == (32, 4, (4, 8, 16, 32))
+    assert (c.training.steps, c.training.batch, c.training.precision) == (steps, 512, "bfloat16")
+    o = c.optimizer
+    assert (o.lr_generator, o.lr_discriminator, o.beta1, o.beta2, o.weight_decay, o.clip) == (
+        2e-4, 2e-4, 0.0, 0.99, 0.0, 1.0,
+    )  # fmt: skip
+    assert (c.objective.penalty, c.objective.penalty_eps, c.objective.penalty_fraction) == (1.0, 0.01, 0.25)
+    assert (c.objective.consistency, c.objective.detach_anchor, c.objective.fresh_z) == (0.1, False, False)
+    assert (c.augment.color, c.augment.translation, c.augment.cutout, c.augment.flip) == (0.5, 0.125, 0.5, 0.4)
+    assert c.discriminator.representation_dim == 768
+
+
+def test_digits_are_not_flipped() -> None:
+    assert recipe("digits").augment.flip == 0.0
+
+
+def test_an_unknown_recipe_suggests_a_known_one() -> None:
+    with pytest.raises(UserError, match=r"recipe is cat-b3: must be one of cat-b2, .*; did you mean cat-"):
+        recipe("cat-b3")
+    with pytest.raises(UserError, match=r"must be one of [^?]*$"):
+        recipe("zebra")
+
+
+def test_learning_rates_scale_inversely_with_width() -> None:
+    assert scaled_lr(768) == pytest.approx(2e-4)
+    assert scaled_lr(64) == pytest.approx(2.4e-3)

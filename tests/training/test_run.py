@@ -1,0 +1,337 @@
+"""Runs: resuming is invisible, bad endings leave good checkpoints, and mistakes are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from catgan.config import Config
+from catgan.data.datasets import Images, digits
+from catgan.errors import UserError
+from catgan.objective import StepState, Term, default_objective
+from catgan.training import checkpoint, train
+from catgan.training.run import DivergedError, Run
+from catgan.training.step import Metrics, Step
+
+Changed = Callable[..., Config]
+
+
+@pytest.fixture(scope="module")
+def data() -> Images:
+    """A few real digits of three classes."""
+    full = digits()
+    few = (full.labels < 3).nonzero()[:50, 0]
+    return Images(full.images[few].numpy(), full.labels[few].numpy(), ("0", "1", "2"))
+
+
+@pytest.fixture
+def changed(tiny_config: Config) -> Changed:
+    """The tiny configuration with other values, by group: changed(training={"steps": 3})."""
+
+    def change(**groups: dict[str, object]) -> Config:
+        config = dataclasses.replace(tiny_config, checkpoint=dataclasses.replace(tiny_config.checkpoint, every=2))
+        for group, values in groups.items():
+            config = dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **values)})
+        return config
+
+    return change
+
+
+def final(run: Path) -> dict[str, Tensor]:
+    return checkpoint.read(checkpoint.listed(run / "checkpoints")[-1])[1]
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    """Every tensor equal to the last bit."""
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def entries(run: Path) -> list[dict[str, float]]:
+    """metrics.jsonl without what depends on the clock."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+
+
+def test_extending_a_finished_run_equals_a_longer_run(changed: Changed, data: Images, tmp_path: Path) -> None:
+    train(changed(training={"steps": 7}), tmp_path / "long", dataset=data, quiet=True)
+    train(changed(training={"steps": 4}), tmp_path / "short", dataset=data, quiet=True)
+    train(changed(training={"steps": 7}), tmp_path / "short", dataset=data, quiet=True, resume=True)
+    assert_same(final(tmp_path / "long"), final(tmp_path / "short"))
+    diagnosed_early = [r for r in entries(tmp_path / "short") if r not in entries(tmp_path / "long")]
+    assert all(r["step"] == 4 for r in diagnosed_early), "only the end of the short run may add entries"
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    changed: Changed, data: Images, tmp_path: Path
+) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(changed(training={"steps": 2, "seed": seed}), tmp_path / name, dataset=data, quiet=True)
+    assert_same(final(tmp_path / "a"), final(tmp_path / "b"))
+    assert not torch.equal(
+        final(tmp_path / "a")["generator.outputs.0.pixels.weight"],
+        final(tmp_path / "c")["generator.outputs.0.pixels.weight"],
+    )
+
+
+def test_log_entries_past_the_checkpoint_are_dropped(changed: Changed, data: Images, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(changed(training={"steps": 4}), run, dataset=data, quiet=True)
+    before = entries(run)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 5, "generator/loss": 0.0}) + "\n" + '{"step": 6, "gener')
+    train(changed(training={"steps": 4}), run, dataset=data, quiet=True, resume=True)
+    assert entries(run) == before
+
+
+def test_every_scalar_of_the_specification_is_logged(changed: Changed, data: Images, tmp_path: Path) -> None:
+    train(changed(training={"steps": 2}), tmp_path / "run", dataset=data, quiet=True)
+    names = {name for row in entries(tmp_path / "run") for name in row}
+    for network, per_scale in (("discriminator", ("adversarial", "r1", "r2")), ("generator", ("adversarial",))):
+        assert {f"{network}/{term}/{k}" for term in per_scale for k in range(3)} <= names
+    assert {"generator/consistency/0", "generator/consistency/1", "generator/loss", "discriminator/loss"} <= names
+    assert {"generator/gradient_norm", "discriminator/gradient_norm", "logits/real/2", "logits/fake/0"} <= names
+    assert {f"{where}/{m}/{k}" for where in ("alignment", "diagnose") for m in ("delta", "floor", "R", "A") for k in (0, 1)} <= names
+    assert {"diagnose/A_without_last/mean", "epoch"} <= names
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_previews_are_drawn_on_schedule(changed: Changed, data: Images, tmp_path: Path) -> None:
+    train(changed(training={"steps": 3}), tmp_path / "run", dataset=data, quiet=True)
+    names = sorted(p.name for p in (tmp_path / "run" / "previews").iterdir())
+    assert names == [f"{kind}-{step:08d}.png" for kind in ("samples", "stages") for step in (0, 2, 3)]
+
+
+def test_the_last_checkpoints_and_the_named_ones_stay(changed: Changed, data: Images, tmp_path: Path) -> None:
+    config = changed(training={"steps": 8}, checkpoint={"every": 1, "keep": 2, "keep_steps": (3,)})
+    train(config, tmp_path / "run", dataset=data, quiet=True)
+    assert [p.name for p in checkpoint.listed(tmp_path / "run" / "checkpoints")] == [
+        checkpoint.name(n) for n in (3, 7, 8)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "named"),
+    [
+        ("training", {"batch": 4}, "training.batch"),
+        ("training", {"seed": 1}, "training.seed"),
+        ("optimizer", {"lr_generator": 0.5}, "optimizer.lr_generator"),
+        ("objective", {"consistency": 0.0}, "objective.consistency"),
+        ("sample", {"down": "bilinear"}, "sample.down"),
+    ],
+)
+def test_resuming_with_another_field_is_an_error_that_names_it(
+    changed: Changed, data: Images, tmp_path: Path, group: str, values: dict[str, object], named: str
+) -> None:
+    train(changed(training={"steps": 2}), tmp_path / "run", dataset=data, quiet=True)
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    with pytest.raises(UserError, match=named):
+        train(changed(**{group: {**values, **({"steps": 2} if group == "training" else {})}}), tmp_path / "run", dataset=data, quiet=True, resume=True)
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+def test_resuming_with_another_objective_is_an_error(changed: Changed, data: Images, tmp_path: Path) -> None:
+    config = changed(training={"steps": 2})
+    train(config, tmp_path / "run", dataset=data, quiet=True)
+    other = default_objective(config).with_term("generator", Term("extra", 0.1, lambda s: s.h[-1].flatten(1).mean(1)))
+    with pytest.raises(UserError, match="another objective"):
+        train(config, tmp_path / "run", dataset=data, quiet=True, resume=True, objective=other)
+
+
+def test_logging_and_checkpoint_settings_may_change_on_resume(changed: Changed, data: Images, tmp_path: Path) -> None:
+    train(changed(training={"steps": 5}), tmp_path / "plain", dataset=data, quiet=True)
+    train(changed(training={"steps": 2}), tmp_path / "run", dataset=data, quiet=True)
+    other = changed(training={"steps": 5}, log={"every": 3, "preview_every": 5}, checkpoint={"every": 1})
+    train(other, tmp_path / "run", dataset=data, quiet=True, resume=True)
+    assert_same(final(tmp_path / "plain"), final(tmp_path / "run"))
+
+
+def test_a_directory_with_another_recipe_is_refused_and_left_alone(
+    changed: Changed, data: Images, tmp_path: Path
+) -> None:
+    config = changed(training={"steps": 2})
+    train(config, tmp_path / "run", dataset=data, quiet=True)
+    files = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    for resume in (False, True):
+        with pytest.raises(UserError, match="recipe digits, not other"):
+            train(dataclasses.replace(config, recipe="other"), tmp_path / "run", dataset=data, quiet=True, resume=resume)
+    with pytest.raises(UserError, match="--resume"):
+        train(config, tmp_path / "run", dataset=data, quiet=True)
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == files
+
+
+def test_a_foreign_directory_is_refused(changed: Changed, data: Images, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="no run of catgan"):
+        train(changed(), tmp_path, dataset=data, quiet=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    changed: Changed, data: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(changed(training={"steps": 6}), tmp_path / "plain", dataset=data, quiet=True)
+    train(changed(training={"steps": 4}), tmp_path / "run", dataset=data, quiet=True)
+    newest = checkpoint.listed(tmp_path / "run" / "checkpoints")[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    train(changed(training={"steps": 6}), tmp_path / "run", dataset=data, resume=True)
+    said = capsys.readouterr().err
+    assert f"{newest} is truncated" in said
+    assert "at step 2" in said
+    assert_same(final(tmp_path / "plain"), final(tmp_path / "run"))
+
+
+def not_finite_after(steps: int) -> Term:
+    """A term that becomes NaN."""
+    calls = iter(range(10**6))
+
+    def broken(state: StepState) -> Tensor:
+        value = state.h[-1].flatten(1).mean(1)
+        return value * (float("nan") if next(calls) >= steps else 1.0)
+
+    return Term("broken", 1.0, broken)
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_good_checkpoints(
+    changed: Changed, data: Images, tmp_path: Path, every: int
+) -> None:
+    config = changed(training={"steps": 8}, log={"every": every})
+    objective = default_objective(config).with_term("generator", not_finite_after(2))
+    with pytest.raises(DivergedError, match=r"step 3: generator/broken/0 is nan.*step-00000002") as caught:
+        train(config, tmp_path / "run", dataset=data, quiet=True, objective=objective)
+    assert caught.value.exit_code == 1
+    kept = checkpoint.listed(tmp_path / "run" / "checkpoints")
+    assert [p.name for p in kept] == [checkpoint.name(2)]
+    assert all(t.isfinite().all() for t in checkpoint.read(kept[0])[1].values())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(changed: Changed, data: Images, tmp_path: Path) -> None:
+    """A term whose value is finite and whose derivative is not."""
+    config = changed(training={"steps": 3})
+    root = Term("root", 1.0, lambda s: (s.h[-1] - s.h[-1].detach()).abs().sqrt().flatten(1).mean(1))
+    with pytest.raises(DivergedError, match="step 1: generator/gradient_norm is nan"):
+        train(config, tmp_path / "run", dataset=data, quiet=True, objective=default_objective(config).with_term("generator", root))
+    assert not checkpoint.listed(tmp_path / "run" / "checkpoints")
+
+
+def test_fine_tuning_starts_from_the_weights_also_with_more_classes(
+    changed: Changed, data: Images, tmp_path: Path
+) -> None:
+    source = train(changed(training={"steps": 3}), tmp_path / "source", dataset=data, quiet=True)
+    for classes in (3, 5):
+        config = changed(training={"init_from": str(source)}, sample={"classes": classes})
+        run = Run(config, tmp_path / f"tuned-{classes}", data, default_objective(config), quiet=True)
+        run.prepare(resume=False)
+        weights, old = checkpoint.state_tensors(run.networks, {}), final(source)
+        assert torch.equal(weights["generator.blocks.0.mlp.down.weight"], old["generator.blocks.0.mlp.down.weight"])
+        embedding = weights["generator.class_embedding.weight"]
+        assert len(embedding) == classes
+        assert torch.equal(embedding, old["generator.class_embedding.weight"]) == (classes == 3)
+        run.loop()
+
+
+def test_fine_tuning_from_another_architecture_names_the_misfit(
+    changed: Changed, data: Images, tmp_path: Path
+) -> None:
+    source = train(changed(training={"steps": 2}), tmp_path / "source", dataset=data, quiet=True)
+    config = changed(training={"init_from": str(source)}, generator={"width": 32})
+    with pytest.raises(UserError, match="does not fit"):
+        train(config, tmp_path / "tuned", dataset=data, quiet=True)
+
+
+def test_out_of_memory_names_the_micro_batch_that_fits(
+    changed: Changed, data: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short_of_memory(self: Step, step: int, x: Tensor, y: Tensor) -> Metrics:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    real = Step.generate
+
+    def fits_two(self: Step, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if len(y) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(self, z, y)
+
+    monkeypatch.setattr(Step, "run", short_of_memory)
+    monkeypatch.setattr(Step, "generate", fits_two)
+    with pytest.raises(UserError, match=r"out of memory on cpu with 8 samples per pass: --micro-batch 2 fits"):
+        train(changed(log={"preview_classes": 1, "preview_rows": 1}), tmp_path / "run", dataset=data, quiet=True)
+
+
+# -- real processes --------------------------------------------------------------------------------------------------
+
+TINY = (
+    "--generator.depth 3 --generator.width 16 --discriminator.depth 2 --discriminator.width 16 --discriminator.head-dim 16 "
+    "--batch 8 --training.no-compile --training.threads 1 --checkpoint.every 7 --log.every 1 --log.preview-every 1000 "
+    "--log.diagnose-every 1000 --log.diagnose-samples 10 --device cpu"
+).split()
+
+
+def start(run: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "catgan", "train", "digits", "--out", str(run), *TINY, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+
+
+def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
+    """Until the log has an entry of that step."""
+    log = run / "metrics.jsonl"
+    for _ in range(2400):
+        if log.exists() and len(log.read_text().splitlines()) >= step:
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    raise AssertionError(f"no step {step} in {log}")
+
+
+@pytest.mark.slow
+def test_stopping_by_signals_and_resuming_is_bit_identical(tmp_path: Path) -> None:
+    """SIGTERM and SIGKILL at random steps of one run: its end equals that of a run that nobody touched."""
+    total, chance = "60", random.Random(3)
+    plain = start(tmp_path / "plain", "--steps", total)
+    assert plain.wait(300) == 0, plain.communicate()[1]
+
+    run = tmp_path / "run"
+    for number, after in ((signal.SIGTERM, chance.randint(3, 15)), (signal.SIGKILL, chance.randint(25, 40))):
+        process = start(run, "--steps", "100000", *(["--resume"] if run.exists() else []))
+        wait_for_step(process, run, after)
+        process.send_signal(number)
+        code = process.wait(60)
+        said = process.communicate()[1]
+        assert code == (143 if number == signal.SIGTERM else -9), said
+        if number == signal.SIGTERM:
+            assert "go on with --resume" in said
+    reached = checkpoint.read_header(checkpoint.listed(run / "checkpoints")[-1]).step
+    assert 7 <= reached < 60, "the machine outran the test"
+    last = start(run, "--steps", total, "--resume")
+    assert last.wait(300) == 0, last.communicate()[1]
+    assert_same(final(tmp_path / "plain"), final(run))
+    assert [r for r in entries(run) if r["step"] < 60] == [r for r in entries(tmp_path / "plain") if r["step"] < 60]
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_exits_with_130(tmp_path: Path) -> None:
+    process = start(tmp_path / "run", "--steps", "100000")
+    wait_for_step(process, tmp_path / "run", 3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert "saved" in process.communicate()[1]
+    assert checkpoint.listed(tmp_path / "run" / "checkpoints")
