@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from catgan.config import check_scales, check_width
-from catgan.nn.layers import EPS, Attention, SwiGLU, linear, patchify
+from catgan.nn.layers import Attention, RMSNorm, SwiGLU, linear, patchify
 from catgan.nn.positions import rotary_table, sincos_positions
 
 
@@ -21,10 +21,10 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(width, eps=EPS)
+        self.attention_norm = RMSNorm(width)
         self.attention = Attention(width, heads)
         self.attention_gain = nn.Parameter(torch.full((width,), 0.1))
-        self.mlp_norm = nn.RMSNorm(width, eps=EPS)
+        self.mlp_norm = RMSNorm(width)
         self.mlp = SwiGLU(width)
         self.mlp_gain = nn.Parameter(torch.full((width,), 0.1))
 
@@ -63,7 +63,7 @@ class Discriminator(nn.Module):
         self.cls = nn.Parameter(torch.randn(len(scales), width) * 0.02)
         self.scale_embedding = nn.Parameter(torch.randn(len(scales), width) * 0.02)
         self.blocks = nn.ModuleList(DiscriminatorBlock(width, heads) for _ in range(depth))
-        self.norm = nn.RMSNorm(width, eps=EPS)
+        self.norm = RMSNorm(width)
         self.head = linear(width, head_dim)
         self.class_embedding = nn.Embedding(classes, head_dim)
         nn.init.normal_(self.class_embedding.weight, std=0.02)

@@ -219,12 +219,12 @@ def test_style_means_are_updated_once_per_step(tiny_config: Config, micro: int) 
 
 
 def test_the_average_follows_the_generator(tiny_config: Config) -> None:
-    config = from_dict({"optimizer": {"ema_half_life": 2.0, "ema_warmup": 0.0}}, tiny_config)
+    config = from_dict({"optimizer": {"ema_half_life": 2.0, "ema_warmup": 0.5}}, tiny_config)
     step = build(config)
     expected = {n: p.clone() for n, p in step.generator.named_parameters()}
     for i in range(3):
         step.run(i, *data(config))
-        decay = ema.decay(i + 1, 2.0, 0.0)
+        decay = ema.decay(i + 1, 2.0, 0.5)
         expected = {n: decay * expected[n] + (1 - decay) * p for n, p in step.generator.named_parameters()}
     assert all(torch.allclose(p, expected[n], atol=1e-6) for n, p in step.average.named_parameters())
 

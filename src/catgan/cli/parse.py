@@ -32,17 +32,18 @@ def parse(
 
 def one_line(box: str) -> str:
     """tyro's framed message as one line: what is wrong, and which options were perhaps meant."""
-    lines = [line.strip("│╭╮╰╯ ").strip() for line in box.splitlines()]
-    rules = [i for i, line in enumerate(lines) if line.startswith("──")] + [len(lines)]
-    message = " ".join(line for line in lines[: rules[0]] if line and not line.endswith("─"))
-    meant = [m.group(0) for line in lines if (m := re.match(r"--[\w.-]+", line))]
+    # Frames are drawn with box characters, or with plain ones where the terminal has no others.
+    lines = [line.strip("│╭╮╰╯|+ ").strip() for line in box.splitlines()][1:]
+    rules = [i for i, line in enumerate(lines) if re.match(r"──|---", line)] + [len(lines)]
+    message = re.sub(r"Missing from .*?:", "missing:", " ".join(line for line in lines[: rules[0]] if line))
+    meant = [m.group(0) for line in lines if (m := re.match(r"--\w[\w.-]+", line))]
     if "nrecognized" in message and meant:
         message += f"; did you mean {' or '.join(dict.fromkeys(meant))}?"
     return message or "the arguments do not fit"
 
 
 def numbers(text: str, name: str) -> list[int]:
-    """ "0-3,7" to [0, 1, 2, 3, 7]. Raises UserError naming the option."""
+    """Numbers and ranges like 0-3,7 as a list: [0, 1, 2, 3, 7]. Raises UserError naming the option."""
     result: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)

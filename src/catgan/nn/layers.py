@@ -18,6 +18,17 @@ def rms_norm(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), eps=EPS)
 
 
+class RMSNorm(nn.Module):
+    """RMS normalisation of the last dimension with a learned gain, in the number format of its input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), EPS)
+
+
 def linear(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
     """A linear layer that starts Xavier-uniform with the given gain and zero bias."""
     layer = nn.Linear(inputs, outputs)
@@ -66,8 +77,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = linear(width, 3 * width)
-        self.query_norm = nn.RMSNorm(width // heads, eps=EPS)
-        self.key_norm = nn.RMSNorm(width // heads, eps=EPS)
+        self.query_norm = RMSNorm(width // heads)
+        self.key_norm = RMSNorm(width // heads)
         self.out = linear(width, width)
 
     def forward(self, x: Tensor, rotary: Tensor, spans: Sequence[int]) -> Tensor:

@@ -1,0 +1,164 @@
+"""The command line as people meet it: quick help, one-line errors, files that open."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import catgan
+from catgan.cli import main
+from catgan.config import Config
+from catgan.data.datasets import Images
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    data = Images(np.zeros((9, 1, 8, 8), np.float32), np.arange(9) % 3, ("ant", "bee", "cat"))
+    config = dataclasses.replace(tiny_config, training=dataclasses.replace(tiny_config.training, steps=2))
+    return catgan.train(config, out, dataset=data, quiet=True)
+
+
+def call(*argv: object) -> int:
+    return main([str(a) for a in argv])
+
+
+def test_help_is_quick_and_does_not_load_torch() -> None:
+    code = "import sys; from catgan.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        times.append(time.perf_counter() - began)
+        assert done.returncode == 0, done.stderr
+        assert "catgan demo" in done.stdout
+    assert min(times) < 0.5
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "interpolate", "diagnose", "info", "demo"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        assert call(command, "--help") == 0
+    except SystemExit as stop:
+        assert not stop.code
+    assert f"catgan {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("paint", "command is paint: must be one of train"),
+        ("train digitz", "recipe is digitz: must be one of cat-b2, cat-m2, cat-h2, digits, fashion-mnist; did you mean digits?"),
+        ("info cat-x2", "recipe is cat-x2"),
+        ("train digits --training.stepz 3", "did you mean --training.steps"),
+        ("train digits --steps many", "--training.steps"),
+        ("train digits --generator.depth 7", "generator.depth is 7: must be divisible by the number of scales (3); use 6 or 9"),
+        ("train digits --sample.scales 4 2 8", "sample.scales is 4,2,8: must be increasing"),
+        ("train digits --sample.scales 2 4 6", "sample.scales is 2,4,6: must be a list that ends at sample.size (8)"),
+        ("train digits --sample.scales 2 5 8", "scale 1 is 5: must be divisible by its patch size (2)"),
+        ("train digits --generator.width 64 --generator.heads 3", "generator.width is 64: must be divisible by generator.heads (3)"),
+        ("train digits --generator.width 12 --generator.heads 2", "head size (6) is divisible by 4"),
+        ("train digits --seed -1", "training.seed is -1: must be in [0, 2^63)"),
+        ("train digits --device tpu", "training.device is tpu"),
+        ("train digits --out {tmp}/new --resume", "nothing to resume"),
+        ("train digits --config {tmp}/no.yaml", "cannot read"),
+        ("train fashion-mnist --out {tmp}/new", "data.path is not set: fashion-mnist needs"),
+        ("train fashion-mnist --data.path {tmp} --out {tmp}/new", "no train-images-idx3-ubyte"),
+        ("train cat-b2 --data.path {tmp}/none --out {tmp}/new", "no such folder"),
+        ("train digits --out /proc/none", "cannot write to /proc/none"),
+        ("train digits --steps 1 --init-from {tmp}/none --out {tmp}/new", "does not exist"),
+        ("sample {tmp}/none", "does not exist"),
+        ("sample {run} --classes dog", "class is dog: must be a number from 0 to 2 or one of ant, bee, cat"),
+        ("sample {run} --psi 1.5", "psi is 1.5: must be in [0, 1]"),
+        ("sample {run} --seeds 9223372036854775808", "seed is 9223372036854775808: must be in [0, 2^63)"),
+        ("sample {run} --seeds 1..3", "--seeds is 1..3"),
+        ("sample {run} --batch 0", "--batch is 0: must be at least 1"),
+        ("sample {run} --out /proc/none", "cannot write"),
+        ("interpolate {run} --points 3", "--points is 3: must be at least two"),
+        ("interpolate {run} --points a b", "point is a: must be CLASS:SEED"),
+        ("diagnose {run} --samples 0", "--samples is 0"),
+    ],
+)
+def test_mistakes_get_one_line_and_code_2(
+    argv: str, said: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(p for p in run.rglob("*"))
+    assert call(*argv.format(tmp=tmp_path, run=run).split()) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("catgan")
+    lines = [line for line in error.splitlines() if not line.startswith("digits on")]
+    assert len(lines) == 1
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()], "something half-made was left"
+    assert sorted(p for p in run.rglob("*")) == before
+
+
+def test_info_counts_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("info", "cat-b2", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert round(result["generator"]["parameters"] / 1e6, 1) == 133.1
+    assert round(result["discriminator"]["gmacs"], 1) == 30.5
+    assert call("info", "cat-b2") == 0
+    assert "133.1 M" in capsys.readouterr().out
+
+
+def test_sampling_writes_grids_single_pictures_and_stages(run: Path, tmp_path: Path) -> None:
+    assert call("sample", run, "--classes", "bee", "0", "--seeds", "0-2,7", "--stages", "--out", tmp_path) == 0
+    grid, stages = (Image.open(tmp_path / name) for name in ("grid.png", "stages.png"))
+    assert grid.size == (2 * 64 + 2, 4 * 64 + 3 * 2)
+    assert stages.size == (3 * 64 + 2 * 2, 8 * 64 + 7 * 2)
+    assert call("sample", run, "--format", "png", "--seeds", "4", "--out", tmp_path / "single") == 0
+    assert sorted(p.name for p in (tmp_path / "single").iterdir()) == [f"class-{k}-seed-4.png" for k in range(3)]
+
+
+def test_sampling_an_npz(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("sample", run, "--format", "npz", "--count", "10", "--seeds", "100", "--out", tmp_path) == 0
+    assert str(tmp_path / "samples.npz") in capsys.readouterr().out
+    with np.load(tmp_path / "samples.npz") as file:
+        assert file["arr_0"].shape == (10, 8, 8, 1)
+
+
+def test_interpolation_makes_a_strip_and_a_gif(run: Path, tmp_path: Path) -> None:
+    assert call("interpolate", run, "--points", "ant:0", "ant:1", "2:5", "--frames", "5", "--out", tmp_path) == 0
+    assert Image.open(tmp_path / "strip.png").size == (5 * 64 + 4 * 2, 2 * 64 + 2)
+    with Image.open(tmp_path / "walk.gif") as walk:
+        assert walk.n_frames > 1  # type: ignore[attr-defined]
+
+
+def test_diagnosis_prints_and_writes_the_same_numbers(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("diagnose", run, "--samples", "30", "--json", "--out", tmp_path) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "diagnosis.json").read_text())
+    assert len(printed["delta"]) == 2
+    assert printed["A"][1] == pytest.approx(1)
+    assert printed["protocol"]["samples"] == 30
+    assert printed["protocol"]["down"] == "area"
+    Image.open(tmp_path / "diagnosis.png").verify()
+    assert call("diagnose", run, "--samples", "30", "--out", tmp_path) == 0
+    assert "mean A without the last stage" in capsys.readouterr().out
+
+
+def test_yaml_goes_under_options_and_over_the_recipe(tmp_path: Path) -> None:
+    from catgan.config import load_yaml
+
+    (tmp_path / "small.yaml").write_text(
+        "generator: {depth: 3, width: 16}\ndiscriminator: {depth: 1, width: 16, head_dim: 8}\n"
+        "training: {steps: 1, batch: 4, device: cpu, compile: false}\noptimizer: {lr_generator: 1e-3}\n"
+        "log: {diagnose_samples: 10}\n"
+    )
+    assert call("train", "digits", "--config", tmp_path / "small.yaml", "--batch", "2", "--out", tmp_path / "run") == 0
+    stored = load_yaml(tmp_path / "run" / "config.yaml")
+    assert (stored.generator.depth, stored.training.batch, stored.optimizer.lr_generator) == (3, 2, 1e-3)
+    (tmp_path / "bad.yaml").write_text("training: {stepz: 1}")
+    assert call("train", "digits", "--config", tmp_path / "bad.yaml", "--out", tmp_path / "no") == 2
+    assert not (tmp_path / "no").exists()
