@@ -32,7 +32,7 @@ def pipe(tiny_config: Config) -> Interrupting:
 
 
 def test_it_holds_what_evaluators_read(pipe: Interrupting, tmp_path: Path) -> None:
-    path = sample_npz(pipe, tmp_path / "new" / "samples.npz", [0, 2], 10, 21, 1.0, 8, "average")
+    path = sample_npz(pipe, tmp_path / "new" / "samples.npz", [0, 2], 10, 21, 1.0, 8)
     with np.load(path, allow_pickle=False) as file:
         pixels, classes = file["arr_0"], file["arr_1"]
     assert (pixels.dtype, pixels.shape) == (np.uint8, (21, 8, 8, 1))
@@ -43,7 +43,7 @@ def test_it_holds_what_evaluators_read(pipe: Interrupting, tmp_path: Path) -> No
 
 
 def test_an_interrupted_one_goes_on_and_ends_the_same(pipe: Interrupting, tmp_path: Path) -> None:
-    settings = ([0, 1, 2], 0, 3000, 1.0, 256, "average")
+    settings = ([0, 1, 2], 0, 3000, 1.0, 256)
     plain = sample_npz(pipe, tmp_path / "plain.npz", *settings)
     path = tmp_path / "stopped.npz"
     pipe.left = 8
@@ -61,15 +61,15 @@ def test_other_settings_do_not_mix_with_unfinished_ones(pipe: Interrupting, tmp_
     path = tmp_path / "samples.npz"
     pipe.left = 8
     with pytest.raises(KeyboardInterrupt):
-        sample_npz(pipe, path, [0], 0, 3000, 1.0, 256, "average")
+        sample_npz(pipe, path, [0], 0, 3000, 1.0, 256)
     pipe.left = 10**9
     with pytest.raises(UserError, match=r"unfinished sampling with another psi \(1\.0, not 0\.5\)"):
-        sample_npz(pipe, path, [0], 0, 3000, 0.5, 256, "average")
+        sample_npz(pipe, path, [0], 0, 3000, 0.5, 256)
 
 
 def test_a_finished_file_is_not_overwritten(pipe: Interrupting, tmp_path: Path) -> None:
     path = tmp_path / "samples.npz"
     path.write_text("good")
     with pytest.raises(UserError, match="exists"):
-        sample_npz(pipe, path, [0], 0, 4, 1.0, 2, "average")
+        sample_npz(pipe, path, [0], 0, 4, 1.0, 2)
     assert path.read_text() == "good"

@@ -22,8 +22,15 @@ def run(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three steps of training on noise with three named classes."""
     out = tmp_path_factory.mktemp("run")
     labels = np.arange(30) % 3
-    data = Images(np.random.default_rng(0).uniform(-1, 1, (30, 1, 8, 8)).astype(np.float32), labels, ("ant", "bee", "cat"))
-    catgan.train(dataclasses.replace(tiny_config, training=dataclasses.replace(tiny_config.training, steps=3)), out, dataset=data, quiet=True)
+    data = Images(
+        np.random.default_rng(0).uniform(-1, 1, (30, 1, 8, 8)).astype(np.float32), labels, ("ant", "bee", "cat")
+    )
+    catgan.train(
+        dataclasses.replace(tiny_config, training=dataclasses.replace(tiny_config.training, steps=3)),
+        out,
+        dataset=data,
+        quiet=True,
+    )
     return out
 
 
@@ -58,7 +65,9 @@ def test_one_class_goes_with_many_seeds_and_the_other_way_round(pipe: CATPipelin
 def test_classes_have_names(pipe: CATPipeline) -> None:
     assert torch.equal(pipe(["bee"], [3]).latents, pipe([1], [3]).latents)
     for unknown in ("dog", 3, -1, "7"):
-        with pytest.raises(UserError, match=rf"class is {unknown}: must be a number from 0 to 2 or one of ant, bee, cat"):
+        with pytest.raises(
+            UserError, match=rf"class is {unknown}: must be a number from 0 to 2 or one of ant, bee, cat"
+        ):
             pipe([unknown], [0])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """The space of samples x and its pyramid (SPEC: x has shape (channels, size, size))."""
+    """The space of samples x, of shape (channels, size, size), and its pyramid."""
 
     size: int = 32
     """Height and width S of a sample, in pixels or latent pixels."""
@@ -170,7 +171,7 @@ class LogConfig:
     preview_rows: int = 4
     """Seeds per class in the sample grid."""
     diagnose_every: int = 1000
-    """Steps between alignment diagnostics (SPEC section 6) of the averaged generator."""
+    """Steps between alignment diagnostics of the averaged generator."""
     diagnose_samples: int = 1000
     """(class, seed) pairs that a diagnosis uses."""
     wandb: bool = False
@@ -341,8 +342,9 @@ def _validate(c: Config) -> None:
     for name, beta in (("optimizer.beta1", c.optimizer.beta1), ("optimizer.beta2", c.optimizer.beta2)):
         _require(0.0 <= beta < 1.0, name, beta, "in [0, 1)")
     check_seed(t.seed, "training.seed")
-    device = t.device.split(":")[0]
-    _require(device in ("auto", "cpu", "cuda"), "training.device", t.device, "auto, cpu, cuda or cuda:N")
+    _require(
+        bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", t.device)), "training.device", t.device, "auto, cpu, cuda or cuda:N"
+    )
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from catgan.config import check_scales, check_width
-from catgan.nn.layers import Attention, RMSNorm, SwiGLU, linear, patchify
+from catgan.nn.layers import Attention, RMSNorm, SwiGLU, linear, patchify, wide
 from catgan.nn.positions import rotary_table, sincos_positions
 
 
@@ -101,11 +101,13 @@ class Discriminator(nn.Module):
         return x.split(lengths, dim=1)
 
     def logits(self, features: Sequence[Tensor], y: Tensor) -> Tensor:
-        """Projection conditioning: <head(norm(cls_k)), Emb(y)> in float32 (or wider), shape (B, scales)."""
-        cls = torch.stack([f[:, 0] for f in features], dim=1)
-        head, embedding = self.head(self.norm(cls)), self.class_embedding(y).unsqueeze(1)
-        wide = torch.promote_types(embedding.dtype, torch.float32)
-        return (head.to(wide) * embedding.to(wide)).sum(dim=-1)
+        """Projection conditioning: <head(norm(cls_k)), Emb(y)>, shape (B, scales).
+
+        In float32 (or wider) even under autocast: the penalties divide differences of logits by 0.01.
+        """
+        with torch.autocast(y.device.type, enabled=False):
+            cls = wide(torch.stack([f[:, 0] for f in features], dim=1))
+            return (self.head(self.norm(cls)) * self.class_embedding(y).unsqueeze(1)).sum(dim=-1)
 
     def represent(self, features: Sequence[Tensor]) -> Tensor:
         """Predicted encoder features of the finest scale, (B, 1 + T_K, representation_dim), [cls] first."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catgan.config import check_depth, check_width
-from catgan.nn.layers import Attention, EqualizedLinear, SwiGLU, linear, rms_norm, unpatchify
+from catgan.nn.layers import Attention, EqualizedLinear, SwiGLU, linear, rms_norm, unpatchify, wide
 from catgan.nn.positions import rotary_table, sincos_positions
 
 STYLE_BETA = 0.995  # decay of the running mean of w, per class and update
@@ -52,7 +52,7 @@ class OutputLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: tokens (B, T, d); w: (B, d). Returns (B, C, S, S)."""
         shift, scale = self.modulation(F.silu(w)).unsqueeze(1).chunk(2, dim=-1)
-        return unpatchify(self.pixels(modulate(x, shift, scale)), self.patch)
+        return wide(unpatchify(self.pixels(modulate(x, shift, scale)), self.patch))
 
 
 class Generator(nn.Module):

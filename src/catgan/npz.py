@@ -16,7 +16,7 @@ from catgan.training.logs import Progress
 
 
 def sample_npz(
-    pipe: CATPipeline, path: Path, classes: list[int], first_seed: int, count: int, psi: float, batch: int, weights: str
+    pipe: CATPipeline, path: Path, classes: list[int], first_seed: int, count: int, psi: float, batch: int
 ) -> Path:
     """Write `count` samples to `path`: arr_0, uint8 (count, S, S, C), and arr_1, their classes (count,).
 
@@ -28,7 +28,7 @@ def sample_npz(
         raise UserError(f"{path} exists: delete it or choose another --out")
     pixels_path, state_path = path.with_name(f"{path.name}.pixels.npy"), path.with_name(f"{path.name}.state.json")
     identity = {
-        "recipe": pipe.config.recipe, "step": pipe.step, "weights": weights, "precision": pipe.precision,
+        "generator": pipe.fingerprint(), "precision": pipe.precision,
         "classes": classes, "first_seed": first_seed, "count": count, "psi": psi,
     }  # fmt: skip
     shape = (count, *pipe([classes[0]], [first_seed], psi=psi).array.shape[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +70,20 @@ class CATPipeline:
             self.precision = precision
         return self
 
+    def fingerprint(self) -> str:
+        """A digest of the weights and buffers: equal for equal generators."""
+        digest = hashlib.sha256()
+        for tensor in self.generator.state_dict().values():
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     def class_numbers(self, classes: Sequence[int | str]) -> list[int]:
         """Classes by number or name, as numbers. Raises UserError for one that is not there."""
         numbers = []
         for c in classes:
             if isinstance(c, str) and c in self.class_names:
                 numbers.append(self.class_names.index(c))
-            elif (isinstance(c, int) or c.isdecimal()) and 0 <= int(c) < self.config.sample.classes:
+            elif (not isinstance(c, str) or c.isdecimal()) and 0 <= int(c) < self.config.sample.classes:
                 numbers.append(int(c))
             else:
                 names = ", ".join(self.class_names[:12]) + (", ..." if len(self.class_names) > 12 else "")

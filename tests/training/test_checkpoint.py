@@ -26,7 +26,11 @@ def header(tiny_config: Config) -> Header:
 
 @pytest.fixture
 def tensors() -> dict[str, Tensor]:
-    return {"generator.w": torch.randn(3, 4), "average.n": torch.arange(3), "optimizer.generator.w.step": torch.tensor(5.0)}
+    return {
+        "generator.w": torch.randn(3, 4),
+        "average.n": torch.arange(3),
+        "optimizer.generator.w.step": torch.tensor(5.0),
+    }
 
 
 def test_what_is_written_is_read(header: Header, tensors: dict[str, Tensor], tmp_path: Path) -> None:
@@ -63,7 +67,9 @@ def test_foreign_files_are_refused_without_unpickling(tmp_path: Path) -> None:
     assert not (tmp_path / "exploded").exists()
 
 
-def test_a_newer_format_says_so(header: Header, tensors: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newer_format_says_so(
+    header: Header, tensors: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / checkpoint.name(7)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "FORMAT_VERSION", 99)

@@ -104,7 +104,9 @@ def test_every_scalar_of_the_specification_is_logged(changed: Changed, data: Ima
         assert {f"{network}/{term}/{k}" for term in per_scale for k in range(3)} <= names
     assert {"generator/consistency/0", "generator/consistency/1", "generator/loss", "discriminator/loss"} <= names
     assert {"generator/gradient_norm", "discriminator/gradient_norm", "logits/real/2", "logits/fake/0"} <= names
-    assert {f"{where}/{m}/{k}" for where in ("alignment", "diagnose") for m in ("delta", "floor", "R", "A") for k in (0, 1)} <= names
+    assert {
+        f"{where}/{m}/{k}" for where in ("alignment", "diagnose") for m in ("delta", "floor", "R", "A") for k in (0, 1)
+    } <= names
     assert {"diagnose/A_without_last/mean", "epoch"} <= names
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
@@ -139,7 +141,13 @@ def test_resuming_with_another_field_is_an_error_that_names_it(
     train(changed(training={"steps": 2}), tmp_path / "run", dataset=data, quiet=True)
     before = (tmp_path / "run" / "config.yaml").read_text()
     with pytest.raises(UserError, match=named):
-        train(changed(**{group: {**values, **({"steps": 2} if group == "training" else {})}}), tmp_path / "run", dataset=data, quiet=True, resume=True)
+        train(
+            changed(**{group: {**values, **({"steps": 2} if group == "training" else {})}}),
+            tmp_path / "run",
+            dataset=data,
+            quiet=True,
+            resume=True,
+        )
     assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
@@ -167,7 +175,9 @@ def test_a_directory_with_another_recipe_is_refused_and_left_alone(
     files = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     for resume in (False, True):
         with pytest.raises(UserError, match="recipe digits, not other"):
-            train(dataclasses.replace(config, recipe="other"), tmp_path / "run", dataset=data, quiet=True, resume=resume)
+            train(
+                dataclasses.replace(config, recipe="other"), tmp_path / "run", dataset=data, quiet=True, resume=resume
+            )
     with pytest.raises(UserError, match="--resume"):
         train(config, tmp_path / "run", dataset=data, quiet=True)
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == files
@@ -224,7 +234,13 @@ def test_a_gradient_that_is_not_finite_stops_the_run(changed: Changed, data: Ima
     config = changed(training={"steps": 3})
     root = Term("root", 1.0, lambda s: (s.h[-1] - s.h[-1].detach()).abs().sqrt().flatten(1).mean(1))
     with pytest.raises(DivergedError, match="step 1: generator/gradient_norm is nan"):
-        train(config, tmp_path / "run", dataset=data, quiet=True, objective=default_objective(config).with_term("generator", root))
+        train(
+            config,
+            tmp_path / "run",
+            dataset=data,
+            quiet=True,
+            objective=default_objective(config).with_term("generator", root),
+        )
     assert not checkpoint.listed(tmp_path / "run" / "checkpoints")
 
 
@@ -244,13 +260,30 @@ def test_fine_tuning_starts_from_the_weights_also_with_more_classes(
         run.loop()
 
 
-def test_fine_tuning_from_another_architecture_names_the_misfit(
+def test_fine_tuning_from_another_architecture_names_the_misfit(changed: Changed, data: Images, tmp_path: Path) -> None:
+    source = train(changed(training={"steps": 2}), tmp_path / "source", dataset=data, quiet=True)
+    config = changed(training={"init_from": str(source)}, generator={"width": 32})
+    with pytest.raises(UserError, match=r"its generator\.width is 16, this run's is 32"):
+        train(config, tmp_path / "tuned", dataset=data, quiet=True)
+
+
+def test_fine_tuning_survives_a_kill_before_its_first_checkpoint(
     changed: Changed, data: Images, tmp_path: Path
 ) -> None:
     source = train(changed(training={"steps": 2}), tmp_path / "source", dataset=data, quiet=True)
-    config = changed(training={"init_from": str(source)}, generator={"width": 32})
-    with pytest.raises(UserError, match="does not fit"):
-        train(config, tmp_path / "tuned", dataset=data, quiet=True)
+    config = changed(training={"init_from": str(source), "steps": 3})
+    train(config, tmp_path / "plain", dataset=data, quiet=True)
+    Run(config, tmp_path / "killed", data, default_objective(config), quiet=True).prepare(resume=False)
+    train(config, tmp_path / "killed", dataset=data, quiet=True, resume=True)
+    assert_same(final(tmp_path / "plain"), final(tmp_path / "killed"))
+
+
+def test_a_single_scale_has_no_stages_to_compare(changed: Changed, data: Images, tmp_path: Path) -> None:
+    config = changed(training={"steps": 2}, sample={"scales": (8,)}, discriminator={"patches": (2,)})
+    train(config, tmp_path / "run", dataset=data, quiet=True)
+    assert not [
+        name for row in entries(tmp_path / "run") for name in row if "diagnose" in name or "consistency" in name
+    ]
 
 
 def test_out_of_memory_names_the_micro_batch_that_fits(
@@ -274,11 +307,12 @@ def test_out_of_memory_names_the_micro_batch_that_fits(
 
 # -- real processes --------------------------------------------------------------------------------------------------
 
-TINY = (
-    "--generator.depth 3 --generator.width 16 --discriminator.depth 2 --discriminator.width 16 --discriminator.head-dim 16 "
-    "--batch 8 --training.no-compile --training.threads 1 --checkpoint.every 7 --log.every 1 --log.preview-every 1000 "
-    "--log.diagnose-every 1000 --log.diagnose-samples 10 --device cpu"
-).split()
+TINY = [
+    *"--generator.depth 3 --generator.width 16 --discriminator.depth 2 --discriminator.width 16".split(),  # noqa: SIM905
+    *"--discriminator.head-dim 16 --batch 8 --training.threads 1 --device cpu --log.every 1".split(),  # noqa: SIM905
+    *"--log.preview-every 1000 --log.diagnose-every 1000 --log.diagnose-samples 10".split(),  # noqa: SIM905
+    *"--checkpoint.every 7 --training.no-compile".split(),  # noqa: SIM905
+]
 
 
 def start(run: Path, *more: str) -> subprocess.Popen[str]:

@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
         from catgan.npz import sample_npz
 
         classes = pipe.class_numbers(o.classes) if o.classes else list(range(pipe.config.sample.classes))
-        path = sample_npz(pipe, o.out / "samples.npz", classes, seeds[0], o.count, o.psi, o.batch, o.weights)
+        path = sample_npz(pipe, o.out / "samples.npz", classes, seeds[0], o.count, o.psi, o.batch)
         print(path)
         return
     classes = pipe.class_numbers(o.classes or [str(k) for k in range(min(10, pipe.config.sample.classes))])

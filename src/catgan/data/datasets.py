@@ -95,6 +95,12 @@ def fashion_mnist(folder: Path, size: int) -> Images:
         raise UserError(
             f"{folder}: {len(images)} images but {len(labels)} labels: the two files do not belong together"
         )
+    if len(labels) and labels.max() >= len(FASHION_CLASSES):
+        raise UserError(
+            f"{folder}: a label is {labels.max()}: Fashion-MNIST has classes 0 to {len(FASHION_CLASSES) - 1}"
+        )
+    if images.shape[1] != images.shape[2]:
+        raise UserError(f"{folder}: images are {images.shape[1]}x{images.shape[2]}: must be square")
     missing = size - images.shape[-1]
     if missing < 0 or missing % 2:
         raise UserError(
@@ -108,7 +114,8 @@ def fashion_mnist(folder: Path, size: int) -> Images:
 def latents(folder: Path) -> Latents:
     """moments.npy (N, 2 * C, S, S) and labels.npy (N,) of a folder; optionally classes.txt, one name a line."""
     moments, labels = (load_array(folder / name) for name in ("moments.npy", "labels.npy"))
-    if moments.ndim != 4 or moments.shape[1] % 2 or labels.shape != moments.shape[:1]:
+    square = moments.ndim == 4 and moments.shape[2] == moments.shape[3]
+    if not square or moments.shape[1] % 2 or labels.shape != moments.shape[:1]:
         raise UserError(
             f"{folder}: moments.npy has shape {moments.shape} and labels.npy {labels.shape}: must be (N, 2C, S, S) and (N,)"
         )
@@ -116,11 +123,13 @@ def latents(folder: Path) -> Latents:
         raise UserError(f"{folder / 'labels.npy'}: class {labels.min()} is negative: classes are numbered from 0")
     names = folder / "classes.txt"
     if names.exists():
-        class_names = tuple(names.read_text().splitlines())
+        class_names = tuple(names.read_text("utf-8").splitlines())
     else:
         class_names = tuple(str(n) for n in range(int(labels.max()) + 1)) if len(labels) else ()
     if len(labels) and labels.max() >= len(class_names):
-        raise UserError(f"{folder / 'labels.npy'}: class {labels.max()} has no name: {names} has {len(class_names)} lines")
+        raise UserError(
+            f"{folder / 'labels.npy'}: class {labels.max()} has no name: {names} has {len(class_names)} lines"
+        )
     return Latents(moments, labels, class_names)
 
 

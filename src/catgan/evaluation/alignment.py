@@ -1,4 +1,4 @@
-"""Cross-scale alignment diagnostics (paper equation 1, SPEC section 6).
+"""Cross-scale alignment diagnostics (paper equation 1).
 
 With e_k = r_K(x_k), every x_k enlarged to full size, and norms per sample:
 
@@ -68,18 +68,17 @@ class Alignment:
     protocol: dict[str, Any]
 
     def averages(self) -> dict[str, float]:
-        """Means over stages; A both with and without A_{K-1}, which is 1 by definition."""
-
-        def mean(values: list[float]) -> float:
-            return sum(values) / len(values) if values else float("nan")
-
-        return {m: mean(getattr(self, m)) for m in MEASURES} | {"A_without_last": mean(self.A[:-1])}
+        """Means over stages; A also without A_{K-1}, which is 1 by definition. Empty where there is nothing to average."""
+        measures = {m: getattr(self, m) for m in MEASURES} | {"A_without_last": self.A[:-1]}
+        return {m: sum(values) / len(values) for m, values in measures.items() if values}
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"average": self.averages()}
 
     def table(self) -> str:
         """Stages as rows, measures as columns, and their averages."""
+        if not self.delta:
+            return "one scale: there are no earlier stages to compare"
         average = self.averages()
         lines = ["stage  " + "".join(f"{m:>9}" for m in MEASURES)]
         for k in range(len(self.delta)):

@@ -18,6 +18,11 @@ def rms_norm(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), eps=EPS)
 
 
+def wide(x: Tensor) -> Tensor:
+    """x in float32, or wider if it is: for sums that bfloat16 would round away."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class RMSNorm(nn.Module):
     """RMS normalisation of the last dimension with a learned gain, in the number format of its input."""
 

@@ -1,4 +1,4 @@
-"""The objective of CAT (SPEC section 4): one pure function per term, one file per idea."""
+"""The objective of CAT (paper sections 3.2 and 4): one pure function per term, one file per idea."""
 
 from catgan.objective.adversarial import relativistic
 from catgan.objective.augment import augment

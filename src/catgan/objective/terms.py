@@ -82,7 +82,7 @@ class Objective:
 
 
 def default_objective(config: Config) -> Objective:
-    """CAT's objective (SPEC section 4): relativistic loss and approximated R1, R2; consistency for the generator."""
+    """CAT's objective: relativistic loss and approximated R1, R2; consistency for the generator."""
     o = config.objective
     eps = o.penalty_eps
     weights = stage_weights(len(config.sample.scales)) if o.consistency_weights is None else o.consistency_weights

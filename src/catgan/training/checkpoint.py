@@ -151,9 +151,8 @@ def load_network(network: nn.Module, tensors: dict[str, Tensor], prefix: str) ->
     try:
         network.load_state_dict(mine)
     except RuntimeError as error:
-        raise DamagedError(
-            f"the checkpoint's {prefix} does not fit its configuration: {' '.join(str(error).split())}"
-        ) from None
+        first = str(error).splitlines()[1:2] or [str(error)]
+        raise DamagedError(f"the checkpoint's {prefix} does not fit its configuration: {first[0].strip()}") from None
 
 
 def forecast(networks: Mapping[str, nn.Module]) -> int:

@@ -38,6 +38,9 @@ from catgan.training import checkpoint
 from catgan.training.logs import MetricsLog, Progress
 from catgan.training.step import Metrics, Step
 
+# What a run may change of the networks whose weights it starts from.
+FREE_IN_FINE_TUNING = ("sample.classes", "sample.down", "sample.up", "discriminator.aggregated")
+
 
 class DivergedError(UserError):
     """A loss or a gradient is not finite."""
@@ -121,9 +124,8 @@ class Run:
         kept = self.config.checkpoint.keep + len(self.config.checkpoint.keep_steps) + 1
         check_writable(self.out)
         checkpoint.check_space(self.out, kept * size)
-        if resume:
-            self.restore()
-        elif self.config.training.init_from:
+        resumed = resume and self.restore()
+        if not resumed and self.config.training.init_from:
             self.initialise(Path(self.config.training.init_from))
         write_text(stored, dump_yaml(self.config))
         write_text(self.out / "run.json", json.dumps(self.description(), indent=2))
@@ -146,11 +148,12 @@ class Run:
                     f"cannot resume {self.out} with another {name}: a resumed run may change only {', '.join(RESUMABLE)}"
                 )
 
-    def restore(self) -> None:
+    def restore(self) -> bool:
+        """Go on from the latest whole checkpoint; False if there is none."""
         path = checkpoint.latest(self.checkpoints, lambda message: self.say(f"warning: {message}"))
         if path is None:
             self.say(f"{self.out} has no usable checkpoint: starting from step 0")
-            return
+            return False
         header, tensors = checkpoint.read(path)
         if header.objective != self.terms:
             raise UserError(
@@ -163,11 +166,18 @@ class Run:
         checkpoint.restore(tensors, self.networks, self.engine.optimizers)
         self.step, self.last_good = header.step, path
         self.say(f"resuming from {path} at step {self.step}")
+        return True
 
     def initialise(self, source: Path) -> None:
         """Fine-tuning: weights of another run; classes start anew where their number differs."""
         path = checkpoint.resolve(source)
         header, tensors = checkpoint.read(path, [f"{n}." for n in self.networks])
+        for name in differences(header.config, self.config):
+            if name.split(".")[0] in ("sample", "generator", "discriminator") and name not in FREE_IN_FINE_TUNING:
+                there, here = (attribute(c, name) for c in (header.config, self.config))
+                raise UserError(
+                    f"cannot start from {source}: its {name} is {there}, this run's is {here}; set it to {there}"
+                )
         if header.config.sample.classes != self.config.sample.classes:
             for key in checkpoint.CLASS_TENSORS:
                 if key in tensors:
@@ -213,7 +223,7 @@ class Run:
                     scalars["images_per_second"] = (self.step - began_step) * c.training.batch / elapsed
                     log.write(self.step, scalars)
                     began, began_step = time.perf_counter(), self.step
-                if self.step % c.log.diagnose_every == 0 or last:
+                if (self.step % c.log.diagnose_every == 0 or last) and len(c.sample.scales) > 1:
                     self.flush()
                     log.write(self.step, self.diagnosis())
                 if self.step % c.log.preview_every == 0 or last:
@@ -251,7 +261,11 @@ class Run:
         fits = self.largest_fitting(x, y)
         raise UserError(
             f"out of memory on {self.device} with {self.config.training.micro_batch or batch} samples per pass: "
-            + (f"--micro-batch {fits} fits" if fits else "not even 1 sample fits; use a smaller network")
+            + (
+                f"--micro-batch {fits} fits; start again with it in a new --out"
+                if fits
+                else "not even 1 sample fits; use a smaller network"
+            )
         )
 
     def read_batch(self, start: int, count: int) -> tuple[Tensor, Tensor]:
@@ -279,7 +293,7 @@ class Run:
                 if not np.isfinite(number):
                     raise DivergedError(
                         f"step {step}: {name} is {number}; last good checkpoint: {self.last_good or 'none yet'}; "
-                        "lower the learning rates or raise objective.penalty and start from there"
+                        "lower the learning rates or raise objective.penalty, in a new --out, with --init-from for its weights"
                     )
         self.pending = self.pending[-1:]
         return scalars
@@ -318,7 +332,7 @@ class Run:
             samples=c.log.diagnose_samples,
         )
         stages = {f"diagnose/{m}/{k}": v for m in MEASURES for k, v in enumerate(getattr(result, m))}
-        return stages | {f"diagnose/{m}/mean": v for m, v in result.averages().items() if np.isfinite(v)}
+        return stages | {f"diagnose/{m}/mean": v for m, v in result.averages().items()}
 
     def preview(self) -> None:
         """A grid of samples (a column per class) and a grid of stages (h_0..h_K of one sample per row)."""
@@ -335,6 +349,14 @@ class Run:
         save_png(grid(samples, zoom), folder / f"samples-{self.step:08d}.png")
         stages = [[stage[k] for stage in pixels] for k in range(shown)]
         save_png(grid(stages, zoom), folder / f"stages-{self.step:08d}.png")
+
+
+def attribute(config: Config, name: str) -> Any:
+    """The value of a dotted field name."""
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def in_main_thread() -> bool:

@@ -1,4 +1,4 @@
-"""One iteration of CAT: a discriminator step, then a generator step (SPEC section 5)."""
+"""One iteration of CAT: a discriminator step, then a generator step (paper A.1 and A.2)."""
 
 from __future__ import annotations
 
