@@ -100,6 +100,10 @@ class AugmentConfig:
 class ObjectiveConfig:
     penalty: float = 1.0
     """gamma of R1 and R2: each is weighted by gamma / 2; 0 leaves them out."""
+    penalty_end: float = 1.0
+    """gamma after its anneal."""
+    penalty_anneal: int = 0
+    """Steps over which gamma moves geometrically from `penalty` to `penalty_end`; 0 keeps it constant."""
     penalty_eps: float = 0.01
     """Standard deviation of the perturbation in the approximated penalties."""
     penalty_fraction: float = 0.25
@@ -130,6 +134,10 @@ class OptimizerConfig:
     """AdamW's weight decay."""
     clip: float = 1.0
     """Largest gradient norm of each network; longer gradients are scaled to it."""
+    lr_end: float = 1.0
+    """Share of both learning rates that is left after their decay."""
+    lr_decay: int = 0
+    """Steps over which both learning rates fall geometrically to that share; 0 keeps them constant."""
     ema_half_life: float = 692.8
     """Half-life of the generator's weight average, in steps (692.8 is a decay of 0.999 per step)."""
     ema_warmup: float = 0.05
@@ -324,6 +332,8 @@ def _validate(c: Config) -> None:
     _require(0.0 < o.penalty_fraction <= 1.0, "objective.penalty_fraction", o.penalty_fraction, "in (0, 1]")
     for name, number in (
         ("objective.penalty_eps", o.penalty_eps),
+        ("objective.penalty_end", o.penalty_end),
+        ("optimizer.lr_end", c.optimizer.lr_end),
         ("optimizer.lr_generator", c.optimizer.lr_generator),
         ("optimizer.lr_discriminator", c.optimizer.lr_discriminator),
         ("optimizer.clip", c.optimizer.clip),
@@ -332,6 +342,8 @@ def _validate(c: Config) -> None:
         _require(number > 0.0, name, number, "above 0")
     for name, number in (
         ("objective.penalty", o.penalty),
+        ("objective.penalty_anneal", o.penalty_anneal),
+        ("optimizer.lr_decay", c.optimizer.lr_decay),
         ("objective.consistency", o.consistency),
         ("optimizer.weight_decay", c.optimizer.weight_decay),
         ("optimizer.ema_warmup", c.optimizer.ema_warmup),

@@ -392,7 +392,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms_means(tiny_config: Config) ->
     objective = default_objective(tiny_config)
     metrics = train(tiny_config, 1)[1]
     for network, terms in (("discriminator", objective.discriminator), ("generator", objective.generator)):
-        expected = sum(t.weight * metrics[f"{network}/{t.name}"].mean() for t in terms)
+        expected = sum(t.weight_at(0) * metrics[f"{network}/{t.name}"].mean() for t in terms)
         assert torch.allclose(metrics[f"{network}/loss"], expected)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
@@ -23,6 +24,7 @@ from catgan.config import Config
 from catgan.objective.adversarial import relativistic
 from catgan.objective.consistency import consistency, stage_weights
 from catgan.objective.penalty import approximate_penalty
+from catgan.schedules import geometric
 
 
 @dataclass
@@ -32,6 +34,7 @@ class StepState:
     The discriminator's terms see h without gradient; the generator's terms see `real` without gradient.
     """
 
+    step: int  # iteration, 0, 1, ...
     y: Tensor  # (n,) classes of real samples and fakes
     x: Tensor  # (n, C, S, S) real samples, before augmentation
     h: Tensor  # (K + 1, n, C, S, S) stage outputs, before augmentation
@@ -44,16 +47,19 @@ class StepState:
 
 @dataclass(frozen=True)
 class Term:
-    """weight * mean(function(state)).
+    """weight * mean(function(state)); the weight may be a function of the step.
 
     The function returns losses with the samples in its first dimension: all n of them, or (`over` =
     "penalised") the m under the penalties. They are averaged over the whole batch, whatever the micro-batches.
     """
 
     name: str
-    weight: float
+    weight: float | Callable[[int], float]
     function: Callable[[StepState], Tensor]
     over: Literal["batch", "penalised"] = "batch"
+
+    def weight_at(self, step: int) -> float:
+        return self.weight(step) if callable(self.weight) else self.weight
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,8 @@ def default_objective(config: Config) -> Objective:
 
     discriminator = [Term("adversarial", 1.0, lambda s: relativistic(s.real, s.fake))]
     if o.penalty:
-        discriminator += [Term("r1", o.penalty / 2, r1, "penalised"), Term("r2", o.penalty / 2, r2, "penalised")]
+        half_gamma = partial(geometric, o.penalty / 2, o.penalty_end / 2, o.penalty_anneal)
+        discriminator += [Term("r1", half_gamma, r1, "penalised"), Term("r2", half_gamma, r2, "penalised")]
     generator = [Term("adversarial", 1.0, lambda s: relativistic(s.fake, s.real))]
     if o.consistency and len(weights):
         generator.append(Term("consistency", o.consistency, lambda s: consistency(s.h, weights, o.detach_anchor)))

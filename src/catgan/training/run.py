@@ -90,7 +90,7 @@ class Run:
             "average": self.engine.average,
         }
         self.terms = tuple(
-            f"{network}: {t.weight:g} * {t.name}"
+            f"{network}: {t.weight_at(0):g} * {t.name}"
             for network in ("discriminator", "generator")
             for t in getattr(objective, network)
         )

@@ -17,6 +17,7 @@ from catgan.generator import Generator
 from catgan.objective.augment import PARAMETERS, augment
 from catgan.objective.terms import Objective, StepState, Term
 from catgan.pyramid import Pyramid
+from catgan.schedules import geometric
 from catgan.training import ema
 
 Metrics = dict[str, Tensor]
@@ -65,6 +66,7 @@ def penalised_samples(batch: int, fraction: float) -> Tensor:
 class MicroBatch:
     """The samples [start, stop) of a global batch and their share of its draws."""
 
+    step: int
     x: Tensor
     y: Tensor
     z: Tensor
@@ -100,6 +102,7 @@ class Step:
     def run(self, step: int, x: Tensor, y: Tensor) -> Metrics:
         """Iteration `step` (0, 1, ...) on real samples x (B, C, S, S) of classes y (B,). Returns scalars and vectors
         over scales; nothing here waits for the device."""
+        self.set_learning_rates(step)
         metrics: Metrics = {}
         reused: tuple[Tensor, Tensor] | None = None
         for part in self.micro_batches(step, x, y):
@@ -128,6 +131,12 @@ class Step:
         ema.update(self.average, self.generator, ema.decay(step + 1, o.ema_half_life, o.ema_warmup))
         self.fakes = torch.cat(fakes, dim=1)
         return metrics
+
+    def set_learning_rates(self, step: int) -> None:
+        o = self.config.optimizer
+        share = geometric(1.0, o.lr_end, o.lr_decay, step)
+        self.optimizers["generator"].param_groups[0]["lr"] = o.lr_generator * share
+        self.optimizers["discriminator"].param_groups[0]["lr"] = o.lr_discriminator * share
 
     def fits(self, x: Tensor, y: Tensor) -> bool:
         """Whether gradients for these few samples fit into memory. Changes no weight."""
@@ -164,6 +173,7 @@ class Step:
             stop = min(start + size, batch)
             mine = (penalised >= start) & (penalised < stop)
             yield MicroBatch(
+                step,
                 x[start:stop],
                 y[start:stop],
                 self.place(z[start:stop]),
@@ -206,7 +216,7 @@ class Step:
             logits = self.discriminator([torch.cat(scale) for scale in zip(*views, strict=True)], torch.cat(labels))
         m = len(chosen) if penalises else 0
         real, fake, real_perturbed, fake_perturbed = logits.split([n, n, m, m])
-        return StepState(part.y, part.x, h, real, fake, chosen, real_perturbed, fake_perturbed)
+        return StepState(part.step, part.y, part.x, h, real, fake, chosen, real_perturbed, fake_perturbed)
 
     def judge_for_generator(self, part: MicroBatch, h: Tensor) -> StepState:
         """Fakes with gradient through the frozen discriminator, real samples without."""
@@ -214,7 +224,7 @@ class Step:
             with torch.no_grad():
                 real = self.discriminator(self.view(part.x, part.draws[Purpose.AUGMENT_REAL_G]), part.y)
             fake = self.discriminator(self.view(h, part.draws[Purpose.AUGMENT_FAKE_G]), part.y)
-        return StepState(part.y, part.x, h, real, fake, part.penalised)
+        return StepState(part.step, part.y, part.x, h, real, fake, part.penalised)
 
     def view(self, samples: Tensor, u: Tensor) -> list[Tensor]:
         """Augment at full size, then resize: what the discriminator sees."""
@@ -242,7 +252,7 @@ class Step:
             values = term.function(state)
             values = values.flatten(1) if values.ndim > 1 else values[:, None]
             share = values.sum(0) / counts[term.over]
-            loss = loss + term.weight * share.mean()
+            loss = loss + term.weight_at(state.step) * share.mean()
             accumulate(metrics, f"{network}/{term.name}", share)
         assert isinstance(loss, Tensor)
         loss.backward()

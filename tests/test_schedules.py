@@ -1,0 +1,57 @@
+"""Schedules are functions of the step alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from catgan.config import Config
+from catgan.objective import Term, default_objective
+from catgan.schedules import geometric
+from catgan.training.step import Step
+
+
+def test_geometric_goes_by_equal_factors_and_stays() -> None:
+    values = [geometric(1.0, 0.01, 4, step) for step in range(7)]
+    assert values[0] == 1.0
+    assert values[4:] == pytest.approx([0.01] * 3)
+    assert [b / a for a, b in zip(values[:4], values[1:5], strict=True)] == pytest.approx([0.01**0.25] * 4)
+    assert geometric(0.3, 0.01, 0, 10**6) == 0.3
+
+
+def test_the_penalty_weight_follows_its_anneal(tiny_config: Config) -> None:
+    objective = dataclasses.replace(tiny_config.objective, penalty=0.4, penalty_end=0.1, penalty_anneal=10)
+    terms = {t.name: t for t in default_objective(dataclasses.replace(tiny_config, objective=objective)).discriminator}
+    assert [terms["r1"].weight_at(step) for step in (0, 5, 10, 99)] == pytest.approx([0.2, 0.1, 0.05, 0.05])
+    assert terms["r2"].weight_at(5) == terms["r1"].weight_at(5)
+    assert terms["adversarial"].weight_at(5) == 1.0
+
+
+def test_learning_rates_follow_their_decay(tiny_config: Config) -> None:
+    optimizer = dataclasses.replace(
+        tiny_config.optimizer, lr_generator=0.2, lr_discriminator=0.1, lr_end=0.25, lr_decay=2
+    )
+    config = dataclasses.replace(tiny_config, optimizer=optimizer)
+    engine = Step(config, default_objective(config), torch.device("cpu"))
+    rates = []
+    for step in (0, 1, 2, 50):
+        engine.run(step, torch.zeros(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64))
+        rates.append([engine.optimizers[n].param_groups[0]["lr"] for n in ("generator", "discriminator")])
+    assert torch.tensor(rates).flatten().tolist() == pytest.approx([0.2, 0.1, 0.1, 0.05, 0.05, 0.025, 0.05, 0.025])
+
+
+def test_a_term_may_be_switched_on_late(tiny_config: Config) -> None:
+    """A weight that is a function of the step changes the gradients from that step on, and only then."""
+    late = Term("late", lambda step: float(step >= 1), lambda s: s.h[-1].square().flatten(1).mean(1))
+    outcomes = []
+    for objective in (default_objective(tiny_config), default_objective(tiny_config).with_term("generator", late)):
+        engine = Step(tiny_config, objective, torch.device("cpu"))
+        history = []
+        for step in (0, 1):
+            engine.run(step, torch.zeros(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64))
+            history.append(engine.generator.outputs[2].pixels.weight.detach().clone())
+        outcomes.append(history)
+    assert torch.equal(outcomes[0][0], outcomes[1][0])
+    assert not torch.equal(outcomes[0][1], outcomes[1][1])
