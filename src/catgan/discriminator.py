@@ -30,8 +30,8 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor, rotary: Tensor, spans: tuple[int, ...]) -> Tensor:
         """x: tokens (B, T, d); spans: how many of them belong to each scale."""
-        x = x + self.attention_gain * self.attention(self.attention_norm(x), rotary, spans)
-        return x + self.mlp_gain * self.mlp(self.mlp_norm(x))
+        x = torch.addcmul(x, self.attention_gain, self.attention(self.attention_norm(x), rotary, spans))
+        return torch.addcmul(x, self.mlp_gain, self.mlp(self.mlp_norm(x)))
 
 
 class Discriminator(nn.Module):

@@ -21,7 +21,7 @@ STYLE_BETA = 0.995  # decay of the running mean of w, per class and update
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """AdaLN: normalise tokens (B, T, d), then scale and shift them by vectors (B, 1, d) made from w."""
-    return rms_norm(x) * (1 + scale) + shift
+    return torch.addcmul(shift, rms_norm(x), 1 + scale)
 
 
 class GeneratorBlock(nn.Module):
@@ -36,8 +36,8 @@ class GeneratorBlock(nn.Module):
     def forward(self, x: Tensor, w: Tensor, rotary: Tensor) -> Tensor:
         """x: tokens (B, T, d); w: (B, d)."""
         m = self.modulation(F.silu(w)).unsqueeze(1).chunk(6, dim=-1)
-        x = x + m[2] * self.attention(modulate(x, m[0], m[1]), rotary, (x.shape[1],))
-        return x + m[5] * self.mlp(modulate(x, m[3], m[4]))
+        x = torch.addcmul(x, m[2], self.attention(modulate(x, m[0], m[1]), rotary, (x.shape[1],)))
+        return torch.addcmul(x, m[5], self.mlp(modulate(x, m[3], m[4])))
 
 
 class OutputLayer(nn.Module):

@@ -23,6 +23,7 @@ def names(terms: tuple[Term, ...]) -> list[str]:
 def state(stages: int = 3) -> StepState:
     """Four samples, of which 0 and 2 are under the penalties."""
     return StepState(
+        step=0,
         y=torch.zeros(4, dtype=torch.int64),
         x=torch.randn(4, 1, 8, 8),
         h=torch.randn(stages, 4, 1, 8, 8),
@@ -58,7 +59,7 @@ def test_without_term_removes_it_from_one_network_only() -> None:
 
 def test_the_default_objective_is_that_of_the_paper(tiny_config: Config) -> None:
     objective = default_objective(tiny_config)
-    weights = {n: [(t.name, t.weight) for t in getattr(objective, n)] for n in ("discriminator", "generator")}
+    weights = {n: [(t.name, t.weight_at(0)) for t in getattr(objective, n)] for n in ("discriminator", "generator")}
     assert weights == {
         "discriminator": [("adversarial", 1.0), ("r1", 0.5), ("r2", 0.5)],
         "generator": [("adversarial", 1.0), ("consistency", 0.1)],

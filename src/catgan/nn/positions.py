@@ -41,6 +41,5 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
     Half-split layout: channel i is paired with channel i + head_size / 2.
     """
-    cos, sin = table[0][:, None], table[1][:, None]
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    cos, sin = table[:, :, None]
+    return torch.addcmul(x * torch.cat([cos, cos], -1), x.roll(x.shape[-1] // 2, -1), torch.cat([-sin, sin], -1))
