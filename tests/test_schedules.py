@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def test_geometric_goes_by_equal_factors_and_stays() -> None:
     values = [geometric(1.0, 0.01, 4, step) for step in range(7)]
     assert values[0] == 1.0
     assert values[4:] == pytest.approx([0.01] * 3)
-    assert [b / a for a, b in zip(values[:4], values[1:5], strict=True)] == pytest.approx([0.01**0.25] * 4)
+    assert [b / a for a, b in itertools.pairwise(values[:5])] == pytest.approx([0.01**0.25] * 4)
     assert geometric(0.3, 0.01, 0, 10**6) == 0.3
 
 

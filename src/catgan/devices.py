@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 
 import torch
 
@@ -19,6 +21,15 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise UserError(f"device is {name}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu or auto")
     return device
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise UserError where torch.compile would need a C++ compiler and there is none."""
+    wanted = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and not (shutil.which(wanted) or shutil.which("clang++")):
+        raise UserError(
+            f"training.compile is true, but there is no C++ compiler ({wanted}): install one, or set it to false"
+        )
 
 
 def memory_error(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from catgan.config import Config, from_dict
 from catgan.draws import Purpose
+from catgan.errors import UserError
 from catgan.objective import Objective, StepState, Term, augment, default_objective
 from catgan.training import ema
 from catgan.training.step import Metrics, Step, build_networks, penalised_samples
@@ -452,3 +454,27 @@ def test_only_a_lack_of_memory_means_that_a_batch_does_not_fit(
     monkeypatch.setattr(step, "generate", fail(RuntimeError("shapes do not match")))
     with pytest.raises(RuntimeError, match="shapes"):
         step.fits(*data(tiny_config))
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_losses_of_eager_ones(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to rounding: metrics of the first two steps agree to 1e-4."""
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("needs a C++ compiler: apt-get install g++")
+    results = []
+    for compiled in (False, True):
+        config = from_dict({"training": {"compile": compiled}}, tiny_config)
+        engine = Step(config, default_objective(config), torch.device("cpu"))
+        torch.manual_seed(1)
+        x, y = torch.randn(8, 1, 8, 8), torch.randint(0, 3, (8,))
+        results.append([engine.run(step, x, y) for step in (0, 1)])
+    for eager, compiled_metrics in zip(*results, strict=True):
+        for name, value in eager.items():
+            torch.testing.assert_close(compiled_metrics[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_compiling_without_a_compiler_says_what_to_do(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    config = from_dict({"training": {"compile": True}}, tiny_config)
+    with pytest.raises(UserError, match=r"no C\+\+ compiler"):
+        Step(config, default_objective(config), torch.device("cpu"))

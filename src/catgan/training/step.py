@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from catgan.config import Config
-from catgan.devices import memory_error
+from catgan.devices import check_compiler, memory_error
 from catgan.discriminator import Discriminator
 from catgan.draws import Purpose, normal, uniform
 from catgan.generator import Generator
@@ -90,6 +90,7 @@ class Step:
         self.pyramid = Pyramid(config.sample.scales, config.sample.down, config.sample.up)
         self.fakes: Tensor | None = None  # h of the last generator step, for the diagnostics
         if config.training.compile:
+            check_compiler(device)
             for block in (*self.generator.blocks, *self.discriminator.blocks):
                 block.compile(dynamic=False)
 
