@@ -30,19 +30,6 @@ def test_the_penalty_weight_follows_its_anneal(tiny_config: Config) -> None:
     assert terms["adversarial"].weight_at(5) == 1.0
 
 
-def test_learning_rates_follow_their_decay(tiny_config: Config) -> None:
-    optimizer = dataclasses.replace(
-        tiny_config.optimizer, lr_generator=0.2, lr_discriminator=0.1, lr_end=0.25, lr_decay=2
-    )
-    config = dataclasses.replace(tiny_config, optimizer=optimizer)
-    engine = Step(config, default_objective(config), torch.device("cpu"))
-    rates = []
-    for step in (0, 1, 2, 50):
-        engine.run(step, torch.zeros(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64))
-        rates.append([engine.optimizers[n].param_groups[0]["lr"] for n in ("generator", "discriminator")])
-    assert torch.tensor(rates).flatten().tolist() == pytest.approx([0.2, 0.1, 0.1, 0.05, 0.05, 0.025, 0.05, 0.025])
-
-
 def test_a_term_may_be_switched_on_late(tiny_config: Config) -> None:
     """A weight that is a function of the step changes the gradients from that step on, and only then."""
     late = Term("late", lambda step: float(step >= 1), lambda s: s.h[-1].square().flatten(1).mean(1))

@@ -134,10 +134,6 @@ class OptimizerConfig:
     """AdamW's weight decay."""
     clip: float = 1.0
     """Largest gradient norm of each network; longer gradients are scaled to it."""
-    lr_end: float = 1.0
-    """Share of both learning rates that is left after their decay."""
-    lr_decay: int = 0
-    """Steps over which both learning rates fall geometrically to that share; 0 keeps them constant."""
     ema_half_life: float = 692.8
     """Half-life of the generator's weight average, in steps (692.8 is a decay of 0.999 per step)."""
     ema_warmup: float = 0.05
@@ -333,7 +329,6 @@ def _validate(c: Config) -> None:
     for name, number in (
         ("objective.penalty_eps", o.penalty_eps),
         ("objective.penalty_end", o.penalty_end),
-        ("optimizer.lr_end", c.optimizer.lr_end),
         ("optimizer.lr_generator", c.optimizer.lr_generator),
         ("optimizer.lr_discriminator", c.optimizer.lr_discriminator),
         ("optimizer.clip", c.optimizer.clip),
@@ -343,7 +338,6 @@ def _validate(c: Config) -> None:
     for name, number in (
         ("objective.penalty", o.penalty),
         ("objective.penalty_anneal", o.penalty_anneal),
-        ("optimizer.lr_decay", c.optimizer.lr_decay),
         ("objective.consistency", o.consistency),
         ("optimizer.weight_decay", c.optimizer.weight_decay),
         ("optimizer.ema_warmup", c.optimizer.ema_warmup),

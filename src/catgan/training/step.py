@@ -17,7 +17,6 @@ from catgan.generator import Generator
 from catgan.objective.augment import PARAMETERS, augment
 from catgan.objective.terms import Objective, StepState, Term
 from catgan.pyramid import Pyramid
-from catgan.schedules import geometric
 from catgan.training import ema
 
 Metrics = dict[str, Tensor]
@@ -103,7 +102,6 @@ class Step:
     def run(self, step: int, x: Tensor, y: Tensor) -> Metrics:
         """Iteration `step` (0, 1, ...) on real samples x (B, C, S, S) of classes y (B,). Returns scalars and vectors
         over scales; nothing here waits for the device."""
-        self.set_learning_rates(step)
         metrics: Metrics = {}
         reused: tuple[Tensor, Tensor] | None = None
         for part in self.micro_batches(step, x, y):
@@ -132,12 +130,6 @@ class Step:
         ema.update(self.average, self.generator, ema.decay(step + 1, o.ema_half_life, o.ema_warmup))
         self.fakes = torch.cat(fakes, dim=1)
         return metrics
-
-    def set_learning_rates(self, step: int) -> None:
-        o = self.config.optimizer
-        share = geometric(1.0, o.lr_end, o.lr_decay, step)
-        self.optimizers["generator"].param_groups[0]["lr"] = o.lr_generator * share
-        self.optimizers["discriminator"].param_groups[0]["lr"] = o.lr_discriminator * share
 
     def fits(self, x: Tensor, y: Tensor) -> bool:
         """Whether gradients for these few samples fit into memory. Changes no weight."""
