@@ -71,6 +71,13 @@ def test_classes_have_names(pipe: CATPipeline) -> None:
             pipe([unknown], [0])
 
 
+def test_numbers_of_any_integer_type_will_do_and_others_will_not(pipe: CATPipeline) -> None:
+    assert torch.equal(pipe(np.arange(3), np.arange(3)).latents, pipe([0, 1, 2], [0, 1, 2]).latents)
+    for classes, seeds in (([1.5], [0]), ([0], [0.5]), ([], [0]), ([0], [])):
+        with pytest.raises(UserError):
+            pipe(classes, seeds)  # type: ignore[arg-type]
+
+
 def test_own_z_and_own_w_do_what_seeds_do(pipe: CATPipeline) -> None:
     expected = pipe([0, 1], [7, 8], psi=0.5).latents
     assert torch.equal(pipe([0, 1], z=sample_z([7, 8], 8), psi=0.5).latents, expected)

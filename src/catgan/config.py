@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 import types
 import typing
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,10 +102,10 @@ class AugmentConfig:
 class ObjectiveConfig:
     penalty: float = 1.0
     """gamma of R1 and R2: each is weighted by gamma / 2; 0 leaves them out."""
-    penalty_end: float = 1.0
-    """gamma after its anneal."""
+    penalty_end: float | None = None
+    """gamma after its anneal; None keeps it at `penalty`."""
     penalty_anneal: int = 0
-    """Steps over which gamma moves geometrically from `penalty` to `penalty_end`; 0 keeps it constant."""
+    """Steps over which gamma moves geometrically from `penalty` to `penalty_end`."""
     penalty_eps: float = 0.01
     """Standard deviation of the perturbation in the approximated penalties."""
     penalty_fraction: float = 0.25
@@ -209,6 +211,12 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
+    @property
+    def reuses_fakes(self) -> bool:
+        """Whether an iteration generates once: asked for, with one z, and with the whole batch in one pass."""
+        t = self.training
+        return t.reuse_fakes and not self.objective.fresh_z and (t.micro_batch == 0 or t.micro_batch >= t.batch)
+
     def validate(self) -> Config:
         """Return self, or raise UserError naming the field, its value and what is allowed."""
         _validate(self)
@@ -270,10 +278,15 @@ def check_depth(depth: int, stages: int) -> None:
     )
 
 
+def check_patch(size: int, patch: int) -> None:
+    """Raise UserError unless the generator's patches tile the sample."""
+    _require(patch >= 1 and size % patch == 0, "generator.patch", patch, f"a divisor of sample.size ({size})")
+
+
 def check_seed(seed: int, name: str = "seed") -> int:
     """Return the seed if it is in [0, 2^63), else raise UserError."""
-    _require(0 <= seed < MAX_SEED, name, seed, "in [0, 2^63)")
-    return seed
+    _require(isinstance(seed, Integral) and 0 <= seed < MAX_SEED, name, seed, "in [0, 2^63)")
+    return int(seed)
 
 
 def check_psi(psi: float) -> float:
@@ -309,7 +322,7 @@ def _validate(c: Config) -> None:
     check_depth(g.depth, len(s.scales))
     check_width("generator", g.width, g.heads)
     check_width("discriminator", d.width, d.heads)
-    _require(s.size % g.patch == 0, "generator.patch", g.patch, f"a divisor of sample.size ({s.size})")
+    check_patch(s.size, g.patch)
     if o.consistency_weights is not None:
         _require(
             len(o.consistency_weights) == len(s.scales) - 1,
@@ -317,6 +330,8 @@ def _validate(c: Config) -> None:
             o.consistency_weights,
             f"{len(s.scales) - 1} numbers, one per stage but the last",
         )
+        for number in o.consistency_weights:
+            _require(0 <= number < math.inf, "objective.consistency_weights", number, "at least 0 and finite")
     _require(d.representation_dim >= 0, "discriminator.representation_dim", d.representation_dim, "at least 0")
     for name, share in (
         ("augment.color", c.augment.color),
@@ -328,13 +343,13 @@ def _validate(c: Config) -> None:
     _require(0.0 < o.penalty_fraction <= 1.0, "objective.penalty_fraction", o.penalty_fraction, "in (0, 1]")
     for name, number in (
         ("objective.penalty_eps", o.penalty_eps),
-        ("objective.penalty_end", o.penalty_end),
+        ("objective.penalty_end", 1.0 if o.penalty_end is None else o.penalty_end),
         ("optimizer.lr_generator", c.optimizer.lr_generator),
         ("optimizer.lr_discriminator", c.optimizer.lr_discriminator),
         ("optimizer.clip", c.optimizer.clip),
         ("optimizer.ema_half_life", c.optimizer.ema_half_life),
     ):
-        _require(number > 0.0, name, number, "above 0")
+        _require(0.0 < number < math.inf, name, number, "above 0 and finite")
     for name, number in (
         ("objective.penalty", o.penalty),
         ("objective.penalty_anneal", o.penalty_anneal),
@@ -344,7 +359,7 @@ def _validate(c: Config) -> None:
         ("training.micro_batch", t.micro_batch),
         ("training.threads", t.threads),
     ):
-        _require(number >= 0, name, number, "at least 0")
+        _require(0 <= number < math.inf, name, number, "at least 0 and finite")
     for name, beta in (("optimizer.beta1", c.optimizer.beta1), ("optimizer.beta2", c.optimizer.beta2)):
         _require(0.0 <= beta < 1.0, name, beta, "in [0, 1)")
     check_seed(t.seed, "training.seed")
@@ -440,7 +455,7 @@ def _describe(hint: Any) -> str:
 def load_yaml(path: Path, base: Config | None = None) -> Config:
     """Read a YAML file of (some) fields over `base`. Raises UserError for anything that does not fit."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

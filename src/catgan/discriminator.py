@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from catgan.config import check_scales, check_width
-from catgan.nn.layers import Attention, RMSNorm, SwiGLU, linear, patchify, wide
+from catgan.nn.layers import Attention, RMSNorm, SwiGLU, full_precision, linear, patchify, wide
 from catgan.nn.positions import rotary_table, sincos_positions
 
 
@@ -56,7 +56,7 @@ class Discriminator(nn.Module):
         representation_dim: int = 0,  # size of the features to predict, 768 for DINOv2-B; 0: no such head
     ) -> None:
         super().__init__()
-        check_scales(scales[-1], tuple(scales), tuple(patches))
+        check_scales(scales[-1] if scales else 0, tuple(scales), tuple(patches))
         check_width("discriminator", width, heads)
         self.scales, self.patches, self.aggregated, self.width = tuple(scales), tuple(patches), aggregated, width
         self.embeddings = nn.ModuleDict({str(p): linear(p * p * channels, width) for p in sorted(set(patches))})
@@ -105,7 +105,7 @@ class Discriminator(nn.Module):
 
         In float32 (or wider) even under autocast: the penalties divide differences of logits by 0.01.
         """
-        with torch.autocast(y.device.type, enabled=False):
+        with full_precision(y.device):
             cls = wide(torch.stack([f[:, 0] for f in features], dim=1))
             return (self.head(self.norm(cls)) * self.class_embedding(y).unsqueeze(1)).sum(dim=-1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -12,9 +13,15 @@ from safetensors import SafetensorError
 from catgan.errors import UserError
 
 
+def discard(path: Path) -> None:
+    """Delete a file if it is there and can be."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole or not at all."""
-    write_atomically(path, lambda aside: aside.write_text(text))
+    write_atomically(path, lambda aside: aside.write_text(text, "utf-8"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -40,7 +47,7 @@ def write_atomically(path: Path, fill: Callable[[Path], object]) -> None:
         finally:
             os.close(folder)
     except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
+        discard(aside)
         code = getattr(error, "errno", None)
         if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
             raise UserError(
@@ -48,5 +55,5 @@ def write_atomically(path: Path, fill: Callable[[Path], object]) -> None:
             ) from None
         raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
     except BaseException:
-        aside.unlink(missing_ok=True)
+        discard(aside)
         raise

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from catgan.config import check_depth, check_width
+from catgan.config import check_depth, check_patch, check_width
 from catgan.nn.layers import Attention, EqualizedLinear, SwiGLU, linear, rms_norm, unpatchify, wide
 from catgan.nn.positions import rotary_table, sincos_positions
 
@@ -83,6 +83,7 @@ class Generator(nn.Module):
         super().__init__()
         check_depth(depth, stages)
         check_width("generator", width, heads)
+        check_patch(size, patch)
         self.classes, self.z_dim, self.stages, self.width = classes, z_dim, stages, width
         self.class_embedding = nn.Embedding(classes, z_dim)
         nn.init.normal_(self.class_embedding.weight, std=0.02)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from catgan.config import check_seed
 from catgan.errors import UserError
 from catgan.files import write_atomically, write_text
 from catgan.pipeline import CATPipeline
@@ -31,15 +34,21 @@ def sample_npz(
         "generator": pipe.fingerprint(), "precision": pipe.precision,
         "classes": classes, "first_seed": first_seed, "count": count, "psi": psi,
     }  # fmt: skip
+    check_seed(first_seed + count - 1)
     shape = (count, *pipe([classes[0]], [first_seed], psi=psi).array.shape[1:])
     done = begun(state_path, pixels_path, identity)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        needed = 2 * math.prod(shape)  # while the .npz is packed, the pixels are there twice
+        if not done and needed > (free := shutil.disk_usage(path.parent).free):
+            raise UserError(
+                f"{count} samples need {needed / 1e6:,.1f} MB and {path.parent} has {free / 1e6:,.1f} MB free"
+            )
         pixels = np.lib.format.open_memmap(pixels_path, "r+" if done else "w+", np.uint8, None if done else shape)
     except OSError as error:
         raise UserError(f"cannot write {pixels_path}: {error.strerror}; choose another --out") from None
     ys = np.array([classes[i % len(classes)] for i in range(count)], dtype=np.int64)
-    progress = Progress(done, count, 1)
+    progress = Progress(done, count, 1, "sample")
     since_saved = 0
     for start in range(done, count, batch):
         stop = min(start + batch, count)
@@ -67,7 +76,7 @@ def begun(state_path: Path, pixels_path: Path, identity: dict[str, Any]) -> int:
     """How many samples an interrupted call with the same settings has made."""
     if not (state_path.exists() and pixels_path.exists()):
         return 0
-    state: dict[str, Any] = json.loads(state_path.read_text())
+    state: dict[str, Any] = json.loads(state_path.read_text("utf-8"))
     done = int(state.pop("done"))
     for name, value in identity.items():
         if state.get(name) != value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ class CATPipeline:
         for c in classes:
             if isinstance(c, str) and c in self.class_names:
                 numbers.append(self.class_names.index(c))
-            elif (not isinstance(c, str) or c.isdecimal()) and 0 <= int(c) < self.config.sample.classes:
+            elif (isinstance(c, Integral) or str(c).isdecimal()) and 0 <= int(c) < self.config.sample.classes:
                 numbers.append(int(c))
             else:
                 names = ", ".join(self.class_names[:12]) + (", ..." if len(self.class_names) > 12 else "")
@@ -97,6 +98,8 @@ class CATPipeline:
     ) -> Tensor:
         """w of each (class, seed), truncated, (n, d). One class or one seed goes with all of the other."""
         numbers = self.class_numbers(classes)
+        if not numbers or (z is None and not len(seeds)):
+            raise UserError("no classes or no seeds: give at least one of each")
         count = len(seeds) if z is None else len(z)
         numbers, count = (
             (numbers * count, count) if len(numbers) == 1 else (numbers, len(numbers) if count == 1 else count)

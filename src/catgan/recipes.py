@@ -26,7 +26,7 @@ from catgan.errors import UserError
 
 def scaled_lr(width: int) -> float:
     """GAT's rule: the learning rate that 2e-4 at width 768 becomes at another width."""
-    return 2e-4 * 768 / width
+    return round(2e-4 * 768 / width, 8)
 
 
 # ImageNet-256 in SD-VAE latents (paper tables 1 and 6). One epoch is 2,502 iterations at batch 512.
@@ -62,11 +62,11 @@ DIGITS = Config(
     generator=GeneratorConfig(depth=3, width=64, heads=2, patch=2, z_dim=32),
     discriminator=DiscriminatorConfig(depth=3, width=64, heads=2, patches=(2, 2, 2), head_dim=256),
     augment=AugmentConfig(color=0.0, translation=0.0, cutout=0.0, flip=0.0),
-    objective=ObjectiveConfig(penalty=0.2, penalty_end=0.005, penalty_anneal=940),
-    optimizer=OptimizerConfig(lr_generator=scaled_lr(64), lr_discriminator=scaled_lr(64), ema_half_life=200),
-    training=TrainingConfig(steps=1650, batch=64),
-    log=LogConfig(every=15, preview_every=330, diagnose_every=165),
-    checkpoint=CheckpointConfig(every=330),
+    objective=ObjectiveConfig(penalty=0.2, penalty_end=0.005, penalty_anneal=750),
+    optimizer=OptimizerConfig(lr_generator=scaled_lr(64), lr_discriminator=scaled_lr(64), ema_half_life=100),
+    training=TrainingConfig(steps=1800, batch=64),
+    log=LogConfig(every=15, preview_every=360, diagnose_every=180),
+    checkpoint=CheckpointConfig(every=360),
 )
 
 # Fashion-MNIST's 60,000 training images, 28x28 padded to 32x32, from local IDX files: hours on two CPU cores.

@@ -7,4 +7,4 @@ def geometric(start: float, end: float, over: int, step: int) -> float:
     """From `start` at step 0 to `end` at step `over` by equal factors, then `end`; over = 0 stays at `start`."""
     if over == 0:
         return start
-    return float(start * (end / start) ** min(1.0, step / over))
+    return end if step >= over else float(start * (end / start) ** (step / over))

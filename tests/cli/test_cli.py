@@ -87,6 +87,13 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ("sample {run} --psi 1.5", "psi is 1.5: must be in [0, 1]"),
         ("sample {run} --seeds 9223372036854775808", "seed is 9223372036854775808: must be in [0, 2^63)"),
         ("sample {run} --seeds 1..3", "--seeds is 1..3"),
+        ("train --resume digits", "the recipe comes first: catgan train RECIPE"),
+        ("sample {run} --out {run}/config.yaml", "cannot write"),
+        (
+            "sample {run} --format npz --count 3 --seeds 9223372036854775806 --out {tmp}/new",
+            "seed is 9223372036854775808",
+        ),
+        ("sample {run} --seeds 0-9223372036854775807", "at most a million"),
         ("sample {run} --batch 0", "--batch is 0: must be at least 1"),
         ("sample {run} --out /proc/none", "cannot write"),
         ("interpolate {run} --points 3", "--points is 3: must be at least two"),

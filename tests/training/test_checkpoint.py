@@ -106,7 +106,7 @@ def test_a_full_disk_is_named_and_keeps_the_checkpoint_before(
             checkpoint.write(bad, {"big": torch.zeros(1_000_000)}, header)
         assert list(tmp_path.iterdir()) == [good]
         checkpoint.read(good)
-        with pytest.raises(UserError, match=r"checkpoints will need 5\.0 GB"):
+        with pytest.raises(UserError, match=r"checkpoints will need 5,000\.0 MB"):
             checkpoint.check_space(tmp_path, 5_000_000_000)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)

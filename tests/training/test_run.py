@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from catgan.errors import UserError
 from catgan.objective import StepState, Term, default_objective
 from catgan.training import checkpoint, train
 from catgan.training.run import DivergedError, Run
-from catgan.training.step import Metrics, Step
+from catgan.training.step import Metrics, MicroBatch, Step
 
 Changed = Callable[..., Config]
 
@@ -303,6 +304,72 @@ def test_out_of_memory_names_the_micro_batch_that_fits(
     monkeypatch.setattr(Step, "generate", fits_two)
     with pytest.raises(UserError, match=r"out of memory on cpu with 8 samples per pass: --micro-batch 2 fits"):
         train(changed(log={"preview_classes": 1, "preview_rows": 1}), tmp_path / "run", dataset=data, quiet=True)
+
+
+def test_out_of_memory_in_the_generator_step_is_named_too(
+    changed: Changed, data: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It strikes while the discriminator is frozen, which must not spoil the search for what fits."""
+    real = Step.judge_for_generator
+
+    def fits_four(self: Step, part: MicroBatch, h: Tensor) -> StepState:
+        if len(part.y) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, part, h)
+
+    monkeypatch.setattr(Step, "judge_for_generator", fits_four)
+    with pytest.raises(UserError, match=r"--micro-batch 4 fits"):
+        train(changed(), tmp_path / "run", dataset=data, quiet=True)
+
+
+def test_checkpoints_past_the_one_resumed_from_are_set_aside(changed: Changed, data: Images, tmp_path: Path) -> None:
+    """Else pruning, which keeps the highest steps, would keep the damaged one and drop the good ones."""
+    run = tmp_path / "run"
+    train(changed(training={"steps": 4}), run, dataset=data, quiet=True)
+    newest = checkpoint.listed(run / "checkpoints")[-1]
+    newest.write_bytes(b"damaged")
+    (run / "checkpoints" / ".step-00000009.safetensors.part").write_bytes(b"unfinished")
+    train(changed(training={"steps": 3}, checkpoint={"keep": 1}), run, dataset=data, quiet=True, resume=True)
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [
+        checkpoint.name(3),
+        f"unusable-{checkpoint.name(4)}",
+    ]
+
+
+def test_resuming_without_a_usable_checkpoint_touches_nothing(changed: Changed, data: Images, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(changed(training={"steps": 2}), run, dataset=data, quiet=True)
+    checkpoint.listed(run / "checkpoints")[-1].write_bytes(b"damaged")
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match="none of the checkpoints"):
+        train(changed(training={"steps": 4}), run, dataset=data, quiet=True, resume=True)
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_run_is_passed_over(
+    changed: Changed, data: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(changed(training={"steps": 4, "seed": 5}), tmp_path / "other", dataset=data, quiet=True)
+    train(changed(training={"steps": 2}), tmp_path / "run", dataset=data, quiet=True)
+    foreign = tmp_path / "run" / "checkpoints" / checkpoint.name(4)
+    foreign.write_bytes((tmp_path / "other" / "checkpoints" / checkpoint.name(4)).read_bytes())
+    train(changed(training={"steps": 3}), tmp_path / "run", dataset=data, resume=True)
+    said = capsys.readouterr().err
+    assert "is of another run: its training.seed differs" in said
+    assert "at step 2" in said
+
+
+def test_an_empty_dataset_is_refused(changed: Changed, tmp_path: Path) -> None:
+    empty = Images(np.zeros((0, 1, 8, 8), np.float32), np.zeros(0), ("a", "b", "c"))
+    with pytest.raises(UserError, match="no samples"):
+        train(changed(), tmp_path / "run", dataset=empty, quiet=True)
+
+
+def test_one_class_is_unconditional_whatever_the_labels(changed: Changed, data: Images, tmp_path: Path) -> None:
+    run = train(changed(training={"steps": 2}, sample={"classes": 1}), tmp_path / "run", dataset=data, quiet=True)
+    assert final(run)["generator.class_embedding.weight"].shape[0] == 1
+    assert final(run)["generator.style_updates"].tolist() == [2]
+    assert checkpoint.read_header(checkpoint.listed(run / "checkpoints")[-1]).class_names == ("all",)
 
 
 # -- real processes --------------------------------------------------------------------------------------------------

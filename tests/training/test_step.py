@@ -107,11 +107,12 @@ def test_micro_batches_give_the_gradients_and_metrics_of_the_full_batch(
     assert all(torch.allclose(metrics[m], whole_metrics[m], rtol=1e-9) for m in metrics)
 
 
-def test_micro_batches_are_slices_of_one_batch_and_its_draws(tiny_config: Config) -> None:
+@pytest.mark.parametrize("network", ["discriminator", "generator"])
+def test_micro_batches_are_slices_of_one_batch_and_its_draws(tiny_config: Config, network: str) -> None:
     step = build(tiny_config)
     x, y = data(tiny_config)
-    (whole,) = step.micro_batches(5, x, y)
-    parts = list(build(from_dict({"training": {"micro_batch": 3}}, tiny_config)).micro_batches(5, x, y))
+    (whole,) = step.micro_batches(network, 5, x, y)
+    parts = list(build(from_dict({"training": {"micro_batch": 3}}, tiny_config)).micro_batches(network, 5, x, y))
     assert [len(p.x) for p in parts] == [3, 3, 2]
     for get in (lambda p: p.x, lambda p: p.y, lambda p: p.z):
         assert torch.equal(torch.cat([get(p) for p in parts]), get(whole))
@@ -208,7 +209,7 @@ def test_style_means_are_updated_once_per_step(tiny_config: Config, micro: int) 
     step = build(config, double=True)
     reference, _ = build_networks(config)
     (part,) = build(from_dict({"training": {"micro_batch": 0}}, config), double=True).micro_batches(
-        0, *data(config, double=True)
+        "generator", 0, *data(config, double=True)
     )
     reference.double()
     reference.update_style_mean(reference.style(part.z, part.y), part.y)
@@ -301,7 +302,7 @@ def test_noise_per_scale_is_another_penalty(tiny_config: Config) -> None:
 def test_noise_per_scale_enters_after_resizing(tiny_config: Config) -> None:
     config = from_dict({"objective": {"penalty_noise": "per_scale"}}, tiny_config)
     step = build(config, double=True)
-    (part,) = step.micro_batches(0, *data(config, double=True))
+    (part,) = step.micro_batches("discriminator", 0, *data(config, double=True))
     u, noise = part.draws[Purpose.AUGMENT_REAL_D], part.noise[Purpose.PENALTY_REAL]
     plain = step.view(part.x, u)
     twins = step.perturbed_view(part.x, u, part.penalised, noise)
@@ -315,7 +316,7 @@ def test_a_twin_without_noise_is_the_sample_itself(tiny_config: Config, samples:
     """The very same augmentation: the colour means included."""
     config = from_dict({"augment": {"color": 1.0}}, tiny_config)
     step = build(config)
-    (part,) = step.micro_batches(0, *data(config))
+    (part,) = step.micro_batches("discriminator", 0, *data(config))
     h = part.x if samples == "real" else step.generate(part.z, part.y)[1]
     u = part.draws[Purpose.AUGMENT_FAKE_D]
     silent = [torch.zeros(2, 1, 8, 8)]
@@ -325,7 +326,7 @@ def test_a_twin_without_noise_is_the_sample_itself(tiny_config: Config, samples:
 
 def test_noise_at_full_size_is_added_before_augmentation_and_to_every_stage(tiny_config: Config) -> None:
     step = build(tiny_config)
-    (part,) = step.micro_batches(0, *data(tiny_config))
+    (part,) = step.micro_batches("discriminator", 0, *data(tiny_config))
     h = step.generate(part.z, part.y)[1].detach()
     u, noise = part.draws[Purpose.AUGMENT_FAKE_D], part.noise[Purpose.PENALTY_FAKE][0]
     chosen = part.penalised
@@ -335,7 +336,7 @@ def test_noise_at_full_size_is_added_before_augmentation_and_to_every_stage(tiny
 
 
 def test_real_and_fake_twins_get_noise_of_their_own(tiny_config: Config) -> None:
-    (part,) = build(tiny_config).micro_batches(0, *data(tiny_config))
+    (part,) = build(tiny_config).micro_batches("discriminator", 0, *data(tiny_config))
     assert not torch.equal(part.noise[Purpose.PENALTY_REAL][0], part.noise[Purpose.PENALTY_FAKE][0])
 
 
@@ -367,7 +368,7 @@ def test_a_custom_term_adds_its_gradient_without_touching_the_trainer(tiny_confi
     plain, _ = gradients(build(tiny_config, double=True), tiny_config)
     objective = default_objective(tiny_config).with_term("generator", Term("darkness", 0.7, darkness))
     step = build(tiny_config, objective, double=True)
-    (part,) = step.micro_batches(0, *data(tiny_config, double=True))
+    (part,) = step.micro_batches("discriminator", 0, *data(tiny_config, double=True))
     h = step.generate(part.z, part.y)[1]
     names, parameters = zip(*step.generator.named_parameters(), strict=True)
     own = torch.autograd.grad(0.7 * h[-1].square().mean(), parameters, allow_unused=True)
@@ -457,7 +458,7 @@ def test_only_a_lack_of_memory_means_that_a_batch_does_not_fit(
 
 
 @pytest.mark.slow
-def test_compiled_blocks_give_the_losses_of_eager_ones(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_blocks_give_the_losses_of_eager_ones(tiny_config: Config) -> None:
     """Up to rounding: metrics of the first two steps agree to 1e-4."""
     if not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("needs a C++ compiler: apt-get install g++")

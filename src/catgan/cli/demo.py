@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catgan.cli.parse import parse
+from catgan.config import load_yaml
 from catgan.errors import UserError
 from catgan.recipes import recipe
 
@@ -28,10 +29,10 @@ class DemoOptions:
 
 def main(argv: Sequence[str]) -> None:
     o = parse(DemoOptions, argv, "demo", description=DESCRIPTION)
-    config = recipe("digits")
+    stored = o.out / "config.yaml"
+    resume = stored.exists()
+    config = load_yaml(stored) if resume else recipe("digits")
     if o.steps is not None:
-        from dataclasses import replace
-
         config = replace(config, training=replace(config.training, steps=o.steps))
     config.validate()
     try:
@@ -47,7 +48,6 @@ def main(argv: Sequence[str]) -> None:
     from catgan.pipeline import load
     from catgan.training.run import train
 
-    resume = (o.out / "config.yaml").exists()
     began = time.monotonic()
     train(config, o.out, resume=resume)
     seconds = None if resume else time.monotonic() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,12 +46,14 @@ def main(argv: Sequence[str]) -> None:
     result = diagnose_pipeline(pipe, o.samples, o.batch, {"weights": o.weights})
     text = json.dumps(result.to_dict(), indent=2)
     out = o.out or (o.run if o.run.is_dir() else o.run.parent) / "diagnosis"
+    picture = plot_alignment(result) if importlib.util.find_spec("matplotlib") else None
     write_text(out / "diagnosis.json", text + "\n")
-    picture = plot_alignment(result)
-    write_bytes(out / "diagnosis.png", picture)
+    if picture is not None:
+        write_bytes(out / "diagnosis.png", picture)
     if o.json:
         print(text)
         return
     print(f"{pipe.config.recipe}, step {pipe.step}, {o.weights} weights, {o.samples} samples\n")
     print(result.table())
-    print(f"\n{out / 'diagnosis.json'}\n{out / 'diagnosis.png'}")
+    print(f"\n{out / 'diagnosis.json'}")
+    print(out / "diagnosis.png" if picture is not None else "no plot: pip install 'catgan[plots]'")

@@ -53,7 +53,7 @@ def table(result: dict[str, Any]) -> str:
         "",
         f"training        {t['steps']:,} steps of {t['batch']} samples",
         f"per sample      {t['generator_passes']:g} F_G + {t['discriminator_passes']:g} F_D = {t['gmacs_per_sample']:,.4g} GMACs"
-        f" (paper's accounting, without reused fakes: {t['paper_gmacs_per_sample']:,.4g})",
+        f" ({t['unreused_gmacs_per_sample']:,.4g} if fakes were generated twice, as in the paper)",
         f"whole run       {t['total_gmacs'] / 1e6:,.3g} million GMACs",
     ]
     return f"{result['recipe']}\n\n" + "\n".join(lines)

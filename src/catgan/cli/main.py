@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from importlib import import_module
 
@@ -48,4 +50,26 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (OSError, RuntimeError, MemoryError) as error:
+        said = explained(error)
+        if said is None:
+            raise
+        print(f"catgan {name}: error: {said}", file=sys.stderr)
+        return 2
     return 0
+
+
+def explained(error: Exception) -> str | None:
+    """One line for what a machine lacks (permission, disk space, memory); None for what only we can mend."""
+    if isinstance(error, OSError):
+        if isinstance(error, PermissionError):
+            return f"no permission for {error.filename}: change its permissions or choose another place"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"the disk is full{f' ({error.filename})' if error.filename else ''}: free some space"
+        return None
+    from catgan.devices import memory_error
+
+    return "out of memory: use a smaller batch or a smaller network" if memory_error(error) else None

@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, TypeVar
 
 import tyro
@@ -32,10 +33,10 @@ def parse(
 
 def one_line(box: str) -> str:
     """tyro's framed message as one line: what is wrong, and which options were perhaps meant."""
-    # Frames are drawn with box characters, or with plain ones where the terminal has no others.
-    lines = [line.strip("│╭╮╰╯|+ ").strip() for line in box.splitlines()][1:]
-    rules = [i for i, line in enumerate(lines) if re.match(r"──|---", line)] + [len(lines)]
-    message = re.sub(r"Missing from .*?:", "missing:", " ".join(line for line in lines[: rules[0]] if line))
+    # A title, then blocks between rules. Frames are box characters, or dashes where the terminal has no others.
+    lines = [line.strip("│╭╮╰╯|+ ") for line in box.splitlines() if line.strip()]
+    blocks = [list(g) for rule, g in groupby(lines[1:], lambda line: not line.strip("─-")) if not rule]
+    message = re.sub(r"Missing from .*?:", "missing:", " ".join(blocks[0] if blocks else []))
     meant = [m.group(0) for line in lines if (m := re.match(r"--\w[\w.-]+", line))]
     if "nrecognized" in message and meant:
         message += f"; did you mean {' or '.join(dict.fromkeys(meant))}?"
@@ -49,5 +50,8 @@ def numbers(text: str, name: str) -> list[int]:
         match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise UserError(f"{name} is {text}: must be numbers and ranges like 0-3,7")
-        result += range(int(match[1]), int(match[2] or match[1]) + 1)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last - first >= 1_000_000:
+            raise UserError(f"{name} is {text}: must be at most a million numbers")
+        result += range(first, last + 1)
     return result

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from catgan.cli.options import RunOptions
 from catgan.cli.parse import numbers, parse
 from catgan.config import check_psi, check_seed
 from catgan.errors import UserError
+
+if TYPE_CHECKING:
+    from catgan.pipeline import CATPipeline
 
 DESCRIPTION = """Make images with a trained generator, in one forward pass each.
 
@@ -59,12 +62,10 @@ def main(argv: Sequence[str]) -> None:
         print(path)
 
 
-def save_pictures(o: SampleOptions, pipe: object, classes: list[int], seeds: list[int]) -> list[Path]:
+def save_pictures(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds: list[int]) -> list[Path]:
     """Sample every class with every seed and write the pictures. Returns their paths."""
     from catgan.images import grid, save_png, tile_zoom, to_bytes, to_picture
-    from catgan.pipeline import CATPipeline
 
-    assert isinstance(pipe, CATPipeline)
     made = pipe(
         [c for _ in seeds for c in classes],
         [s for s in seeds for _ in classes],

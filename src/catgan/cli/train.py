@@ -45,6 +45,8 @@ def main(argv: Sequence[str]) -> None:
         print(USAGE + "\nAll options with the values of a recipe: catgan train RECIPE --help")
         return
     name, *rest = argv
+    if name.startswith("-"):
+        raise UserError(f"the recipe comes first: catgan train RECIPE {name} ...")
     base = recipe(name)
     own, options = split_own(rest)
     out = Path(own.out or f"runs/{name}")

@@ -121,9 +121,11 @@ def latents(folder: Path) -> Latents:
         )
     if len(labels) and (labels.min() < 0):
         raise UserError(f"{folder / 'labels.npy'}: class {labels.min()} is negative: classes are numbered from 0")
+    if labels.dtype.kind not in "iu":
+        raise UserError(f"{folder / 'labels.npy'} holds {labels.dtype}: must be integers")
     names = folder / "classes.txt"
     if names.exists():
-        class_names = tuple(names.read_text("utf-8").splitlines())
+        class_names = tuple(names.read_text("utf-8", "replace").splitlines())
     else:
         class_names = tuple(str(n) for n in range(int(labels.max()) + 1)) if len(labels) else ()
     if len(labels) and labels.max() >= len(class_names):
@@ -191,9 +193,9 @@ def check_fits(dataset: Dataset, config: Config) -> None:
             f"the data has samples of {'x'.join(map(str, dataset.shape))}, the configuration of {s.channels}x{s.size}x{s.size}: "
             "set sample.channels, sample.size and sample.scales"
         )
-    if len(dataset.class_names) > s.classes:
+    if len(dataset.class_names) > s.classes > 1:
         raise UserError(
-            f"the data has {len(dataset.class_names)} classes, sample.classes is {s.classes}: set it to that or more"
+            f"the data has {len(dataset.class_names)} classes, sample.classes is {s.classes}: set it to that or more, or to 1 for unconditional"
         )
     if len(dataset) == 0:
         raise UserError("the data has no samples")

@@ -76,7 +76,7 @@ def compute(config: Config) -> dict[str, Any]:
             "generator_passes": passes["generator"],
             "discriminator_passes": passes["discriminator"],
             "gmacs_per_sample": per_sample,
-            "paper_gmacs_per_sample": 4.0 * forward_g + passes["discriminator"] * forward_d,
+            "unreused_gmacs_per_sample": 4.0 * forward_g + passes["discriminator"] * forward_d,
             "total_gmacs": per_sample * samples,
         },
     }
@@ -96,7 +96,6 @@ def training_passes(config: Config) -> dict[str, float]:
     Generator: 1 for the discriminator step's fakes and 3 for its own step, or 3 if the fakes are reused.
     Discriminator: 3 for each of real, fake and the two perturbed shares; then 1 for real and 2 for fake while frozen.
     """
-    t, o = config.training, config.objective
-    reuses = t.reuse_fakes and not o.fresh_z and (t.micro_batch == 0 or t.micro_batch >= t.batch)
+    o = config.objective
     penalised = 2 * o.penalty_fraction if o.penalty else 0.0
-    return {"generator": 3.0 if reuses else 4.0, "discriminator": 3 * (2 + penalised) + 1 + 2}
+    return {"generator": 3.0 if config.reuses_fakes else 4.0, "discriminator": 3 * (2 + penalised) + 1 + 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,11 @@ def rms_norm(x: Tensor) -> Tensor:
 def wide(x: Tensor) -> Tensor:
     """x in float32, or wider if it is: for sums that bfloat16 would round away."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Switch autocast off. The meta device, which only counts, knows none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 class RMSNorm(nn.Module):

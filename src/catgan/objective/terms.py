@@ -103,7 +103,7 @@ def default_objective(config: Config) -> Objective:
 
     discriminator = [Term("adversarial", 1.0, lambda s: relativistic(s.real, s.fake))]
     if o.penalty:
-        half_gamma = partial(geometric, o.penalty / 2, o.penalty_end / 2, o.penalty_anneal)
+        half_gamma = partial(geometric, o.penalty / 2, (o.penalty_end or o.penalty) / 2, o.penalty_anneal)
         discriminator += [Term("r1", half_gamma, r1, "penalised"), Term("r2", half_gamma, r2, "penalised")]
     generator = [Term("adversarial", 1.0, lambda s: relativistic(s.fake, s.real))]
     if o.consistency and len(weights):

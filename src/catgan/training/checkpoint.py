@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from catgan.config import FORMAT_VERSION, Config, from_dict, to_dict
 from catgan.errors import UserError
-from catgan.files import write_atomically
+from catgan.files import discard, write_atomically
 
 KIND = "catgan-checkpoint"
 
@@ -64,6 +64,10 @@ def write(path: Path, tensors: dict[str, Tensor], header: Header) -> None:
 def read_header(path: Path) -> Header:
     """The header alone, in milliseconds. Raises DamagedError for a truncated or foreign file."""
     try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get("catgan")
     except (SafetensorError, OSError) as error:
@@ -73,11 +77,15 @@ def read_header(path: Path) -> Header:
     try:
         meta: dict[str, Any] = json.loads(text)
         version = meta["format"]
+        if meta["kind"] != KIND:
+            raise DamagedError(f"{path} is no checkpoint of a run, but {meta['kind']}")
         if version == FORMAT_VERSION:
             config = from_dict(meta["config"], where=str(path)).validate()
             return Header(meta["step"], config, tuple(meta["class_names"]), tuple(meta["objective"]))
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{path} has a damaged header: {error!r}") from None
+    except UserError as error:
+        raise DamagedError(f"{path} does not fit this catgan: {error}") from None
     raise DamagedError(
         f"{path} has checkpoint format {version}, this catgan reads {FORMAT_VERSION}: use the version that wrote it"
     )
@@ -96,11 +104,18 @@ def listed(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"))
 
 
-def latest(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that is whole; `warn` hears of each damaged one that is passed over."""
+def latest(
+    folder: Path, warn: Callable[[str], None], check: Callable[[Header, Path], None] | None = None
+) -> Path | None:
+    """The newest checkpoint that is whole; `warn` hears of each damaged one that is passed over.
+
+    check: raises DamagedError for a header that is not wanted either.
+    """
     for path in reversed(listed(folder)):
         try:
-            read_header(path)
+            header = read_header(path)
+            if check is not None:
+                check(header, path)
             return path
         except DamagedError as error:
             warn(f"{error}; falling back to the checkpoint before it")
@@ -164,15 +179,21 @@ def forecast(networks: Mapping[str, nn.Module]) -> int:
     return sum(size(network) * (1 if n == "average" else 3) for n, network in networks.items())
 
 
+def set_aside(folder: Path, after: int) -> None:
+    """Rename checkpoints past a step (damaged, or not this run's), so that they count no more; drop unfinished ones."""
+    for path in listed(folder):
+        if path.name > name(after):
+            path.replace(path.with_name(f"unusable-{path.name}"))
+    for path in folder.glob(".step-*.part"):
+        discard(path)
+
+
 def check_space(folder: Path, needed: int) -> None:
-    """Raise UserError when the disk cannot hold what the run will keep."""
-    place = folder
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    """Raise UserError when the disk cannot hold what the run will keep, beside what it holds already."""
+    free = shutil.disk_usage(folder).free + sum(p.stat().st_size for p in listed(folder / "checkpoints"))
     if needed > free:
         raise UserError(
-            f"checkpoints will need {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free: "
+            f"checkpoints will need {needed / 1e6:,.1f} MB and {folder} has {free / 1e6:,.1f} MB free: "
             "lower checkpoint.keep or choose another --out"
         )
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def averaged(network: nn.Module) -> nn.Module:
+
+def averaged(network: Network) -> Network:
     """A frozen copy of the network to hold its average."""
     return copy.deepcopy(network).requires_grad_(False).eval()
 

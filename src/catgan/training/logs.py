@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import math
 import sys
@@ -20,7 +22,7 @@ class MetricsLog:
     def __init__(self, folder: Path, config: Config, resumed_at: int) -> None:
         """Entries past step `resumed_at` (of a run that went on after its checkpoint) are dropped."""
         self.path = folder / "metrics.jsonl"
-        keep = [line for line in self.rows_text() if json.loads(line)["step"] <= resumed_at]
+        keep = [json.dumps(row) for row in read_metrics(folder) if row["step"] <= resumed_at]
         write_text(self.path, "".join(line + "\n" for line in keep))
         self.file = self.path.open("a", buffering=1)
         from torch.utils.tensorboard import SummaryWriter
@@ -28,22 +30,11 @@ class MetricsLog:
         self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
         self.wandb: Any = None
         if config.log.wandb:
-            try:
-                import wandb
-            except ImportError:
-                raise UserError("log.wandb is true, but wandb is not installed: pip install 'catgan[wandb]'") from None
+            import wandb
+
             self.wandb = wandb.init(
                 project="catgan", dir=folder, id=folder.resolve().name, resume="allow", config=to_dict(config)
             )
-
-    def rows_text(self) -> list[str]:
-        """Complete lines of the file; the last one may have been cut off by a crash."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text().splitlines()
-        if lines and not lines[-1].endswith("}"):
-            lines.pop()
-        return lines
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         self.file.write(json.dumps({"step": step, **scalars}) + "\n")
@@ -59,17 +50,27 @@ class MetricsLog:
             self.wandb.finish()
 
 
+def check_wandb(config: Config) -> None:
+    """Raise UserError if the run wants Weights & Biases and it is not there."""
+    if config.log.wandb and importlib.util.find_spec("wandb") is None:
+        raise UserError("log.wandb is true, but wandb is not installed: pip install 'catgan[wandb]'")
+
+
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The entries of a run's metrics.jsonl, in the order of their steps."""
+    """The entries of a run's metrics.jsonl, in the order of their steps. Lines cut off by a crash are left out."""
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+    rows = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
 
 
 class Progress:
     """One line about where the run is: rewritten in place on a terminal, every ten seconds elsewhere."""
 
-    def __init__(self, start: int, total: int, batch: int) -> None:
-        self.start, self.total, self.batch = start, total, batch
+    def __init__(self, start: int, total: int, batch: int, unit: str = "step") -> None:
+        self.total, self.batch, self.unit = total, batch, unit
         self.began = self.shown = self.marked = time.monotonic()
         self.marked_step = start
         self.rate = 0.0  # images per second, smoothed
@@ -86,7 +87,7 @@ class Progress:
         self.marked_step = step
         left = (self.total - step) * self.batch / self.rate if self.rate else math.nan
         line = (
-            f"step {step}/{self.total} ({step / self.total:.0%})  {self.rate:.0f} images/s  "
+            f"{self.unit} {step}/{self.total} ({step / self.total:.0%})  {self.rate:.0f} images/s  "
             f"elapsed {clock(now - self.began)}  left {clock(left)}  {text}"
         )
         self.print(f"\r\033[K{line}" if self.live else line, end="" if self.live else "\n")

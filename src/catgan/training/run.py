@@ -35,7 +35,7 @@ from catgan.files import write_text
 from catgan.images import grid, save_png, tile_zoom, to_bytes, visible
 from catgan.objective.terms import Objective, default_objective
 from catgan.training import checkpoint
-from catgan.training.logs import MetricsLog, Progress
+from catgan.training.logs import MetricsLog, Progress, check_wandb
 from catgan.training.step import Metrics, Step
 
 # What a run may change of the networks whose weights it starts from.
@@ -67,7 +67,8 @@ def train(
     """
     config.validate()
     out = Path(out)
-    dataset = dataset or open_dataset(config.data, config.sample.size)
+    if dataset is None:
+        dataset = open_dataset(config.data, config.sample.size)
     check_fits(dataset, config)
     run = Run(config, out, dataset, objective or default_objective(config), quiet)
     run.prepare(resume)
@@ -90,10 +91,11 @@ class Run:
             "average": self.engine.average,
         }
         self.terms = tuple(
-            f"{network}: {t.weight_at(0):g} * {t.name}"
+            f"{network}: {', '.join(f'{t.weight_at(step):g}' for step in (0, 100, 10_000))} * {t.name}"
             for network in ("discriminator", "generator")
             for t in getattr(objective, network)
         )
+        self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
         self.step = 0
         self.last_good: Path | None = None
         self.pending: list[tuple[int, Metrics]] = []
@@ -118,20 +120,21 @@ class Run:
             raise UserError(
                 f"nothing to resume: {self.out} has no config.yaml; leave --resume out to start a run there"
             )
-        elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+        elif self.out.exists() and (not self.out.is_dir() or any(p for p in self.out.iterdir() if p.name[0] != ".")):
             raise UserError(f"{self.out} exists and is no run of catgan: choose another --out or an empty folder")
         size = checkpoint.forecast(self.networks)
         kept = self.config.checkpoint.keep + len(self.config.checkpoint.keep_steps) + 1
         check_writable(self.out)
+        check_wandb(self.config)
         checkpoint.check_space(self.out, kept * size)
         resumed = resume and self.restore()
         if not resumed and self.config.training.init_from:
             self.initialise(Path(self.config.training.init_from))
         write_text(stored, dump_yaml(self.config))
         write_text(self.out / "run.json", json.dumps(self.description(), indent=2))
-        count = {n: sum(p.numel() for p in network.parameters()) / 1e6 for n, network in self.networks.items()}
+        count = {n: quantity(sum(p.numel() for p in network.parameters())) for n, network in self.networks.items()}
         self.say(
-            f"{self.config.recipe} on {self.device}: generator {count['generator']:.1f} M, discriminator {count['discriminator']:.1f} M parameters, "
+            f"{self.config.recipe} on {self.device}: generator {count['generator']}, discriminator {count['discriminator']} parameters, "
             f"{len(self.dataset)} samples; checkpoints of {size / 1e6:.1f} MB, up to {kept} of them"
         )
 
@@ -143,16 +146,20 @@ class Run:
         if not resume:
             raise UserError(f"{self.out} has a run already: add --resume to go on with it, or choose another --out")
         for name in differences(stored, self.config):
-            if not any(name == free or name.startswith(f"{free}.") for free in RESUMABLE):
+            if not resumable(name):
                 raise UserError(
                     f"cannot resume {self.out} with another {name}: a resumed run may change only {', '.join(RESUMABLE)}"
                 )
 
     def restore(self) -> bool:
         """Go on from the latest whole checkpoint; False if there is none."""
-        path = checkpoint.latest(self.checkpoints, lambda message: self.say(f"warning: {message}"))
+        path = checkpoint.latest(self.checkpoints, lambda message: self.say(f"warning: {message}"), self.check_own)
         if path is None:
-            self.say(f"{self.out} has no usable checkpoint: starting from step 0")
+            if checkpoint.listed(self.checkpoints):
+                raise UserError(
+                    f"none of the checkpoints in {self.checkpoints} can be used: delete them to start from step 0, or choose another --out"
+                )
+            self.say(f"{self.out} has no checkpoint yet: starting from step 0")
             return False
         header, tensors = checkpoint.read(path)
         if header.objective != self.terms:
@@ -164,9 +171,16 @@ class Run:
                 f"training.steps is {self.config.training.steps}, but {self.out} is at step {header.step} already: must be at least that"
             )
         checkpoint.restore(tensors, self.networks, self.engine.optimizers)
+        checkpoint.set_aside(self.checkpoints, header.step)
         self.step, self.last_good = header.step, path
         self.say(f"resuming from {path} at step {self.step}")
         return True
+
+    def check_own(self, header: checkpoint.Header, path: Path) -> None:
+        """Raise DamagedError for a checkpoint of another run that lies among this one's."""
+        for name in differences(header.config, self.config):
+            if not resumable(name):
+                raise checkpoint.DamagedError(f"{path} is of another run: its {name} differs")
 
     def initialise(self, source: Path) -> None:
         """Fine-tuning: weights of another run; classes start anew where their number differs."""
@@ -189,7 +203,7 @@ class Run:
 
     def description(self) -> dict[str, Any]:
         return {
-            "class_names": self.dataset.class_names,
+            "class_names": self.class_names,
             "samples": len(self.dataset),
             "objective": self.terms,
             "catgan": catgan.__version__,
@@ -252,13 +266,13 @@ class Run:
 
     def iterate(self) -> Metrics:
         batch = self.config.training.batch
-        x, y = self.read_batch(self.step * batch, batch)
         try:
+            x, y = self.read_batch(self.step * batch, batch)
             return self.engine.run(self.step, x, y)
         except (RuntimeError, MemoryError) as error:
             if not memory_error(error):
                 raise
-        fits = self.largest_fitting(x, y)
+        fits = self.largest_fitting()
         raise UserError(
             f"out of memory on {self.device} with {self.config.training.micro_batch or batch} samples per pass: "
             + (
@@ -270,16 +284,22 @@ class Run:
 
     def read_batch(self, start: int, count: int) -> tuple[Tensor, Tensor]:
         seed = self.config.training.seed
-        x, y = self.dataset.batch(rows(seed, start, count, len(self.dataset)), seed, start // count)
+        x, y = self.dataset.batch(rows(seed, start, count, len(self.dataset)), seed, self.step)
+        if self.config.sample.classes == 1:
+            y = torch.zeros_like(y)
         return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
 
-    def largest_fitting(self, x: Tensor, y: Tensor) -> int:
+    def largest_fitting(self) -> int:
         """Try smaller micro-batches, without changing any weight, until one fits; 0 if none does."""
         size = self.config.training.micro_batch or self.config.training.batch
         while size > 1:
             size //= 2
-            if self.engine.fits(x[:size], y[:size]):
-                return size
+            try:
+                if self.engine.fits(*self.read_batch(0, size)):
+                    return size
+            except (RuntimeError, MemoryError) as error:
+                if not memory_error(error):
+                    raise
         return 0
 
     def flush(self) -> dict[str, float]:
@@ -293,7 +313,8 @@ class Run:
                 if not np.isfinite(number):
                     raise DivergedError(
                         f"step {step}: {name} is {number}; last good checkpoint: {self.last_good or 'none yet'}; "
-                        "lower the learning rates or raise objective.penalty, in a new --out, with --init-from for its weights"
+                        "lower the learning rates or raise objective.penalty, in a new --out"
+                        + (", with --init-from for its weights" if self.last_good else "")
                     )
         self.pending = self.pending[-1:]
         return scalars
@@ -301,7 +322,7 @@ class Run:
     def save(self) -> None:
         self.flush()
         tensors = checkpoint.state_tensors(self.networks, self.engine.optimizers)
-        header = checkpoint.Header(self.step, self.config, self.dataset.class_names, self.terms)
+        header = checkpoint.Header(self.step, self.config, self.class_names, self.terms)
         path = self.checkpoints / checkpoint.name(self.step)
         checkpoint.write(path, tensors, header)
         self.last_good = path
@@ -316,9 +337,11 @@ class Run:
         return {f"alignment/{m}/{k}": v for m in MEASURES for k, v in enumerate(measured[m].mean(0).tolist())}
 
     def synthesize(self, z: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad(), self.engine.autocast():
-            h: Tensor = self.engine.average(z, y, all_stages=True)
-            return h.float()
+        average = self.engine.average
+        with torch.no_grad():
+            w = average.style(z, y)
+            with self.engine.autocast():
+                return average.synthesize(w, all_stages=True).float()
 
     def diagnosis(self) -> dict[str, float]:
         """The fixed protocol on the averaged generator."""
@@ -351,6 +374,16 @@ class Run:
         save_png(grid(stages, zoom), folder / f"stages-{self.step:08d}.png")
 
 
+def resumable(name: str) -> bool:
+    """Whether a resumed run may change the field of that dotted name."""
+    return any(name == free or name.startswith(f"{free}.") for free in RESUMABLE)
+
+
+def quantity(count: int) -> str:
+    """A count with a unit: 133.1 M, 305 K."""
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} K"
+
+
 def attribute(config: Config, name: str) -> Any:
     """The value of a dotted field name."""
     value: Any = config
@@ -372,8 +405,3 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
-
-
-def resumed_config(out: Path) -> Config:
-    """The stored configuration of a run, for resuming it."""
-    return load_yaml(out / "config.yaml")

@@ -61,6 +61,13 @@ def penalised_samples(batch: int, fraction: float) -> Tensor:
     return torch.arange(count) * batch // count
 
 
+# The uniform numbers that each network's step draws for its views of real samples and fakes.
+AUGMENTATIONS = {
+    "discriminator": (Purpose.AUGMENT_REAL_D, Purpose.AUGMENT_FAKE_D),
+    "generator": (Purpose.AUGMENT_REAL_G, Purpose.AUGMENT_FAKE_G),
+}
+
+
 @dataclass
 class MicroBatch:
     """The samples [start, stop) of a global batch and their share of its draws."""
@@ -104,8 +111,8 @@ class Step:
         over scales; nothing here waits for the device."""
         metrics: Metrics = {}
         reused: tuple[Tensor, Tensor] | None = None
-        for part in self.micro_batches(step, x, y):
-            if self.reuses_fakes:
+        for part in self.micro_batches("discriminator", step, x, y):
+            if self.config.reuses_fakes:
                 reused = self.generate(part.z, part.y)
                 h = reused[1].detach()
             else:
@@ -116,13 +123,14 @@ class Step:
 
         styles, fakes = [], []
         self.discriminator.requires_grad_(False)
-        purpose = Purpose.Z_GENERATOR if self.config.objective.fresh_z else Purpose.Z
-        for part in self.micro_batches(step, x, y, purpose):
-            w, h = reused if reused is not None else self.generate(part.z, part.y)
-            self.backward("generator", self.judge_for_generator(part, h), metrics)
-            styles.append(w.detach())
-            fakes.append(h.detach())
-        self.discriminator.requires_grad_(True)
+        try:
+            for part in self.micro_batches("generator", step, x, y):
+                w, h = reused if reused is not None else self.generate(part.z, part.y)
+                self.backward("generator", self.judge_for_generator(part, h), metrics)
+                styles.append(w.detach())
+                fakes.append(h.detach())
+        finally:
+            self.discriminator.requires_grad_(True)
         self.update("generator", metrics)
 
         self.generator.update_style_mean(torch.cat(styles), y)
@@ -134,9 +142,10 @@ class Step:
     def fits(self, x: Tensor, y: Tensor) -> bool:
         """Whether gradients for these few samples fit into memory. Changes no weight."""
         try:
-            part = next(self.micro_batches(0, x, y))
+            part = next(self.micro_batches("discriminator", 0, x, y))
             h = self.generate(part.z, part.y)[1]
             self.backward("discriminator", self.judge_for_discriminator(part, h.detach()), {})
+            part = next(self.micro_batches("generator", 0, x, y))
             self.backward("generator", self.judge_for_generator(part, h), {})
             return True
         except (RuntimeError, MemoryError) as error:
@@ -147,21 +156,17 @@ class Step:
             for optimizer in self.optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
 
-    @property
-    def reuses_fakes(self) -> bool:
-        t = self.config.training
-        whole = t.micro_batch == 0 or t.micro_batch >= t.batch
-        return t.reuse_fakes and whole and not self.config.objective.fresh_z
-
-    def micro_batches(self, step: int, x: Tensor, y: Tensor, z_purpose: Purpose = Purpose.Z) -> Iterator[MicroBatch]:
-        """Draw all numbers of the step for the whole batch, then hand out slices."""
+    def micro_batches(self, network: str, step: int, x: Tensor, y: Tensor) -> Iterator[MicroBatch]:
+        """Draw all numbers of a network's step for the whole batch, then hand out slices."""
         c, seed, batch = self.config, self.config.training.seed, len(x)
         size = c.training.micro_batch or batch
-        z = normal(seed, z_purpose, step, (batch, c.generator.z_dim))
-        augmentation = (Purpose.AUGMENT_REAL_D, Purpose.AUGMENT_FAKE_D, Purpose.AUGMENT_REAL_G, Purpose.AUGMENT_FAKE_G)
-        draws = {p: uniform(seed, p, step, (batch, PARAMETERS)) for p in augmentation}
+        fresh_z = network == "generator" and c.objective.fresh_z
+        z = normal(seed, Purpose.Z_GENERATOR if fresh_z else Purpose.Z, step, (batch, c.generator.z_dim))
+        draws = {p: uniform(seed, p, step, (batch, PARAMETERS)) for p in AUGMENTATIONS[network]}
         penalised = penalised_samples(batch, c.objective.penalty_fraction)
-        noise = {p: self.perturbations(p, step, len(penalised)) for p in (Purpose.PENALTY_REAL, Purpose.PENALTY_FAKE)}
+        perturbs = network == "discriminator" and self.objective.penalises
+        purposes = (Purpose.PENALTY_REAL, Purpose.PENALTY_FAKE) if perturbs else ()
+        noise = {p: self.perturbations(p, step, len(penalised)) for p in purposes}
         for start in range(0, batch, size):
             stop = min(start + size, batch)
             mine = (penalised >= start) & (penalised < stop)
@@ -188,8 +193,8 @@ class Step:
 
     def generate(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Styles w (n, d) and stages h (K + 1, n, C, S, S)."""
+        w = self.generator.style(z, y)
         with self.autocast():
-            w = self.generator.style(z, y)
             return w, self.generator.synthesize(w, all_stages=True)
 
     # -- what each step shows to the discriminator -----------------------------------------------------------------
