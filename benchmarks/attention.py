@@ -17,7 +17,7 @@ from catgan.nn.layers import attend
 
 SIZES = {  # name: batch, heads, head size, tokens per scale with [cls]
     "cat-b2": (4, 12, 64, (5, 17, 65, 257)),
-    "fashion-mnist": (32, 4, 32, (5, 5, 17, 65)),
+    "fashion-mnist": (32, 3, 32, (5, 17, 17, 65)),
     "digits": (160, 2, 32, (2, 5, 17)),
 }
 ROUNDS = 15
