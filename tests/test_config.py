@@ -9,18 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catgan.config import (
-    FORMAT_VERSION,
-    MAX_SEED,
-    Config,
-    check_psi,
-    check_seed,
-    differences,
-    dump_yaml,
-    from_dict,
-    load_yaml,
-    to_dict,
-)
+from catgan.checks import MAX_SEED, check_psi, check_seed
+from catgan.config import FORMAT_VERSION, Config, differences, dump_yaml, from_dict, load_yaml, to_dict
 from catgan.errors import UserError
 from catgan.recipes import RECIPES
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from catgan.config import check_scales, check_width
+from catgan.checks import check_scales, check_width
 from catgan.nn.layers import Attention, RMSNorm, SwiGLU, full_precision, linear, patchify, wide
 from catgan.nn.positions import rotary_table, sincos_positions
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from catgan.config import check_depth, check_patch, check_width
+from catgan.checks import check_depth, check_patch, check_width
 from catgan.nn.layers import Attention, EqualizedLinear, SwiGLU, linear, rms_norm, unpatchify, wide
 from catgan.nn.positions import rotary_table, sincos_positions
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from catgan.config import check_seed
+from catgan.checks import check_seed
 from catgan.errors import UserError
 from catgan.files import write_atomically, write_text
 from catgan.pipeline import CATPipeline

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from catgan.config import Config, check_psi, check_seed
+from catgan.checks import check_psi, check_seed
+from catgan.config import Config
 from catgan.devices import pick_device
 from catgan.draws import sample_z
 from catgan.errors import UserError

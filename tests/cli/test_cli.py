@@ -129,7 +129,7 @@ def test_sampling_writes_grids_single_pictures_and_stages(run: Path, tmp_path: P
     grid, stages = (Image.open(tmp_path / name) for name in ("grid.png", "stages.png"))
     assert grid.size == (2 * 64 + 2, 4 * 64 + 3 * 2)
     assert stages.size == (3 * 64 + 2 * 2, 8 * 64 + 7 * 2)
-    assert call("sample", run, "--format", "png", "--seeds", "4", "--out", tmp_path / "single") == 0
+    assert call("sample", run, "--format", "png", "--classes", "0-2", "--seeds", "4", "--out", tmp_path / "single") == 0
     assert sorted(p.name for p in (tmp_path / "single").iterdir()) == [f"class-{k}-seed-4.png" for k in range(3)]
 
 

@@ -29,7 +29,7 @@ class DiagnoseOptions(RunOptions):
     json: bool = False
     """Print the JSON instead of the table."""
     out: Path | None = None
-    """Folder to write to; default: RUN/diagnosis."""
+    """Folder to write to; default: diagnosis in the run directory, or beside the checkpoint file."""
 
 
 def main(argv: Sequence[str]) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from catgan.checks import check_psi
 from catgan.cli.options import RunOptions
 from catgan.cli.parse import parse
-from catgan.config import check_psi
 from catgan.errors import UserError
 
 DESCRIPTION = """Walk in a straight line between samples in style space (w), within a class and between classes.

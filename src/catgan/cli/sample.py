@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from catgan.checks import check_psi, check_seed
 from catgan.cli.options import RunOptions
 from catgan.cli.parse import numbers, parse
-from catgan.config import check_psi, check_seed
 from catgan.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ first of --seeds on, as uint8 arrays arr_0 (N, S, S, C) and arr_1 (classes); an 
 @dataclass(frozen=True)
 class SampleOptions(RunOptions):
     classes: tuple[str, ...] = ()
-    """Classes by number or name; default: the first ten, or all for --format npz."""
+    """Classes by number, range (3-7) or name; default: the first ten, or all for --format npz."""
     seeds: str = "0-7"
     """Seeds, as numbers and ranges: 0-7,42."""
     psi: float = 1.0
@@ -50,14 +51,15 @@ def main(argv: Sequence[str]) -> None:
         if value < 1:
             raise UserError(f"{name} is {value}: must be at least 1")
     pipe = o.load()
+    chosen = [k for c in o.classes for k in (numbers(c, "--classes") if re.fullmatch(r"\d+-\d+", c) else [c])]
     if o.format == "npz":
         from catgan.npz import sample_npz
 
-        classes = pipe.class_numbers(o.classes) if o.classes else list(range(pipe.config.sample.classes))
+        classes = pipe.class_numbers(chosen or list(range(pipe.config.sample.classes)))
         path = sample_npz(pipe, o.out / "samples.npz", classes, seeds[0], o.count, o.psi, o.batch)
         print(path)
         return
-    classes = pipe.class_numbers(o.classes or [str(k) for k in range(min(10, pipe.config.sample.classes))])
+    classes = pipe.class_numbers(chosen or list(range(min(10, pipe.config.sample.classes))))
     for path in save_pictures(o, pipe, classes, seeds):
         print(path)
 
