@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
         if base.recipe != name:
             raise UserError(f"{own.config} is for recipe {base.recipe}, not {name}: use catgan train {base.recipe}")
     options = [expand(o) for o in options]
-    config = parse(Config, options, f"train {name}", default=base, description=USAGE).validate()
+    config = parse(Config, options, f"train {name}", default=base, description=USAGE.partition("\n\n")[2]).validate()
 
     from catgan.training.run import train
 
