@@ -101,12 +101,11 @@ class CATPipeline:
         numbers = self.class_numbers(classes)
         if not numbers or (z is None and not len(seeds)):
             raise UserError("no classes or no seeds: give at least one of each")
-        count = len(seeds) if z is None else len(z)
-        numbers, count = (
-            (numbers * count, count) if len(numbers) == 1 else (numbers, len(numbers) if count == 1 else count)
-        )
-        if len(numbers) != count:
-            raise UserError(f"{len(numbers)} classes and {count} seeds: must be equally many, or one of either")
+        given = len(seeds) if z is None else len(z)
+        count = max(len(numbers), given)
+        if not {len(numbers), given} <= {1, count}:
+            raise UserError(f"{len(numbers)} classes and {given} seeds: must be equally many, or one of either")
+        numbers = numbers * count if len(numbers) == 1 else numbers
         if z is None:
             z = sample_z([check_seed(s) for s in seeds], self.generator.z_dim)
         elif z.ndim != 2 or z.shape[1] != self.generator.z_dim:

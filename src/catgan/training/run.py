@@ -145,11 +145,10 @@ class Run:
             )
         if not resume:
             raise UserError(f"{self.out} has a run already: add --resume to go on with it, or choose another --out")
-        for name in differences(stored, self.config):
-            if not resumable(name):
-                raise UserError(
-                    f"cannot resume {self.out} with another {name}: a resumed run may change only {', '.join(RESUMABLE)}"
-                )
+        for name in fixed_differences(stored, self.config):
+            raise UserError(
+                f"cannot resume {self.out} with another {name}: a resumed run may change only {', '.join(RESUMABLE)}"
+            )
 
     def restore(self) -> bool:
         """Go on from the latest whole checkpoint; False if there is none."""
@@ -178,9 +177,8 @@ class Run:
 
     def check_own(self, header: checkpoint.Header, path: Path) -> None:
         """Raise DamagedError for a checkpoint of another run that lies among this one's."""
-        for name in differences(header.config, self.config):
-            if not resumable(name):
-                raise checkpoint.DamagedError(f"{path} is of another run: its {name} differs")
+        for name in fixed_differences(header.config, self.config):
+            raise checkpoint.DamagedError(f"{path} is of another run: its {name} differs")
 
     def initialise(self, source: Path) -> None:
         """Fine-tuning: weights of another run; classes start anew where their number differs."""
@@ -374,9 +372,9 @@ class Run:
         save_png(grid(stages, zoom), folder / f"stages-{self.step:08d}.png")
 
 
-def resumable(name: str) -> bool:
-    """Whether a resumed run may change the field of that dotted name."""
-    return any(name == free or name.startswith(f"{free}.") for free in RESUMABLE)
+def fixed_differences(stored: Config, config: Config) -> list[str]:
+    """Dotted names of the fields that differ though a resumed run may not change them."""
+    return [n for n in differences(stored, config) if not any(f"{n}.".startswith(f"{free}.") for free in RESUMABLE)]
 
 
 def quantity(count: int) -> str:
