@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import settings
@@ -16,6 +20,8 @@ from catgan.config import (
     SampleConfig,
     TrainingConfig,
 )
+from catgan.evaluation.compute import compute
+from catgan.recipes import recipe
 
 torch.set_num_threads(1)
 
@@ -38,6 +44,12 @@ def tiny_config() -> Config:
             every=1, preview_every=2, preview_classes=3, preview_rows=2, diagnose_every=2, diagnose_samples=6
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def computed() -> Callable[[str], dict[str, Any]]:
+    """What the recipe of that name costs; counted once."""
+    return cache(lambda name: compute(recipe(name)))
 
 
 @pytest.fixture(autouse=True)

@@ -52,8 +52,9 @@ def table(result: dict[str, Any]) -> str:
     lines += [
         "",
         f"training        {t['steps']:,} steps of {t['batch']} samples",
-        f"per sample      {t['generator_passes']:g} F_G + {t['discriminator_passes']:g} F_D = {t['gmacs_per_sample']:,.4g} GMACs"
-        f" ({t['unreused_gmacs_per_sample']:,.4g} if fakes were generated twice, as in the paper)",
+        f"per sample      {t['generator_passes']:g} F_G + {t['discriminator_passes']:g} F_D{auxiliary(t)}"
+        f" = {t['gmacs_per_sample']:,.4g} GMACs",
+        f"                ({t['unreused_gmacs_per_sample']:,.4g} if fakes were generated twice, as in the paper)",
         f"whole run       {t['total_gmacs'] / 1e6:,.3g} million GMACs",
     ]
     return f"{result['recipe']}\n\n" + "\n".join(lines)
@@ -61,3 +62,7 @@ def table(result: dict[str, Any]) -> str:
 
 def representation(d: dict[str, Any]) -> str:
     return f" (+ {d['representation_gmacs']:.3g} representation head)" if d["representation_gmacs"] else ""
+
+
+def auxiliary(t: dict[str, Any]) -> str:
+    return f" + {t['auxiliary_gmacs']:.1f} (alignment with DINOv2-B)" if t["auxiliary_gmacs"] else ""

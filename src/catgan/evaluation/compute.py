@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from catgan.config import Config
-from catgan.discriminator import Discriminator
+from catgan.evaluation.costs import FAKES_TWICE, dinov2_b
 from catgan.training.step import build_discriminator, build_generator
 
 
@@ -32,20 +32,26 @@ def compute(config: Config) -> dict[str, Any]:
     """Sizes and forward costs per sample of a configuration, in seconds and without allocating weights.
 
     The discriminator's cost is that of one sample at all scales, without its representation head;
-    `representation_gmacs` is the head's.
+    `representation_gmacs` is the head's. With a head, `auxiliary_gmacs` is what aligning it costs per sample and step:
+    its training on real samples and the frozen encoder's forward pass (paper A.2).
     """
     config.validate()
     s, g, d = config.sample, config.generator, config.discriminator
+    tokens = [(n // p) ** 2 for n, p in zip(s.scales, d.patches, strict=True)]
     with torch.device("meta"):
         generator, discriminator = build_generator(config), build_discriminator(config)
         z, y = torch.empty(1, g.z_dim), torch.empty(1, dtype=torch.int64)
         pyramid = [torch.empty(1, s.channels, n, n) for n in s.scales]
         forward_g = gmacs(lambda: generator(z, y, all_stages=True))
         forward_d = gmacs(lambda: discriminator(pyramid, y))
-        head = representation_gmacs(discriminator, pyramid)
-    tokens = [(n // p) ** 2 for n, p in zip(s.scales, d.patches, strict=True)]
+        head = 0.0
+        if discriminator.representation is not None:
+            features = [torch.empty(1, 1 + n, d.width) for n in tokens]
+            head = gmacs(lambda: discriminator.represent(features))
+    auxiliary = 3 * head + dinov2_b() if head else 0.0
     passes = training_passes(config)
-    per_sample = passes["generator"] * forward_g + passes["discriminator"] * forward_d
+    rest = passes["discriminator"] * forward_d + auxiliary
+    per_sample = passes["generator"] * forward_g + rest
     samples = config.training.steps * config.training.batch
     return {
         "recipe": config.recipe,
@@ -75,19 +81,12 @@ def compute(config: Config) -> dict[str, Any]:
             "samples": samples,
             "generator_passes": passes["generator"],
             "discriminator_passes": passes["discriminator"],
+            "auxiliary_gmacs": auxiliary,
             "gmacs_per_sample": per_sample,
-            "unreused_gmacs_per_sample": 4.0 * forward_g + passes["discriminator"] * forward_d,
+            "unreused_gmacs_per_sample": FAKES_TWICE * forward_g + rest,
             "total_gmacs": per_sample * samples,
         },
     }
-
-
-def representation_gmacs(discriminator: Discriminator, pyramid: list[torch.Tensor]) -> float:
-    """Cost of the representation head alone, 0 without one."""
-    if discriminator.representation is None:
-        return 0.0
-    features = discriminator.features(pyramid)
-    return gmacs(lambda: discriminator.represent(features))
 
 
 def training_passes(config: Config) -> dict[str, float]:
@@ -98,4 +97,4 @@ def training_passes(config: Config) -> dict[str, float]:
     """
     o = config.objective
     penalised = 2 * o.penalty_fraction if o.penalty else 0.0
-    return {"generator": 3.0 if config.reuses_fakes else 4.0, "discriminator": 3 * (2 + penalised) + 1 + 2}
+    return {"generator": 3.0 if config.reuses_fakes else FAKES_TWICE, "discriminator": 3 * (2 + penalised) + 1 + 2}
