@@ -30,6 +30,8 @@ class Purpose(IntEnum):
     DATA_ORDER = 9
     POSTERIOR = 10
     SAMPLE = 11
+    EVALUATION_CLASSES = 12
+    CLASSIFIER = 13
 
 
 def stream(seed: int, purpose: Purpose, position: int = 0) -> np.random.Generator:

@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a recipe, resume a run, or fine-tune another run's weights",
     "sample": "images from a trained run: grid, single PNGs, or an .npz for evaluators",
     "interpolate": "walk between samples in style space: strip and GIF",
+    "evaluate": "FID, KID, precision, recall and more, with the protocol they were measured by",
     "diagnose": "measure cross-scale alignment: table, JSON and plot",
     "info": "layers, tokens, parameters and compute of a recipe",
     "demo": "train on handwritten digits and build a page about it, in minutes",

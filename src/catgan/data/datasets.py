@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -87,10 +88,32 @@ def digits() -> Images:
     return Images(images, labels, tuple(str(n) for n in range(10)))
 
 
-def fashion_mnist(folder: Path, size: int) -> Images:
-    """Fashion-MNIST's 60,000 training images from local IDX files, padded with background from 28x28 to size x size."""
-    images = read_idx(find(folder, "train-images-idx3-ubyte"), 3)
-    labels = read_idx(find(folder, "train-labels-idx1-ubyte"), 1)
+FASHION_PLACES = ("/usr/share/datasets/fashion-mnist",)  # where Debian's package dataset-fashion-mnist puts it
+
+
+def fashion_folder(path: str | None) -> Path:
+    """The folder of Fashion-MNIST's files: as given, from CATGAN_FASHION_MNIST, or where Debian puts it."""
+    given = path or os.environ.get("CATGAN_FASHION_MNIST")
+    if given:
+        if not Path(given).is_dir():
+            raise UserError(f"{'data.path' if path else 'CATGAN_FASHION_MNIST'} is {given}: no such folder")
+        return Path(given)
+    for place in map(Path, FASHION_PLACES):
+        if place.is_dir():
+            return place
+    raise UserError(
+        "data.path is not set: fashion-mnist needs the folder of its IDX files; add --data.path FOLDER, or "
+        "apt-get install dataset-fashion-mnist (Debian), which is found by itself"
+    )
+
+
+def fashion_mnist(folder: Path, size: int, half: Literal["train", "t10k"] = "train") -> Images:
+    """Fashion-MNIST from local IDX files, padded with background from 28x28 to size x size.
+
+    half: its 60,000 training images, or the 10,000 test images ("t10k").
+    """
+    images = read_idx(find(folder, f"{half}-images-idx3-ubyte"), 3)
+    labels = read_idx(find(folder, f"{half}-labels-idx1-ubyte"), 1)
     if len(images) != len(labels):
         raise UserError(
             f"{folder}: {len(images)} images but {len(labels)} labels: the two files do not belong together"
@@ -173,16 +196,16 @@ def open_dataset(data: DataConfig, size: int) -> Dataset:
     """The dataset that a configuration names. Raises UserError naming the file or field that does not fit."""
     if data.source == "digits":
         return digits()
+    if data.source == "fashion-mnist":
+        return fashion_mnist(fashion_folder(data.path), size)
     if data.path is None:
-        hint = {
-            "fashion-mnist": "the folder of its IDX files (Debian: apt-get install dataset-fashion-mnist puts them in /usr/share/datasets/fashion-mnist)",
-            "latents": "a folder with moments.npy and labels.npy",
-        }
-        raise UserError(f"data.path is not set: {data.source} needs {hint[data.source]}; add --data.path FOLDER")
+        raise UserError(
+            "data.path is not set: latents needs a folder with moments.npy and labels.npy; add --data.path FOLDER"
+        )
     folder = Path(data.path)
     if not folder.is_dir():
         raise UserError(f"data.path is {folder}: no such folder")
-    return fashion_mnist(folder, size) if data.source == "fashion-mnist" else latents(folder)
+    return latents(folder)
 
 
 def check_fits(dataset: Dataset, config: Config) -> None:

@@ -1,0 +1,162 @@
+"""`catgan evaluate SAMPLES`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from catgan.cli.parse import parse
+from catgan.errors import UserError
+from catgan.files import write_text
+
+if TYPE_CHECKING:
+    from catgan.evaluation.protocol import Protocol, Result
+
+DESCRIPTION = """Measure a trained generator, or given images, against real ones.
+
+SAMPLES is a run directory, a checkpoint, a folder of images, an .npz with arr_0 (uint8, NHWC), fashion-mnist:test, ...
+The reference is what the run was trained on, or --reference: images in any of these forms, or an .npz with mu and sigma.
+Results are written with their whole protocol. An interrupted evaluation goes on when it is called again. Under
+torchrun the processes share the work and give the numbers that one would.
+
+  catgan evaluate runs/digits --features classifier
+  catgan evaluate runs/cat-b2 --preset imagenet-fid50k --reference imagenet256.npz
+  catgan evaluate samples.npz --reference pictures/ --features inception --metrics distance kid
+  torchrun --nproc-per-node 8 -m catgan evaluate runs/fashion-mnist --features dinov2
+"""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    samples: tyro.conf.Positional[str]
+    """What to measure."""
+    reference: str | None = None
+    """What to compare with; default: the images that the run was trained on."""
+    features: Literal["auto", "inception", "dinov2", "classifier"] = "auto"
+    """Feature space; auto: inception, or classifier for grey images and those below 64 pixels."""
+    feature_weights: str | None = None
+    """Local weights of inception (a .pth file) or dinov2 (a folder)."""
+    metrics: tuple[Literal["distance", "kid", "score", "precision_recall", "class_distance", "recognised"], ...] = ()
+    """What to measure; default: all that samples, reference and features allow."""
+    preset: Literal["imagenet-fid50k"] | None = None
+    """A published protocol; samples, psi, weights, features and metrics then follow from it."""
+    count: int = 50_000
+    """How many samples to generate."""
+    class_sampling: Literal["uniform", "balanced"] = "uniform"
+    """Classes of generated samples: uniform at random, or in turn."""
+    first_seed: int = 0
+    """Seed of the first sample; the others follow."""
+    psi: float = 1.0
+    """Truncation; 1 for published numbers."""
+    weights: Literal["average", "generator"] = "average"
+    """average: the moving average (EMA); generator: the raw weights."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the generator's arithmetic."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    batch: int = 64
+    """Images at a time."""
+    max_broken: float = 0.01
+    """Share of image files that may be unreadable."""
+    data_path: str | None = None
+    """Folder of Fashion-MNIST's files, where it is named as samples or reference."""
+    save_reference: Path | None = None
+    """Also write the reference's mu and sigma to this .npz."""
+    json: bool = False
+    """Print JSON."""
+    out: Path | None = None
+    """File of the result; default: RUN/evaluations/..., or evaluation.json."""
+
+
+def main(argv: Sequence[str]) -> None:
+    o = parse(EvaluateOptions, argv, "evaluate", description=DESCRIPTION)
+    if o.batch < 1:
+        raise UserError(f"--batch is {o.batch}: must be at least 1")
+    if not 0 <= o.max_broken <= 1:
+        raise UserError(f"--max-broken is {o.max_broken}: must be in [0, 1]")
+
+    from catgan.devices import pick_device
+    from catgan.evaluation import opening
+    from catgan.evaluation.collect import Work
+    from catgan.evaluation.evaluate import evaluate
+    from catgan.evaluation.reference import write_npz
+    from catgan.evaluation.sources import digest
+    from catgan.processes import Processes
+
+    processes = Processes.from_environment()
+    device = pick_device(processes.device(o.device))
+    quiet = not processes.first
+    protocol = wanted(o)
+    source = opening.open_samples(o.samples, protocol, str(device), o.data_path)
+    statistics, real = opening.real_images(o.reference, source, o.data_path)
+    if o.features == "auto" and o.preset is None:
+        protocol = replace(protocol, features=opening.fitting_features(source))
+    space = opening.in_turn(
+        processes, lambda: opening.open_features(protocol.features, device, o.feature_weights, real, quiet)
+    )
+    images = None if statistics and not o.metrics else real
+    protocol = replace(protocol, metrics=protocol.metrics or opening.applicable(source, space, images))
+    work = Work(o.batch, processes, o.max_broken, quiet)
+    known = opening.open_reference(statistics, real, space, protocol, work)
+    if o.save_reference and processes.first:
+        write_npz(o.save_reference, known.statistics)
+    key = digest(source.identity(), known.identity, space.identity(), str(protocol))[:12]
+    out = o.out or default_out(o, protocol, key)
+    folder = out.with_name(f".{key}.work")
+    result = evaluate(source, known, space, protocol, work, folder)
+    if processes.first:
+        write_text(out, json.dumps(result.to_dict(), indent=2) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        show(result, out, o.json)
+
+
+def show(result: Result, out: Path, as_json: bool) -> None:
+    for note in result.warnings:
+        print(f"warning: {note}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(result.to_dict(), indent=2))
+        return
+    measured, reference, space = (result.about[n] for n in ("measured", "reference", "feature_space"))
+    accuracy = f", which recognises {space['accuracy']:.1%} of held-out real images" if "accuracy" in space else ""
+    print(f"{measured['name']}: {measured['images']:,} images")
+    print(f"reference: {reference['name']}" + (f", {reference['images']:,} images" if reference["images"] else ""))
+    print(f"features: {space['name']}{accuracy}\n\n{result.table()}\n\n{out}")
+
+
+def default_out(o: EvaluateOptions, protocol: Protocol, key: str) -> Path:
+    """evaluations/ of the run that is measured, else the current folder."""
+    path = Path(o.samples)
+    run = path if path.is_dir() else path.parent.parent
+    name = f"{protocol.features}-{protocol.samples}-{key}.json"
+    return run / "evaluations" / name if (run / "config.yaml").exists() else Path(f"evaluation-{key}.json")
+
+
+def wanted(o: EvaluateOptions) -> Protocol:
+    """The protocol that the options describe; what a preset fixes may not be given otherwise."""
+    from catgan.evaluation.protocol import PRESETS, Protocol
+
+    given = Protocol(
+        features="inception" if o.features == "auto" else o.features,
+        metrics=o.metrics,
+        samples=o.count,
+        class_sampling=o.class_sampling,
+        first_seed=o.first_seed,
+        psi=o.psi,
+        weights=o.weights,
+        precision=o.precision,
+    )
+    if o.preset is None:
+        return given
+    preset, plain = PRESETS[o.preset], Protocol(metrics=())
+    for name in ("features", "metrics", "samples", "class_sampling", "psi", "weights"):
+        value, fixed = getattr(given, name), getattr(preset, name)
+        if value not in (getattr(plain, name), fixed):
+            raise UserError(f"{name} is {value}, but --preset {o.preset} fixes it to {fixed}: leave out one of them")
+    return replace(preset, first_seed=o.first_seed, precision=o.precision)

@@ -1,0 +1,259 @@
+"""Stream images through a feature space, and keep of them only what the metrics need.
+
+The images are divided into at most 64 chunks, whatever the number of processes. A chunk is the unit of everything: a
+process takes every `world`-th one, each finished chunk is a file, an interrupted evaluation goes on with those that are
+missing, and they are merged in their order. So several processes, and an interrupted one, give the same numbers as one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from catgan.errors import UserError
+from catgan.evaluation.features import FeatureSpace
+from catgan.evaluation.frechet import Moments
+from catgan.evaluation.sources import Source, with_channels
+from catgan.files import write_atomically
+from catgan.processes import Processes
+from catgan.training.logs import Progress
+
+CHUNKS, SMALLEST_CHUNK = 64, 1024
+LARGEST_CLASS_MOMENTS = 512 * 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What to remember besides count, mean and covariance."""
+
+    features: int = 0  # of so many images, evenly spread
+    logits: bool = False
+    classes: int = 0  # moments of each of so many classes, and the recognised share
+
+
+@dataclass(frozen=True)
+class Work:
+    """How images are gone through: nothing here changes the numbers, up to rounding."""
+
+    batch: int = 64  # images at a time
+    processes: Processes = field(default_factory=Processes)  # who share the work
+    max_broken: float = 0.0  # share of files that may be unreadable
+    quiet: bool = True
+
+
+@dataclass
+class Collected:
+    """What is known of a set of images in a feature space."""
+
+    moments: Moments
+    features: Tensor | None = None  # (n, dim), float32
+    logits: Tensor | None = None  # (n, classes), float32
+    by_class: list[Moments] = field(default_factory=list)
+    recognised: int = 0  # images whose class the feature space's classifier names
+    labelled: int = 0
+    broken: list[str] = field(default_factory=list)
+
+    def add(self, other: Collected) -> None:
+        self.moments.add(other.moments)
+        for mine, theirs in zip(self.by_class, other.by_class, strict=True):
+            mine.add(theirs)
+        self.features, self.logits = appended(self.features, other.features), appended(self.logits, other.logits)
+        self.recognised += other.recognised
+        self.labelled += other.labelled
+        self.broken += other.broken
+
+
+def appended(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else torch.cat([a, b])
+
+
+def empty(space: FeatureSpace, keep: Keep, device: torch.device | str = "cpu") -> Collected:
+    return Collected(
+        Moments.zero(space.dim, device), by_class=[Moments.zero(space.dim, device) for _ in range(keep.classes)]
+    )
+
+
+def collect(source: Source, space: FeatureSpace, keep: Keep, work: Work, folder: Path | None = None) -> Collected:
+    """All images of a source through a feature space.
+
+    folder: where finished chunks go, so that an interrupted call goes on and several processes meet; it must belong to
+    this source, space and keep alone. Every process returns the same. Raises UserError when more than the share
+    work.max_broken of the files cannot be read.
+    """
+    processes = work.processes
+    check_room(space, keep)
+    size = max(SMALLEST_CHUNK, -(-len(source) // CHUNKS))
+    chunks = [(start, min(start + size, len(source))) for start in range(0, len(source), size)]
+    paths = [folder / f"chunk-{i:02}.safetensors" if folder else None for i in range(len(chunks))]
+    mine = [i for i in range(processes.rank, len(chunks), processes.world) if not is_whole(paths[i])]
+    progress = Progress(0, sum(b - a for a, b in (chunks[i] for i in mine)), 1, source.name)
+    made: dict[int, Collected] = {}
+    done = 0
+    for i in mine:
+        part = empty(space, keep, getattr(space, "device", "cpu"))
+        for n in one_chunk(source, space, keep, chunks[i], work.batch, part):
+            done += n
+            if processes.first and not work.quiet:
+                progress.update(done)
+        if (path := paths[i]) is not None:
+            write(path, part)
+        else:
+            made[i] = part
+    if processes.first and not work.quiet:
+        progress.close()
+    processes.wait()
+    return merged(space, keep, made, paths, source, work.max_broken)
+
+
+def merged(
+    space: FeatureSpace,
+    keep: Keep,
+    made: dict[int, Collected],
+    paths: list[Path | None],
+    source: Source,
+    max_broken: float,
+) -> Collected:
+    """The chunks put together in their order."""
+    total = empty(space, keep)
+    rows: list[Tensor] = []
+    logits: list[Tensor] = []
+    for i, path in enumerate(paths):
+        part = made[i] if path is None else read(path)
+        rows += [part.features] if part.features is not None else []
+        logits += [part.logits] if part.logits is not None else []
+        part.features = part.logits = None
+        total.add(on_cpu(part))
+    total.features = torch.cat(rows) if rows else None
+    total.logits = torch.cat(logits) if logits else None
+    if len(total.broken) > max_broken * len(source):
+        raise UserError(
+            f"{len(total.broken)} of {len(source)} files of {source.name} cannot be read (first: {total.broken[0]}): "
+            f"at most a share of {max_broken:g} is allowed; mend or delete them, or raise --max-broken"
+        )
+    if total.moments.count < 2:
+        raise UserError(f"{source.name} has {total.moments.count} images: at least 2 are needed")
+    return total
+
+
+def on_cpu(part: Collected) -> Collected:
+    for m in (part.moments, *part.by_class):
+        m.mean, m.scatter = m.mean.cpu(), m.scatter.cpu()
+    return part
+
+
+def check_room(space: FeatureSpace, keep: Keep) -> None:
+    needed = keep.classes * space.dim**2 * 8
+    if needed > LARGEST_CLASS_MOMENTS:
+        raise UserError(
+            f"per-class distances of {keep.classes} classes in {space.dim} features need {needed / 2**30:.1f} GiB: "
+            "leave class_distance out, or use --features classifier"
+        )
+
+
+@torch.no_grad()
+def one_chunk(
+    source: Source, space: FeatureSpace, keep: Keep, chunk: tuple[int, int], batch: int, into: Collected
+) -> Iterator[int]:
+    """Fill `into` with images chunk[0]..chunk[1] - 1, yielding how many were looked at in each batch."""
+    known = len(source.broken)
+    rows: list[Tensor] = []
+    logits: list[Tensor] = []
+    for start in range(chunk[0], chunk[1], batch):
+        stop = min(start + batch, chunk[1])
+        before = len(source.broken)
+        images, y = source.read(start, stop)
+        whole = len(source.broken) == before  # else rows are no longer those of start..stop - 1
+        with exact_float32():
+            x, scores = space(with_channels(images, space.channels, source.name))
+        into.moments.add(Moments.of(x))
+        if keep.features:
+            wanted = kept_rows(start, stop, len(source), keep.features)
+            rows.append(x[wanted].cpu() if whole else x.cpu()[: len(wanted)])
+        if keep.logits and scores is not None:
+            logits.append(scores.float().cpu())
+        if keep.classes and y is not None:
+            y = y.to(x.device)
+            for k in y.unique().tolist():
+                into.by_class[k].add(Moments.of(x[y == k]))
+            if scores is not None and space.names_classes:
+                into.recognised += int((scores.argmax(1) == y).sum())
+                into.labelled += len(y)
+        yield stop - start
+    into.features = torch.cat(rows) if rows else None
+    into.logits = torch.cat(logits) if logits else None
+    into.broken = source.broken[known:]
+
+
+def kept_rows(start: int, stop: int, count: int, kept: int) -> list[int]:
+    """Which of rows start..stop - 1 are among `kept` evenly spread ones of `count`, counted from start."""
+    if kept >= count:
+        return list(range(stop - start))
+    first, last = -(-start * kept // count), -(-stop * kept // count)
+    return [i * count // kept - start for i in range(first, last)]
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """No TensorFloat-32 in convolutions and matrix products: published distances are of float32 features."""
+    cudnn, cublas = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, cublas
+
+
+# -- chunks as files -------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, part: Collected) -> None:
+    tensors = {"mean": part.moments.mean, "scatter": part.moments.scatter}
+    if part.by_class:
+        tensors["class_mean"] = torch.stack([m.mean for m in part.by_class])
+        tensors["class_scatter"] = torch.stack([m.scatter for m in part.by_class])
+    tensors |= {n: t for n, t in (("features", part.features), ("logits", part.logits)) if t is not None}
+    about = {
+        "count": part.moments.count,
+        "class_counts": [m.count for m in part.by_class],
+        "recognised": part.recognised,
+        "labelled": part.labelled,
+        "broken": part.broken,
+    }
+    plain = {n: t.cpu().contiguous() for n, t in tensors.items()}
+    write_atomically(path, lambda aside: save_file(plain, aside, {"catgan": json.dumps(about)}))
+
+
+def read(path: Path) -> Collected:
+    with safe_open(path, "pt") as file:
+        about: dict[str, Any] = json.loads(file.metadata()["catgan"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    means, scatters = tensors.get("class_mean", ()), tensors.get("class_scatter", ())
+    return Collected(
+        Moments(about["count"], tensors["mean"], tensors["scatter"]),
+        tensors.get("features"),
+        tensors.get("logits"),
+        [Moments(*m) for m in zip(about["class_counts"], means, scatters, strict=True)],
+        about["recognised"],
+        about["labelled"],
+        about["broken"],
+    )
+
+
+def is_whole(path: Path | None) -> bool:
+    """Whether a chunk's file is there and complete."""
+    if path is None or not path.exists():
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return "catgan" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False

@@ -1,0 +1,167 @@
+"""Feature spaces: what an evaluation compares images in.
+
+`inception`   FID's Inception-v3: its 2048 pooled features, and logits for the Inception Score
+`dinov2`      DINOv2's class token; a discriminator that was trained with DINOv2 biases it
+`classifier`  a small convolutional network trained on the real data, for small or grey images (classifier.py)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+from urllib.request import urlopen
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from catgan.errors import UserError
+from catgan.evaluation.sources import digest
+from catgan.files import write_atomically
+from catgan.training.logs import Progress
+
+if TYPE_CHECKING:
+    from torch_fidelity import FeatureExtractorInceptionV3
+
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+DINOV2 = "facebook/dinov2-base"
+
+
+class FeatureSpace(Protocol):
+    """Images to features, and to logits where the network has classes."""
+
+    name: str  # inception, dinov2 or classifier
+    channels: int  # of the images it takes: 1 or 3
+    dim: int  # of its features
+    classes: int  # of its logits, 0 without
+    names_classes: bool  # whether its classes are those of the data
+
+    def identity(self) -> str:
+        """A digest of weights and preprocessing."""
+        ...
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """uint8 (n, C, H, W) to features (n, dim) and logits (n, classes), float32."""
+        ...
+
+
+def cache_folder() -> Path:
+    """Where weights and reference statistics are kept: CATGAN_CACHE, or catgan in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("CATGAN_CACHE") or Path(home) / "catgan")
+
+
+def need(module: str) -> Any:
+    """Import a package of the extra `eval`. Raises UserError where it is missing."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"this evaluation needs {error.name or module}, which is not installed: pip install 'catgan[eval]'"
+        ) from None
+
+
+class Inception:
+    """torch-fidelity's port of the Inception-v3 that FID is defined by, 299 px with TensorFlow 1's bilinear resize."""
+
+    name, channels, dim, classes, names_classes = "inception", 3, 2048, 1008, False
+
+    def __init__(self, device: torch.device, weights: Path | None = None) -> None:
+        """weights: the file, in place of the one in the cache, which is downloaded and checked if it is not there."""
+        path = weights or fetched(INCEPTION_URL, cache_folder() / "weights" / INCEPTION_FILE, INCEPTION_SHA256)
+        check_plain(path)
+        kind: type[FeatureExtractorInceptionV3] = need("torch_fidelity").FeatureExtractorInceptionV3
+        # It unpickles the file without restrictions: only after check_plain has seen nothing but tensors in it.
+        self.network = kind("inception-v3-compat", ["2048", "logits_unbiased"], str(path)).to(device)
+        self.device = device
+        self._identity = digest("inception", sha256(path))
+
+    def identity(self) -> str:
+        return self._identity
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        features, logits = self.network(images.to(self.device))
+        return features, logits
+
+
+class Dinov2:
+    """The class token of a DINOv2 from `transformers`, at 224 px, bicubic, with ImageNet's mean and deviation."""
+
+    name, channels, classes, names_classes = "dinov2", 3, 0, False
+    size = 224
+
+    def __init__(self, device: torch.device, weights: str = DINOV2) -> None:
+        """weights: a local folder with config.json and model.safetensors, or a name on the Hugging Face hub."""
+        transformers = need("transformers")
+        try:
+            model = transformers.Dinov2Model.from_pretrained(weights, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"cannot load DINOv2 from {weights} ({first_line(error)}): it needs config.json and model.safetensors of "
+                f"https://huggingface.co/{DINOV2} in a folder; give that folder with --weights"
+            ) from None
+        self.network: nn.Module = model.to(device).eval().requires_grad_(False)
+        self.device, self.dim = device, int(model.config.hidden_size)
+        self.mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(3, 1, 1)
+        self.std = torch.tensor([0.229, 0.224, 0.225], device=device).view(3, 1, 1)
+
+    def identity(self) -> str:
+        parts = [t.cpu().contiguous().numpy().tobytes() for t in self.network.state_dict().values()]
+        return digest("dinov2", str(self.size), *parts)
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        x = images.to(self.device).float() / 255
+        x = F.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
+        return self.network((x - self.mean) / self.std).pooler_output.float(), None
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_plain(path: Path) -> None:
+    """Raise UserError unless a .pth file holds tensors and nothing that runs code when it is read."""
+    try:
+        torch.load(path, map_location="meta", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:
+        raise UserError(f"{path} is no file of plain tensors: {first_line(error)}; fetch {INCEPTION_URL}") from None
+
+
+def fetched(url: str, path: Path, expected: str) -> Path:
+    """The file at `path`, downloaded from `url` if it is not there, with the expected SHA-256.
+
+    Raises UserError naming file, address and place if it cannot be had, or if its content is another.
+    """
+    if not path.exists():
+        Progress.print(f"downloading {url} to {path}")
+        try:
+            with urlopen(url, timeout=30) as answer:
+                write_atomically(path, lambda aside: save(answer, aside))
+        except OSError as error:
+            raise UserError(
+                f"{path.name} is missing and could not be downloaded ({error}): "
+                f"fetch {url} on a machine with a network and put it at {path}"
+            ) from None
+    found = sha256(path)
+    if found != expected:
+        raise UserError(f"{path} has SHA-256 {found}, expected {expected}: delete it and fetch it again from {url}")
+    return path
+
+
+def save(answer: IO[bytes], path: Path) -> None:
+    with open(path, "wb") as file:
+        shutil.copyfileobj(answer, file, 1 << 20)

@@ -1,0 +1,101 @@
+"""What samples are compared with: a dataset's moments and features, computed once, or statistics from an .npz."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from catgan.errors import UserError
+from catgan.evaluation.collect import Collected, Keep, Work, collect, read, write
+from catgan.evaluation.features import FeatureSpace, cache_folder
+from catgan.evaluation.frechet import Statistics
+from catgan.evaluation.sources import Source, digest
+from catgan.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Mean and covariance, and what else is known of the real images in a feature space."""
+
+    name: str
+    identity: str
+    statistics: Statistics
+    features: Tensor | None = None  # (n, dim) of evenly spread images
+    by_class: tuple[Statistics, ...] = ()
+
+
+def of_source(source: Source, space: FeatureSpace, keep: Keep, work: Work) -> Reference:
+    """The reference that all images of a source make: from the cache, or computed and put there."""
+    key = digest("reference", space.identity(), source.identity(), str(keep))
+    path = cache_folder() / "references" / f"{key}.safetensors"
+    found = cached(path)
+    if found is None:
+        folder = path.with_suffix(".work")
+        found = collect(source, space, keep, work, folder)
+        if work.processes.first:
+            write(path, found)
+        work.processes.wait()
+        if work.processes.first:
+            shutil.rmtree(folder, ignore_errors=True)
+    by_class = tuple(m.statistics for m in found.by_class)
+    return Reference(source.name, key, found.moments.statistics, found.features, by_class)
+
+
+def cached(path: Path) -> Collected | None:
+    """What a file of the cache holds; None if it is not there or damaged (it will be written anew)."""
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except (SafetensorError, KeyError, ValueError, TypeError):
+        return None
+
+
+def has_statistics(path: Path) -> bool:
+    """Whether an .npz has mu and sigma, as ADM's reference files do."""
+    return {"mu.npy", "sigma.npy"} <= members(path)
+
+
+def has_images(path: Path) -> bool:
+    """Whether an .npz has images, as some of ADM's reference files do beside their statistics."""
+    return "arr_0.npy" in members(path)
+
+
+def members(path: Path) -> set[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return set()
+
+
+def read_npz(path: Path) -> Reference:
+    """mu (d,) and sigma (d, d) of an ADM-style .npz. Raises UserError for anything else."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mu, sigma = (torch.from_numpy(np.asarray(file[n], dtype=np.float64)) for n in ("mu", "sigma"))
+            count = int(file["count"]) if "count" in file.files else 0
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} holds no statistics: must have mu (d,) and sigma (d, d) ({error})") from None
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        raise UserError(f"{path}: mu is {tuple(mu.shape)} and sigma {tuple(sigma.shape)}: must be (d,) and (d, d)")
+    if not (mu.isfinite().all() and sigma.isfinite().all()):
+        raise UserError(f"{path}: mu or sigma has numbers that are not finite: compute the statistics again")
+    return Reference(path.name, digest(mu.numpy().tobytes(), sigma.numpy().tobytes()), Statistics(mu, sigma, count))
+
+
+def write_npz(path: Path, statistics: Statistics) -> None:
+    """mu, sigma (float64) and the number of images as an .npz that ADM's evaluator reads too."""
+
+    def fill(aside: Path) -> None:
+        with open(aside, "wb") as file:
+            np.savez(file, mu=statistics.mu.numpy(), sigma=statistics.sigma.numpy(), count=np.int64(statistics.count))
+
+    write_atomically(path, fill)

@@ -1,0 +1,272 @@
+"""What an evaluation looks at: a generator's samples, a dataset, an .npz or a folder of images, all read the same way."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from catgan.data.datasets import Images
+from catgan.draws import Purpose, stream
+from catgan.errors import UserError
+from catgan.images import to_bytes
+from catgan.pipeline import CATPipeline
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+class Source(Protocol):
+    """Images by number. `read` is called with any ranges in any order, by one process or several."""
+
+    name: str  # for people
+    channels: int  # 1 or 3
+    class_names: tuple[str, ...]  # empty where images have no classes
+    broken: list[str]  # files that could not be read so far
+
+    def __len__(self) -> int: ...
+
+    def identity(self) -> str:
+        """A digest of the content: equal for equal images."""
+        ...
+
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        """Images start..stop - 1, uint8 (n, C, H, W), and their classes (n,), int64. Broken files are left out."""
+        ...
+
+
+def digest(*parts: bytes | str) -> str:
+    joined = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        joined.update(len(data).to_bytes(8, "little") + data)
+    return joined.hexdigest()[:32]
+
+
+class Generated:
+    """Samples of a generator: image i has seed first_seed + i, and a class that depends on i alone."""
+
+    def __init__(
+        self, pipe: CATPipeline, count: int, sampling: str = "uniform", first_seed: int = 0, psi: float = 1.0
+    ) -> None:
+        """sampling: "balanced" takes the classes in turn, "uniform" draws them uniformly at random."""
+        self.pipe, self.count, self.sampling, self.first_seed, self.psi = pipe, count, sampling, first_seed, psi
+        self.name = f"{pipe.config.recipe}, step {pipe.step}"
+        self.channels = pipe.config.sample.channels
+        self.class_names = pipe.class_names if pipe.config.sample.classes > 1 else ()
+        self.broken: list[str] = []
+        pipe([0], [first_seed]).array  # noqa: B018 - latents raise here, before any work
+
+    def __len__(self) -> int:
+        return self.count
+
+    def identity(self) -> str:
+        drawn = (self.count, self.sampling, self.first_seed, self.psi, self.pipe.precision)
+        return digest("generated", self.pipe.fingerprint(), str(drawn))
+
+    @cached_property
+    def classes(self) -> np.ndarray:
+        number = self.pipe.config.sample.classes
+        if self.sampling == "balanced":
+            return np.arange(self.count) % number
+        return stream(self.first_seed, Purpose.EVALUATION_CLASSES).integers(number, size=self.count)
+
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        y = self.classes[start:stop]
+        seeds = range(self.first_seed + start, self.first_seed + stop)
+        pixels = self.pipe(y.tolist(), seeds, psi=self.psi, batch_size=max(1, stop - start)).array
+        return channels_first(pixels), torch.from_numpy(y.astype(np.int64)) if self.class_names else None
+
+
+class Memory:
+    """Images of a dataset that is in memory."""
+
+    def __init__(self, dataset: Images, name: str, rows: np.ndarray | None = None) -> None:
+        """rows: some of them only, in this order."""
+        self.dataset, self.name, self.rows = dataset, name, rows
+        self.channels = dataset.shape[0]
+        self.class_names = dataset.class_names if len(dataset.class_names) > 1 else ()
+        self.broken: list[str] = []
+        if self.channels not in (1, 3):
+            raise UserError(f"{name} has {self.channels} channels: only grey and RGB images can be evaluated")
+
+    def __len__(self) -> int:
+        return len(self.dataset) if self.rows is None else len(self.rows)
+
+    @cached_property
+    def _identity(self) -> str:
+        x, y = (
+            t if self.rows is None else t[torch.from_numpy(self.rows)]
+            for t in (self.dataset.images, self.dataset.labels)
+        )
+        return digest("memory", str(tuple(x.shape)), x.numpy().tobytes(), y.numpy().tobytes())
+
+    def identity(self) -> str:
+        return self._identity
+
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        rows = np.arange(start, stop) if self.rows is None else self.rows[start:stop]
+        x, y = self.dataset.batch(rows, 0, 0)
+        return channels_first(to_bytes(x)), y if self.class_names else None
+
+
+class Npz:
+    """arr_0, uint8 (N, H, W, C), and optionally arr_1, classes (N,), of an .npz: read in pieces, never as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+        self.broken: list[str] = []
+        with self.archive() as archive:
+            names = archive.namelist()
+            if "arr_0.npy" not in names:
+                raise UserError(f"{path} has no arr_0: must hold uint8 images (N, H, W, C) under that name")
+            with archive.open("arr_0.npy") as file:
+                self.shape, dtype = npy_header(file, path)
+            if dtype != np.uint8 or len(self.shape) != 4 or self.shape[-1] not in (1, 3):
+                raise UserError(f"{path}: arr_0 is {dtype} {self.shape}: must be uint8 (N, H, W, 1 or 3)")
+            self.labels = self.read_labels(archive) if "arr_1.npy" in names else None
+        self.channels = self.shape[-1]
+        known = () if self.labels is None else range(int(self.labels.max(initial=0)) + 1)
+        self.class_names = tuple(str(k) for k in known)
+
+    def archive(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self.path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise UserError(f"{self.path} is no .npz file: {error}") from None
+
+    def read_labels(self, archive: zipfile.ZipFile) -> np.ndarray | None:
+        with archive.open("arr_1.npy") as file:
+            shape, dtype = npy_header(file, self.path)
+            labels = np.frombuffer(file.read(), dtype) if dtype.kind in "iu" and shape == self.shape[:1] else None
+        return None if labels is None else labels.astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def identity(self) -> str:
+        with self.archive() as archive:
+            content = [
+                (i.filename, i.file_size, i.CRC) for i in archive.infolist() if i.filename in ("arr_0.npy", "arr_1.npy")
+            ]
+        return digest("npz", str(content))
+
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        size = int(np.prod(self.shape[1:]))
+        try:
+            with self.archive() as archive, archive.open("arr_0.npy") as file:
+                npy_header(file, self.path)
+                file.seek(file.tell() + start * size)
+                data = file.read((stop - start) * size)
+            pixels = np.frombuffer(data, np.uint8).reshape(-1, *self.shape[1:])
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            raise UserError(f"{self.path} is damaged: {error}") from None
+        labels = None if self.labels is None else torch.from_numpy(self.labels[start:stop])
+        return channels_first(pixels), labels
+
+
+class Folder:
+    """Image files of a folder, in the order of their names; folders inside it are classes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, str(path)
+        self.files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not self.files:
+            raise UserError(f"{path} has no images ({', '.join(sorted(SUFFIXES))}): choose another folder")
+        self.broken: list[str] = []
+        folders = sorted({p.relative_to(path).parts[0] for p in self.files if p.parent != path})
+        flat = any(p.parent == path for p in self.files)
+        self.class_names = () if flat else tuple(folders)
+        self.channels, self.size = self.first()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def first(self) -> tuple[int, tuple[int, int]]:
+        """Channels and size of the first image that can be read."""
+        for path in self.files:
+            try:
+                with Image.open(path) as picture:
+                    return (1 if picture.mode in ("1", "L") else 3), picture.size
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                continue
+        raise UserError(f"{self.path}: none of its {len(self.files)} images can be read")
+
+    @cached_property
+    def _identity(self) -> str:
+        content = []
+        for path in self.files:
+            with open(path, "rb") as file:
+                content.append(f"{path.relative_to(self.path)} {hashlib.file_digest(file, 'sha256').hexdigest()}")
+        return digest("folder", "\n".join(content))
+
+    def identity(self) -> str:
+        return self._identity
+
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        pixels, labels = [], []
+        for path in self.files[start:stop]:
+            array = self.read_file(path)
+            if array is not None:
+                pixels.append(array)
+                labels.append(self.class_names.index(path.relative_to(self.path).parts[0]) if self.class_names else 0)
+        width, height = self.size
+        stacked = np.stack(pixels) if pixels else np.empty((0, height, width, self.channels), np.uint8)
+        return channels_first(stacked), torch.tensor(labels, dtype=torch.int64) if self.class_names else None
+
+    def read_file(self, path: Path) -> np.ndarray | None:
+        """uint8 (H, W, C); None, and a note in `broken`, for a file that cannot be decoded."""
+        try:
+            with Image.open(path) as opened:
+                if self.channels == 1 and opened.mode not in ("1", "L"):
+                    raise UserError(f"{path} is a colour image, those before it are grey: convert them to one mode")
+                picture = opened.convert("L" if self.channels == 1 else "RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            self.broken.append(f"{path.relative_to(self.path)}: {error}")
+            return None
+        size = picture.size
+        if size != self.size:
+            raise UserError(
+                f"{path} has {size[0]}x{size[1]} pixels, the first image {self.size[0]}x{self.size[1]}: "
+                "all images must have one size; crop or resize them first"
+            )
+        return np.asarray(picture).reshape(size[1], size[0], self.channels)
+
+
+def npy_header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an .npy stream in C order, which is left at its data."""
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if fortran or dtype.hasobject:
+        raise UserError(f"{path}: its arrays must be plain numbers in C order")
+    return shape, dtype
+
+
+def channels_first(pixels: np.ndarray) -> Tensor:
+    """(n, H, W, C) to a tensor (n, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+
+
+def with_channels(images: Tensor, channels: int, name: str) -> Tensor:
+    """Grey images as RGB where that is wanted; the other way round is an error."""
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return images.expand(-1, 3, -1, -1)
+    raise UserError(f"{name} has colour images, the classifier was trained on grey ones: use images of one kind")
+
+
+def evenly(count: int, at_most: int) -> Sequence[int] | range:
+    """Up to `at_most` of the numbers 0..count - 1, evenly spread, in order."""
+    return range(count) if count <= at_most else [i * count // at_most for i in range(at_most)]
