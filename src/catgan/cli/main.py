@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "FID, KID, precision, recall and more, with the protocol they were measured by",
     "diagnose": "measure cross-scale alignment: table, JSON and plot",
     "info": "layers, tokens, parameters and compute of a recipe",
+    "compute": "what every recipe costs, beside published models and the paper's figures",
     "demo": "train on handwritten digits and build a page about it, in minutes",
 }
 
