@@ -89,6 +89,20 @@ def test_attention_over_spans_is_dense_attention_under_a_block_diagonal_mask(spa
     assert torch.allclose(attention(x, rotary, spans), masked_attention(attention, x, rotary, spans), atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("spans", [(24,), (2, 5, 17), (5, 17, 65)])
+def test_attention_is_bit_for_bit_its_formula_written_in_one_piece(spans: tuple[int, ...], dtype: torch.dtype) -> None:
+    attention = Attention(16, 2).to(dtype)
+    torch.nn.init.uniform_(attention.query_norm.weight, 0.5, 2.0)
+    x, rotary = torch.randn(3, sum(spans), 16, dtype=dtype), rotary_table(10, 8)[:, : sum(spans)].to(dtype)
+    qkv = attention.qkv(x).view(3, sum(spans), 3, 2, 8)
+    gains = torch.stack([attention.query_norm.weight, attention.key_norm.weight])[:, None]
+    q, k = rotate(rms_norm(qkv[:, :, :2]) * gains, rotary[:, :, None]).unbind(2)
+    parts = zip(*(t.transpose(1, 2).split(spans, dim=2) for t in (q, k, qkv[:, :, 2])), strict=True)
+    mixed = torch.cat([attend(*part).transpose(1, 2) for part in parts], dim=1)
+    assert torch.equal(attention(x, rotary, spans), attention.out(mixed.reshape(3, sum(spans), 16)))
+
+
 def test_attention_normalises_queries_and_keys_but_not_values() -> None:
     attention = Attention(16, 2)
     x, rotary = torch.randn(2, 6, 16), rotary_table(3, 8)[:, :6]

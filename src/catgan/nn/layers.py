@@ -77,6 +77,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
+def attend_within(q: Tensor, k: Tensor, v: Tensor, spans: Sequence[int]) -> Tensor:
+    """`attend` in each of the runs of tokens that `spans` splits the sequence into. All (B, T, heads, channels)."""
+    parts = zip(*(t.transpose(1, 2).split(tuple(spans), dim=2) for t in (q, k, v)), strict=True)
+    return torch.cat([attend(*part).transpose(1, 2) for part in parts], dim=1)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, with RMSNorm on queries and keys per head and rotary positions.
 
@@ -92,17 +98,20 @@ class Attention(nn.Module):
         self.key_norm = RMSNorm(width // heads)
         self.out = linear(width, width)
 
-    def forward(self, x: Tensor, rotary: Tensor, spans: Sequence[int]) -> Tensor:
-        """x: (B, T, width); rotary: (2, T, head_size / 2); spans: lengths that add up to T. Returns (B, T, width)."""
+    def project(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, normalised and rotated, and values of x (B, T, width): each (B, T, heads, head_size)."""
         batch, tokens, width = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
         v = qkv[:, :, 2]
         # Queries and keys are normalised and rotated together: half as many operations.
         gains = torch.stack([self.query_norm.weight, self.key_norm.weight])[:, None].to(v.dtype)
         q, k = rotate(rms_norm(qkv[:, :, :2]) * gains, rotary[:, :, None]).to(v.dtype).unbind(2)
-        parts = zip(*(t.transpose(1, 2).split(tuple(spans), dim=2) for t in (q, k, v)), strict=True)
-        mixed = [attend(*part).transpose(1, 2) for part in parts]
-        return self.out(torch.cat(mixed, dim=1).reshape(batch, tokens, width))
+        return q, k, v
+
+    def forward(self, x: Tensor, rotary: Tensor, spans: Sequence[int]) -> Tensor:
+        """x: (B, T, width); rotary: (2, T, head_size / 2); spans: lengths that add up to T. Returns (B, T, width)."""
+        q, k, v = self.project(x, rotary)
+        return self.out(attend_within(q, k, v, spans).flatten(2))
 
 
 class SwiGLU(nn.Module):
