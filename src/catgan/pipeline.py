@@ -16,13 +16,14 @@ from torch import Tensor
 from catgan.checks import check_psi, check_seed
 from catgan.config import Config
 from catgan.devices import pick_device
+from catgan.discriminator import Discriminator
 from catgan.draws import sample_z
 from catgan.errors import UserError
 from catgan.generator import Generator
 from catgan.images import to_bytes, to_picture
 from catgan.pyramid import Pyramid
 from catgan.training import checkpoint
-from catgan.training.step import build_generator
+from catgan.training.step import build_discriminator, build_generator
 
 
 @dataclass(frozen=True)
@@ -158,3 +159,14 @@ def load(path: str | Path, weights: str = "average") -> CATPipeline:
     generator = build_generator(header.config)
     checkpoint.load_network(generator, tensors, weights)
     return CATPipeline(generator, header.config, header.class_names, header.step)
+
+
+def load_discriminator(path: str | Path) -> Discriminator:
+    """Load the discriminator of a run directory (its latest checkpoint) or a checkpoint file, onto the CPU.
+
+    As it was trained: there is no average of it. Raises UserError if there is nothing to load.
+    """
+    header, tensors = checkpoint.read(checkpoint.resolve(Path(path)), ["discriminator."])
+    discriminator = build_discriminator(header.config)
+    checkpoint.load_network(discriminator, tensors, "discriminator")
+    return discriminator.eval().requires_grad_(False)

@@ -160,6 +160,45 @@ def test_diagnosis_prints_and_writes_the_same_numbers(
     Image.open(tmp_path / "diagnosis.png").verify()
     assert call("diagnose", run, "--samples", "30", "--out", tmp_path) == 0
     assert "mean A without the last stage" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["diagnosis.json", "diagnosis.png"]
+
+
+def test_attention_is_measured_on_generated_and_real_samples(
+    tiny_config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(
+        tiny_config,
+        sample=dataclasses.replace(tiny_config.sample, classes=10),
+        discriminator=dataclasses.replace(tiny_config.discriminator, aggregated=True),
+        training=dataclasses.replace(tiny_config.training, steps=1),
+    )
+    out = catgan.train(config, tmp_path / "run", quiet=True)
+    assert call("diagnose", out, "--samples", "12", "--batch", "5", "--attention") == 0
+    printed = capsys.readouterr().out
+    assert "mean A without the last stage" in printed
+    assert "mass that leaves its scale" in printed
+    folder = out / "diagnosis"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "attention.json", "attention.png", "diagnosis.json", "diagnosis.png",
+    ]  # fmt: skip
+    Image.open(folder / "attention.png").verify()
+    measured = json.loads((folder / "attention.json").read_text())
+    for source in ("generated", "real"):
+        assert len(measured[source]["layers"]) == 2
+        assert 0 < measured[source]["off_diagonal"] < 1
+    assert (measured["protocol"]["samples"], measured["protocol"]["real_samples"]) == (12, 12)
+
+
+def test_attention_goes_on_without_the_runs_data(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run's three classes are not the digits that its configuration names."""
+    assert call("diagnose", run, "--samples", "6", "--attention", "--json", "--out", tmp_path) == 0
+    printed, said = capsys.readouterr()
+    measured = json.loads((tmp_path / "attention.json").read_text())
+    assert json.loads(printed) == json.loads((tmp_path / "diagnosis.json").read_text()) | {"attention": measured}
+    assert measured["generated"]["layers"] == [[[1, 0, 0], [0, 1, 0], [0, 0, 1]]] * 2
+    assert "real" not in measured
+    assert measured["protocol"]["real_samples"] == 0
+    assert "attention on generated samples only" in said
 
 
 def test_yaml_goes_under_options_and_over_the_recipe(tmp_path: Path) -> None:

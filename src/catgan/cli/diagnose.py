@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from catgan.cli.options import RunOptions
 from catgan.cli.parse import parse
 from catgan.errors import UserError
 
+if TYPE_CHECKING:
+    from catgan.data import Dataset
+    from catgan.evaluation.attention import CrossScaleAttention
+    from catgan.pipeline import CATPipeline
+
 DESCRIPTION = """Measure cross-scale alignment (paper equation 1) on fixed classes and seeds.
 
 delta: distance of stage k to the final image; floor: what coarse resolution alone would cost of it; excess: the
 difference; R: how much the next stage rewrites; A: whether it rewrites towards the final image (1 for the last).
-Writes diagnosis.json and diagnosis.png.
+Writes diagnosis.json and diagnosis.png; with --attention also attention.json and attention.png.
 """
 
 
@@ -26,6 +33,9 @@ class DiagnoseOptions(RunOptions):
     """Samples to measure: seeds 0, 1, ..., classes in turn."""
     batch: int = 250
     """Samples per forward pass."""
+    attention: bool = False
+    """Also measure the share of attention that the discriminator's tokens of each scale put on each scale, per layer
+    (paper figure 9), on generated samples and on as many real ones."""
     json: bool = False
     """Print the JSON instead of the table."""
     out: Path | None = None
@@ -37,23 +47,56 @@ def main(argv: Sequence[str]) -> None:
     for name, value in (("--samples", o.samples), ("--batch", o.batch)):
         if value < 1:
             raise UserError(f"{name} is {value}: must be at least 1")
-    pipe = o.load()
+    out = o.out or (o.run if o.run.is_dir() else o.run.parent) / "diagnosis"
 
     from catgan.evaluation.alignment import diagnose_pipeline
-    from catgan.evaluation.plots import plot_alignment
+    from catgan.evaluation.plots import plot_alignment, plot_attention
     from catgan.files import write_bytes, write_text
+    from catgan.training.checkpoint import resolve
 
+    # Once: a run that still trains must not write the next checkpoint between the reading of its two networks.
+    o = replace(o, run=resolve(o.run))
+    pipe = o.load()
     result = diagnose_pipeline(pipe, o.samples, o.batch, {"weights": o.weights})
-    text = json.dumps(result.to_dict(), indent=2)
-    out = o.out or (o.run if o.run.is_dir() else o.run.parent) / "diagnosis"
-    picture = plot_alignment(result) if importlib.util.find_spec("matplotlib") else None
-    write_text(out / "diagnosis.json", text + "\n")
-    if picture is not None:
-        write_bytes(out / "diagnosis.png", picture)
+    attention = measure_attention(o, pipe) if o.attention else None
+    plots = importlib.util.find_spec("matplotlib") is not None
+    written = {"diagnosis.json": dumps(result.to_dict())}
+    pictures = {"diagnosis.png": plot_alignment(result)} if plots else {}
+    if attention is not None:
+        written["attention.json"] = dumps(attention.to_dict())
+        pictures |= {"attention.png": plot_attention(attention)} if plots else {}
+    for name, text in written.items():
+        write_text(out / name, text + "\n")
+    for name, picture in pictures.items():
+        write_bytes(out / name, picture)
     if o.json:
-        print(text)
+        print(dumps(result.to_dict() | ({} if attention is None else {"attention": attention.to_dict()})))
         return
     print(f"{pipe.config.recipe}, step {pipe.step}, {o.weights} weights, {o.samples} samples\n")
-    print(result.table())
-    print(f"\n{out / 'diagnosis.json'}")
-    print(out / "diagnosis.png" if picture is not None else "no plot: pip install 'catgan[plots]'")
+    print(result.table(), end="\n\n")
+    if attention is not None:
+        print(attention.table(), end="\n\n")
+    for name in (*written, *pictures):
+        print(out / name)
+    if not plots:
+        print("no plot: pip install 'catgan[plots]'")
+
+
+def measure_attention(o: DiagnoseOptions, pipe: CATPipeline) -> CrossScaleAttention:
+    """The discriminator of the same checkpoint, on generated samples, and on real ones if the run's data is there."""
+    from catgan.data import check_fits, open_dataset
+    from catgan.evaluation.attention import diagnose_attention
+    from catgan.pipeline import load_discriminator
+
+    dataset: Dataset | None = None
+    try:
+        found = open_dataset(pipe.config.data, pipe.config.sample.size)
+        check_fits(found, pipe.config)
+        dataset = found
+    except UserError as error:
+        print(f"attention on generated samples only, the data of the run cannot be used: {error}", file=sys.stderr)
+    return diagnose_attention(pipe, load_discriminator(o.run), dataset, o.samples, o.batch, {"weights": o.weights})
+
+
+def dumps(measured: dict[str, Any]) -> str:
+    return json.dumps(measured, indent=2)
