@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**63
 
+# The numbers that each metric of an evaluation gives.
+NUMBERS = {
+    "distance": ("frechet_distance",),
+    "kid": ("kid", "kid_std"),
+    "score": ("inception_score", "inception_score_std"),
+    "precision_recall": ("precision", "recall"),
+    "class_distance": ("class_distance",),
+    "recognised": ("recognised",),
+}
+
 
 def require(ok: bool, name: str, value: object, allowed: str, todo: str = "") -> None:
     """Raise UserError unless ok: the field, its value, what is allowed, what to do."""
@@ -104,6 +114,7 @@ def validate(c: Config) -> None:
         ("log.preview_rows", c.log.preview_rows),
         ("log.diagnose_every", c.log.diagnose_every),
         ("log.diagnose_samples", c.log.diagnose_samples),
+        ("eval.batch", c.eval.batch),
         ("checkpoint.every", c.checkpoint.every),
         ("checkpoint.keep", c.checkpoint.keep),
     ):
@@ -148,11 +159,22 @@ def validate(c: Config) -> None:
         ("optimizer.ema_warmup", c.optimizer.ema_warmup),
         ("training.micro_batch", t.micro_batch),
         ("training.threads", t.threads),
+        ("eval.every", c.eval.every),
     ):
         require(0 <= number < math.inf, name, number, "at least 0 and finite")
     for name, beta in (("optimizer.beta1", c.optimizer.beta1), ("optimizer.beta2", c.optimizer.beta2)):
         require(0.0 <= beta < 1.0, name, beta, "in [0, 1)")
     check_seed(t.seed, "training.seed")
+    require(c.eval.samples >= 2, "eval.samples", c.eval.samples, "at least 2")
+    given_by = {m: n for n, made in NUMBERS.items() for m in made}
+    metric = given_by[c.eval.best]
+    require(
+        not c.eval.every or metric in c.eval.metrics,
+        "eval.best",
+        c.eval.best,
+        "a number that eval.metrics gives",
+        f"add {metric} to eval.metrics",
+    )
     require(
         bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", t.device)), "training.device", t.device, "auto, cpu, cuda or cuda:N"
     )

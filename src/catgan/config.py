@@ -180,6 +180,32 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation of the averaged generator during training."""
+
+    every: int = 0
+    """Steps between evaluations; 0 is none."""
+    samples: int = 10_000
+    """Samples to generate each time: seeds 0, 1, ..., classes in turn."""
+    features: Literal["inception", "dinov2", "classifier"] = "inception"
+    """Feature space; classifier is a small network trained on the data, for small or grey images."""
+    metrics: tuple[Literal["distance", "kid", "score", "precision_recall", "class_distance", "recognised"], ...] = (
+        "distance",
+    )
+    """What to measure; all but distance and recognised need `pip install catgan[eval]`."""
+    best: Literal[
+        "frechet_distance", "kid", "inception_score", "precision", "recall", "class_distance", "recognised"
+    ] = "frechet_distance"
+    """The number by which checkpoints/best.safetensors is kept."""
+    reference: str | None = None
+    """Images, or an .npz with mu and sigma, to compare with; None is the training data."""
+    weights: str | None = None
+    """Local weights of inception (a .pth file) or dinov2 (a folder)."""
+    batch: int = 250
+    """Images at a time."""
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     every: int = 1000
     """Steps between checkpoints."""
@@ -204,6 +230,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     @property
@@ -219,7 +246,7 @@ class Config:
 
 
 # Fields that `--resume` may change: they do not touch the numbers that training computes.
-RESUMABLE = ("training.steps", "log", "checkpoint")
+RESUMABLE = ("training.steps", "log", "eval", "checkpoint")
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from catgan.config import (
     Config,
     DataConfig,
     DiscriminatorConfig,
+    EvalConfig,
     GeneratorConfig,
     LogConfig,
     ObjectiveConfig,
@@ -81,6 +82,7 @@ FASHION_MNIST = Config(
     optimizer=OptimizerConfig(lr_generator=scaled_lr(96), lr_discriminator=scaled_lr(96), ema_half_life=200),
     training=TrainingConfig(steps=4000, batch=64),
     log=LogConfig(every=20, preview_every=250, diagnose_every=250, diagnose_samples=500),
+    eval=EvalConfig(every=500, samples=5000, features="classifier", metrics=("distance", "recognised")),
     checkpoint=CheckpointConfig(every=250),
 )
 

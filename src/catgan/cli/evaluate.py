@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
     from catgan.evaluation.collect import Work
     from catgan.evaluation.evaluate import evaluate
     from catgan.evaluation.reference import write_npz
-    from catgan.evaluation.sources import digest
+    from catgan.evaluation.sources import Generated, digest
     from catgan.processes import Processes
 
     processes = Processes.from_environment()
@@ -95,7 +95,13 @@ def main(argv: Sequence[str]) -> None:
     quiet = not processes.first
     protocol = wanted(o)
     source = opening.open_samples(o.samples, protocol, str(device), o.data_path)
-    statistics, real = opening.real_images(o.reference, source, o.data_path)
+    pipe = source.pipe if isinstance(source, Generated) else None
+    if o.reference is not None:
+        statistics, real = opening.real_images(o.reference, pipe.config.sample.size if pipe else 32, o.data_path)
+    elif pipe is not None:
+        statistics, real = None, opening.source_of_config(pipe.config.data, pipe.config.sample.size)
+    else:
+        raise UserError("--reference is not set: given images need something to be compared with")
     if o.features == "auto" and o.preset is None:
         protocol = replace(protocol, features=opening.fitting_features(source))
     space = opening.in_turn(

@@ -122,13 +122,8 @@ def open_reference(
     )
 
 
-def real_images(where: str | None, source: Source, data_path: str | None) -> tuple[Path | None, Source | None]:
-    """A reference's statistics and its images, as far as it has them; by default the images that a run is trained on."""
-    size = source.pipe.config.sample.size if isinstance(source, Generated) else 32
-    if where is None:
-        if not isinstance(source, Generated):
-            raise UserError("--reference is not set: given images need something to be compared with")
-        return None, source_of_config(source.pipe.config.data, size)
+def real_images(where: str, size: int, data_path: str | None = None) -> tuple[Path | None, Source | None]:
+    """A reference's statistics and its images, as far as it has them."""
     path = Path(where)
     if not has_statistics(path):
         return None, open_source(where, size, data_path)

@@ -5,7 +5,8 @@ RUN/run.json           class names, versions, machine
 RUN/metrics.jsonl      every scalar, by step
 RUN/tensorboard/       the same for TensorBoard
 RUN/previews/          sample grids and stage grids
-RUN/checkpoints/       step-XXXXXXXX.safetensors
+RUN/evaluations/       results of evaluations, with their protocols
+RUN/checkpoints/       step-XXXXXXXX.safetensors, and best.safetensors where eval.every asks for it
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from catgan.files import write_text
 from catgan.images import grid, save_png, tile_zoom, to_bytes, visible
 from catgan.objective.terms import Objective, default_objective
 from catgan.training import checkpoint
+from catgan.training.assess import Assessor
 from catgan.training.logs import MetricsLog, Progress, check_wandb
 from catgan.training.step import Metrics, Step
 
@@ -60,7 +62,7 @@ def train(
     """Train, and return the run directory.
 
     resume: go on from the latest whole checkpoint in `out`; the configuration may differ from the stored one in
-    training.steps, log and checkpoint only. objective: in place of `default_objective(config)`. dataset: in place
+    training.steps, log, eval and checkpoint only. objective: in place of `default_objective(config)`. dataset: in place
     of the one that config.data names.
     Raises UserError for bad input, DivergedError for losses that are not finite, and KeyboardInterrupt or
     SystemExit after Ctrl-C or SIGTERM, with a checkpoint saved.
@@ -96,6 +98,7 @@ class Run:
             for t in getattr(objective, network)
         )
         self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
+        self.assessor = Assessor(config, out, dataset, self.device)
         self.step = 0
         self.last_good: Path | None = None
         self.pending: list[tuple[int, Metrics]] = []
@@ -123,7 +126,7 @@ class Run:
         elif self.out.exists() and (not self.out.is_dir() or any(p for p in self.out.iterdir() if p.name[0] != ".")):
             raise UserError(f"{self.out} exists and is no run of catgan: choose another --out or an empty folder")
         size = checkpoint.forecast(self.networks)
-        kept = self.config.checkpoint.keep + len(self.config.checkpoint.keep_steps) + 1
+        kept = self.config.checkpoint.keep + len(self.config.checkpoint.keep_steps) + 1 + bool(self.config.eval.every)
         check_writable(self.out)
         check_wandb(self.config)
         checkpoint.check_space(self.out, kept * size)
@@ -238,6 +241,8 @@ class Run:
                 if (self.step % c.log.diagnose_every == 0 or last) and len(c.sample.scales) > 1:
                     self.flush()
                     log.write(self.step, self.diagnosis())
+                if c.eval.every and (self.step % c.eval.every == 0 or last):
+                    log.write(self.step, self.evaluate())
                 if self.step % c.log.preview_every == 0 or last:
                     self.preview()
                 if self.step % c.checkpoint.every == 0 or last or self.step in c.checkpoint.keep_steps:
@@ -317,12 +322,14 @@ class Run:
         self.pending = self.pending[-1:]
         return scalars
 
+    def write_checkpoint(self, path: Path) -> None:
+        tensors = checkpoint.state_tensors(self.networks, self.engine.optimizers)
+        checkpoint.write(path, tensors, checkpoint.Header(self.step, self.config, self.class_names, self.terms))
+
     def save(self) -> None:
         self.flush()
-        tensors = checkpoint.state_tensors(self.networks, self.engine.optimizers)
-        header = checkpoint.Header(self.step, self.config, self.class_names, self.terms)
         path = self.checkpoints / checkpoint.name(self.step)
-        checkpoint.write(path, tensors, header)
+        self.write_checkpoint(path)
         self.last_good = path
         checkpoint.prune(self.checkpoints, self.config.checkpoint.keep, self.config.checkpoint.keep_steps)
 
@@ -354,6 +361,13 @@ class Run:
         )
         stages = {f"diagnose/{m}/{k}": v for m in MEASURES for k, v in enumerate(getattr(result, m))}
         return stages | {f"diagnose/{m}/mean": v for m, v in result.averages().items()}
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluate the averaged generator; keep this checkpoint if it is the best so far."""
+        self.flush()
+        result = self.assessor.measure(self.engine.average, self.class_names, self.step)
+        self.assessor.keep_best(result, self.write_checkpoint)
+        return {f"eval/{name}": value for name, value in result.metrics.items()}
 
     def preview(self) -> None:
         """A grid of samples (a column per class) and a grid of stages (h_0..h_K of one sample per row)."""

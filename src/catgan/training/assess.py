@@ -1,0 +1,111 @@
+"""Evaluation during training: the averaged generator against the training data, and the best checkpoint so far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from catgan.config import Config
+from catgan.errors import UserError
+from catgan.files import write_text
+from catgan.training.logs import Progress
+
+if TYPE_CHECKING:
+    from catgan.data import Dataset
+    from catgan.evaluation.features import FeatureSpace
+    from catgan.evaluation.protocol import Protocol, Result
+    from catgan.evaluation.reference import Reference
+    from catgan.generator import Generator
+
+BEST = "best.safetensors"
+HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "recognised")
+
+
+class Assessor:
+    """Evaluates generators of one run by `config.eval`; what that needs is opened at its first use."""
+
+    def __init__(self, config: Config, out: Path, dataset: Dataset, device: torch.device) -> None:
+        self.config, self.out, self.dataset, self.device = config, out, dataset, device
+        self.space: FeatureSpace | None = None
+        self.reference: Reference | None = None
+
+    @property
+    def protocol(self) -> Protocol:
+        from catgan.evaluation.protocol import Protocol
+
+        e, t = self.config.eval, self.config.training
+        return Protocol(
+            e.features, e.metrics, e.samples, "balanced", precision=t.precision, reference_features=e.samples
+        )
+
+    def open(self) -> None:
+        """Feature space and reference. Raises UserError for what this run cannot be evaluated by."""
+        from catgan.data.datasets import Images
+        from catgan.evaluation import opening
+        from catgan.evaluation.collect import Work
+        from catgan.evaluation.sources import Memory
+
+        e = self.config.eval
+        if e.reference is not None:
+            statistics, real = opening.real_images(e.reference, self.config.sample.size)
+        elif isinstance(self.dataset, Images):
+            statistics, real = None, Memory(self.dataset, self.config.data.source)
+        else:
+            raise UserError(
+                "eval.every needs something to compare with, and this run's data are no images: set eval.reference, or eval.every to 0"
+            )
+        self.space = opening.open_features(e.features, self.device, e.weights, real)
+        self.reference = opening.open_reference(statistics, real, self.space, self.protocol, Work(e.batch, quiet=False))
+
+    def measure(self, generator: Generator, class_names: tuple[str, ...], step: int) -> Result:
+        """The result for this generator, which is also written to RUN/evaluations."""
+        from catgan.evaluation.collect import Work
+        from catgan.evaluation.evaluate import evaluate
+        from catgan.evaluation.sources import Generated
+        from catgan.pipeline import CATPipeline
+
+        if self.space is None:
+            self.open()
+        assert self.space is not None
+        assert self.reference is not None
+        protocol = self.protocol
+        pipe = CATPipeline(generator, self.config, class_names, step).to(str(self.device), protocol.precision)
+        source = Generated(pipe, protocol.samples, protocol.class_sampling, protocol.first_seed)
+        result = evaluate(source, self.reference, self.space, protocol, Work(self.config.eval.batch))
+        result = replace(result, step=step)
+        text = json.dumps(result.to_dict(), indent=2)
+        write_text(self.out / "evaluations" / f"training-{step:08d}.json", text + "\n")
+        return result
+
+    def keep_best(self, result: Result, save: Callable[[Path], None]) -> bool:
+        """Save the checkpoint as the best one if `eval.best` is better than ever before in this run."""
+        metric = self.config.eval.best
+        if metric not in result.metrics:
+            raise UserError(
+                f"eval.best is {metric}: eval.metrics gives {', '.join(result.metrics)}; choose one of them"
+            )
+        value = result.metrics[metric]
+        folder = self.out / "checkpoints"
+        known = best_so_far(folder)
+        sign = -1 if metric in HIGHER_IS_BETTER else 1
+        if known is not None and known["metric"] == metric and sign * known["value"] <= sign * value:
+            return False
+        save(folder / BEST)
+        note = {"step": result.step, "metric": metric, "value": value, "name": result.names[metric]}
+        write_text(folder / "best.json", json.dumps(note) + "\n")
+        Progress.print(f"best so far: {note['name']} {value:.5g} at step {result.step}, kept as {folder / BEST}")
+        return True
+
+
+def best_so_far(folder: Path) -> dict[str, Any] | None:
+    """What is written beside the best checkpoint, if there is one."""
+    try:
+        note: dict[str, Any] = json.loads((folder / "best.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return note if (folder / BEST).exists() and {"step", "metric", "value"} <= note.keys() else None
