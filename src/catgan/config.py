@@ -239,6 +239,12 @@ class Config:
         t = self.training
         return t.reuse_fakes and not self.objective.fresh_z and (t.micro_batch == 0 or t.micro_batch >= t.batch)
 
+    @property
+    def previewed(self) -> list[int]:
+        """The classes that previews show, evenly spread."""
+        shown = min(self.log.preview_classes, self.sample.classes)
+        return [k * self.sample.classes // shown for k in range(shown)]
+
     def validate(self) -> Config:
         """Return self, or raise UserError naming the field, its value and what is allowed."""
         validate(self)
@@ -363,3 +369,11 @@ def differences(old: Config, new: Config) -> list[str]:
         return names
 
     return walk(old, new, "")
+
+
+def attribute(config: Config, name: str) -> Any:
+    """The value of a dotted field name."""
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Sequence
+from typing import Literal
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2330; --dim: #667085; --line: #e3e6ec; --back: #ffffff; --card: #f7f8fa; --accent: #1b6ca8; }
@@ -22,16 +23,27 @@ figure { margin: 1rem 0; }
 figcaption { font-size: .875rem; margin-bottom: .35rem; }
 img { max-width: 100%; height: auto; image-rendering: pixelated; border-radius: 4px; }
 img.plot { image-rendering: auto; background: #fff; }
+@media (prefers-color-scheme: dark) { img.plot { filter: invert(.92) hue-rotate(180deg); } }
 .row { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
 .row > figure { flex: 1 1 18rem; }
+.row.small > figure { flex: 0 1 auto; }
+.panels { display: grid; gap: .5rem 1.25rem; margin: 1rem 0; }
+.panels.two { grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)); }
+.panels.three { grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); }
+.panels > figure { margin: .25rem 0; min-width: 0; }
+.panels img { width: 100%; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem; margin: 1rem 0; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .75rem 1rem; }
 .card b { display: block; font-size: 1.5rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .card span { font-size: .875rem; color: var(--dim); }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .9rem .3rem 0; text-align: right; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
-th { font-weight: 600; }
+th { font-weight: 600; vertical-align: bottom; }
+table.text th, table.text td { text-align: left; overflow-wrap: anywhere; }
+tr.sum td { font-weight: 600; }
+summary { cursor: pointer; margin: 1rem 0 .5rem; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .9rem 1rem; overflow-x: auto; font-size: .9rem; }
 """
 
@@ -56,9 +68,14 @@ def picture(data: bytes, caption: str, css: str = "", alt: str = "") -> str:
     return f'<figure><figcaption>{text(caption)}</figcaption><img class="{css}" src="{source}" alt="{text(alt or caption)}"></figure>'
 
 
-def row(*parts: str) -> str:
-    """Side by side where there is room."""
-    return f'<div class="row">{"".join(parts)}</div>'
+def row(*parts: str, css: str = "") -> str:
+    """Side by side where there is room. css "small": no wider than they are."""
+    return f'<div class="row {css}">{"".join(parts)}</div>'
+
+
+def panels(parts: Sequence[str], columns: Literal["two", "three"] = "two") -> str:
+    """Pictures of equal width, at most so many beside each other, fewer where there is less room."""
+    return f'<div class="panels {columns}">{"".join(parts)}</div>'
 
 
 def cards(values: Sequence[tuple[str, str]]) -> str:
@@ -66,10 +83,19 @@ def cards(values: Sequence[tuple[str, str]]) -> str:
     return f'<div class="cards">{"".join(f"<div class=card><b>{text(v)}</b><span>{text(k)}</span></div>" for v, k in values)}</div>'
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], css: str = "", strong: int = 0) -> str:
+    """Numbers to the right; css "text": words to the left. The first `strong` rows stand out."""
     top = "".join(f"<th>{text(h)}</th>" for h in head)
-    body = "".join("<tr>" + "".join(f"<td>{text(c)}</td>" for c in r) + "</tr>" for r in rows)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    body = "".join(
+        ("<tr class=sum>" if i < strong else "<tr>") + "".join(f"<td>{text(c)}</td>" for c in r) + "</tr>"
+        for i, r in enumerate(rows)
+    )
+    return f'<div class="wide"><table class="{css}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def details(summary: str, *parts: str) -> str:
+    """Folded until it is asked for."""
+    return f"<details><summary>{text(summary)}</summary>{''.join(parts)}</details>"
 
 
 def code(value: str) -> str:

@@ -16,6 +16,8 @@ COMMANDS = {
     "interpolate": "walk between samples in style space: strip and GIF",
     "evaluate": "FID, KID, precision, recall and more, with the protocol they were measured by",
     "diagnose": "measure cross-scale alignment: table, JSON and plot",
+    "report": "a page about a run: samples, losses, alignment, evaluation",
+    "compare": "several runs beside each other: page, table, means over seeds",
     "info": "layers, tokens, parameters and compute of a recipe",
     "compute": "what every recipe costs, beside published models and the paper's figures",
     "demo": "train on handwritten digits and build a page about it, in minutes",

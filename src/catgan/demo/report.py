@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,16 @@ from torch import Tensor
 from catgan import page
 from catgan.data.datasets import Images
 from catgan.demo.measure import Quality, nearest_rows
-from catgan.evaluation.alignment import diagnose_pipeline
-from catgan.evaluation.plots import plot_alignment_over_steps, plot_curves
+from catgan.evaluation.alignment import MEASURES, diagnose_pipeline
 from catgan.files import write_text
 from catgan.images import gif, grid, png, to_bytes
 from catgan.interpolate import walk
 from catgan.pipeline import CATPipeline
-from catgan.training.logs import clock, read_metrics
+from catgan.report.records import Record, read_run, training_seconds
+from catgan.report.sections import alignment_panels, loss_panels, stage_table
+from catgan.training.logs import clock
 
+LOSSES = ("discriminator/adversarial", "generator/adversarial", "discriminator/r1")
 COLUMNS = 8  # digits per class shown of each kind
 
 
@@ -34,8 +35,8 @@ def write_page(
     seconds: float | None,
 ) -> None:
     """Write the page about a run. x, y: the measured samples; seconds: how long training took, if it was now."""
-    rows = read_metrics(run)
-    about = json.loads((run / "run.json").read_text())
+    record = read_run(run)
+    about = record.about
     parts = [
         "<h1>Handwritten digits, one forward pass each</h1>",
         page.paragraph(
@@ -43,7 +44,7 @@ def write_page(
             "consistency loss of CAT. Every picture below is from this run.",
             "lead",
         ),
-        page.cards(figures(pipe, quality, rows, seconds)),
+        page.cards(figures(pipe, quality, record, seconds)),
         page.paragraph(
             f"Recognised: by a support vector machine trained on three quarters of the real digits, which recognises "
             f"{quality.classifier_accuracy:.1%} of the others. Variety: mean distance of two digits of a class. Both on {quality.samples} samples "
@@ -51,15 +52,12 @@ def write_page(
         ),
         *samples_section(x, y, real),
         *stages_section(pipe),
-        *alignment_section(pipe, rows),
+        *alignment_section(pipe, record),
         *copies_section(x, real, quality),
         *walk_section(pipe),
         page.heading("Losses"),
-        page.picture(
-            plot_curves(rows, curves(len(pipe.config.sample.scales))),
-            "Every scale has its own loss and penalty.",
-            "plot",
-        ),
+        page.paragraph("Every scale has its own loss and penalty."),
+        page.panels(loss_panels(record, LOSSES), "three"),
         page.heading("Go on"),
         page.code(commands(run, pipe)),
     ]
@@ -67,12 +65,10 @@ def write_page(
     write_text(path, document)
 
 
-def figures(
-    pipe: CATPipeline, quality: Quality, rows: list[dict[str, float]], seconds: float | None
-) -> list[tuple[str, str]]:
-    rates = [r["images_per_second"] for r in rows if "images_per_second" in r]
+def figures(pipe: CATPipeline, quality: Quality, record: Record, seconds: float | None) -> list[tuple[str, str]]:
+    _, rates = record.points("images_per_second")
     made = pipe.step * pipe.config.training.batch
-    took = clock(seconds) if seconds is not None else clock(sum_seconds(rows, pipe.config.training.batch))
+    took = clock(seconds) if seconds is not None else clock(training_seconds(record.rows, pipe.config.training.batch))
     return [
         (f"{quality.recognised:.1%}", "recognised as the class asked for"),
         (f"{quality.variety:.0%}", "variety within a class, of the real digits'"),
@@ -80,13 +76,6 @@ def figures(
         (took, f"minutes of training, {made:,} images"),
         (f"{np.median(rates):.0f}", "images per second, median"),
     ]
-
-
-def sum_seconds(rows: list[dict[str, float]], batch: int) -> float:
-    """Training time from the logged throughput."""
-    steps = [(r["step"], r["images_per_second"]) for r in rows if "images_per_second" in r]
-    before = [0.0, *(s for s, _ in steps)]
-    return sum((step - start) * batch / rate for (step, rate), start in zip(steps, before, strict=False))
 
 
 def samples_section(x: Tensor, y: Tensor, real: Images) -> list[str]:
@@ -124,20 +113,15 @@ def stages_section(pipe: CATPipeline) -> list[str]:
     ]
 
 
-def alignment_section(pipe: CATPipeline, rows: list[dict[str, float]]) -> list[str]:
+def alignment_section(pipe: CATPipeline, record: Record) -> list[str]:
     result = diagnose_pipeline(pipe)
-    stages = [
-        [f"k = {k}", *(f"{getattr(result, m)[k]:.3f}" for m in ("delta", "floor", "excess", "R", "A"))]
-        for k in range(len(result.delta))
-    ]
     return [
         page.heading("Alignment of the stages over training"),
         page.paragraph(
-            "delta: distance of stage k to the final image (dotted: what its coarse resolution alone costs); R: how much the next stage "
-            "rewrites; A: whether it rewrites towards the final image. Averaged weights, 1,000 fixed samples."
+            "The consistency loss should keep delta and R low, and A near 1. Averaged weights, 1,000 fixed samples."
         ),
-        page.picture(plot_alignment_over_steps(rows), "over training", "plot"),
-        page.table(["at the end", "delta", "floor", "excess", "R", "A"], stages),
+        page.panels(alignment_panels(record, measures=("delta", "R", "A")), "three"),
+        stage_table("at the end", {m: getattr(result, m) for m in MEASURES}),
     ]
 
 
@@ -169,17 +153,6 @@ def walk_section(pipe: CATPipeline) -> list[str]:
             page.picture(gif(list(pixels), 80, 20), "the same as an animation"),
         ),
     ]
-
-
-def curves(scales: int) -> dict[str, list[tuple[str, str]]]:
-    def lines(metric: str) -> list[tuple[str, str]]:
-        return [(f"{metric}/{k}", f"scale {k}") for k in range(scales)]
-
-    return {
-        "discriminator, adversarial": lines("discriminator/adversarial"),
-        "generator, adversarial": lines("generator/adversarial"),
-        "R1": lines("discriminator/r1"),
-    }
 
 
 def commands(run: Path, pipe: CATPipeline) -> str:

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from catgan.errors import UserError
-from catgan.evaluation.alignment import Alignment
-from catgan.evaluation.attention import CrossScaleAttention
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from catgan.evaluation.alignment import Alignment
+    from catgan.evaluation.attention import CrossScaleAttention
+
 COLORS = ("#1b6ca8", "#e07a1f", "#3a8f5d", "#a23b72", "#6c5b9c", "#8c6d31")
 
 
-def canvas(width: float, height: float) -> Figure:
+def canvas(width: float, height: float, dpi: int = 110) -> Figure:
     """An empty figure, size in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("plots need matplotlib, which is not installed: pip install 'catgan[plots]'") from None
-    return Figure(figsize=(width, height), layout="constrained", dpi=110)
+    return Figure(figsize=(width, height), layout="constrained", dpi=dpi)
 
 
-def figure(columns: int) -> tuple[Figure, Sequence[Any]]:
-    """A row of axes."""
-    made = canvas(4.0 * columns, 3.0)
+def figure(columns: int, width: float = 4.0, height: float = 3.0, dpi: int = 110) -> tuple[Figure, Sequence[Any]]:
+    """A row of axes; width (of each) and height in inches."""
+    made = canvas(width * columns, height, dpi)
     axes = [made.add_subplot(1, columns, i + 1) for i in range(columns)]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -60,34 +63,66 @@ def plot_alignment(result: Alignment) -> bytes:
 TITLES = ("distance to the final image, $\\delta_k$", "rewriting, $R_k$", "direction of rewriting, $A_k$")
 
 
-def plot_alignment_over_steps(rows: Sequence[Mapping[str, float]]) -> bytes:
-    """The three measures over training, a line per stage, from a run's metrics (`diagnose/...` entries)."""
-    rows = [r for r in rows if "diagnose/delta/0" in r]
-    made, axes = figure(3)
-    stages = sum(1 for name in (rows[0] if rows else {}) if name.startswith("diagnose/delta/") and name[-1].isdigit())
-    steps = [r["step"] for r in rows]
-    for ax, name, title in zip(axes, ("delta", "R", "A"), TITLES, strict=True):
-        for k in range(stages):
-            ax.plot(steps, [r[f"diagnose/{name}/{k}"] for r in rows], color=COLORS[k % len(COLORS)], label=f"k = {k}")
-            if name == "delta":
-                ax.plot(steps, [r[f"diagnose/floor/{k}"] for r in rows], ":", color=COLORS[k % len(COLORS)])
-        ax.set(title=title, xlabel="step", ylim=(0, None))
-    axes[0].legend(frameon=False, title="dotted: floor", fontsize=8, title_fontsize=8)
+@dataclass(frozen=True)
+class Line:
+    """One line of a plot. Lines of equal label and color are one entry of the legend."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    color: str = COLORS[0]
+    style: str = "-"
+
+
+def color(index: int) -> str:
+    """The color of scale, stage or group `index`, the same in every plot."""
+    return COLORS[index % len(COLORS)]
+
+
+def plot_lines(lines: Sequence[Line], xlabel: str = "step", zero: bool = False, level: float | None = None) -> bytes:
+    """Lines over steps or epochs, with a legend above if there are several.
+
+    Long ones are drawn thin with their moving average on top; few points get markers. The axis is logarithmic where
+    positive values span more than a factor of 50. zero: the axis starts at 0. level: draw a dotted line there.
+    """
+    lines = [line for line in lines if len(line.x)]
+    legend = {shown(line.label): line for line in reversed(lines)} if len({line.label for line in lines}) > 1 else {}
+    columns = max(1, 64 // (max(map(len, legend), default=0) + 6))
+    made, (ax,) = figure(1, 3.8, 2.6 + 0.17 * math.ceil(len(legend) / columns), dpi=190)
+    smoothed = [smooth(line.y) for line in lines]
+    for line, values in zip(lines, smoothed, strict=True):
+        if values is not line.y:
+            ax.plot(line.x, line.y, line.style, color=line.color, linewidth=0.5, alpha=0.3)
+        marker = "o" if len(line.x) <= 12 else None
+        ax.plot(line.x, values, line.style, color=line.color, linewidth=1.4, marker=marker, markersize=3)
+    if level is not None:
+        ax.axhline(level, color="#888888", linestyle=":", linewidth=1)
+    seen = [v for values in smoothed for v in values if math.isfinite(v)]
+    if zero:
+        ax.set_ylim(min([0.0, *seen]), None)
+    elif seen and min(seen) > 0 and max(seen) > 50 * min(seen):
+        ax.set_yscale("log")
+    ax.set_xlabel(xlabel)
+    if legend:
+        from matplotlib.lines import Line2D
+
+        keys = [Line2D([], [], color=v.color, ls=v.style) for v in legend.values()][::-1]
+        made.legend(keys, list(legend)[::-1], loc="outside upper left", frameon=False, fontsize=8, ncols=columns)
     return png(made)
 
 
-def plot_curves(rows: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[tuple[str, str]]]) -> bytes:
-    """Scalars over steps: one panel per title, each with (metric, label) lines."""
-    made, axes = figure(len(panels))
-    for ax, (title, lines) in zip(axes, panels.items(), strict=True):
-        for i, (metric, label) in enumerate(lines):
-            points = [(r["step"], r[metric]) for r in rows if metric in r]
-            if points:
-                ax.plot(*zip(*points, strict=True), color=COLORS[i % len(COLORS)], label=label, linewidth=1)
-        ax.set(title=title, xlabel="step")
-        if len(lines) > 1:
-            ax.legend(frameon=False, fontsize=8)
-    return png(made)
+def smooth(values: Sequence[float]) -> Sequence[float]:
+    """Moving average over a twentieth of the values, shorter at the ends; below 60 values the values themselves."""
+    half = len(values) // 40
+    if len(values) < 60:
+        return values
+    return [fmean(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
+
+
+def shown(label: str) -> str:
+    """The label as matplotlib draws it literally: no formulas, and a leading underscore does not hide it."""
+    label = label.replace("$", r"\$")
+    return f" {label}" if label.startswith("_") else label
 
 
 def plot_attention(result: CrossScaleAttention, source: str = "generated") -> bytes:

@@ -57,12 +57,14 @@ def check_wandb(config: Config) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The entries of a run's metrics.jsonl, in the order of their steps. Lines cut off by a crash are left out."""
+    """The entries of a run's metrics.jsonl, in the order of their steps. Damaged lines (as a crash leaves) are left out."""
     path = folder / "metrics.jsonl"
     rows = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+            row = json.loads(line)
+            if isinstance(row, dict) and "step" in row:
+                rows.append(row)
     return rows
 
 

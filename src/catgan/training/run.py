@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 import catgan
-from catgan.config import RESUMABLE, Config, differences, dump_yaml, load_yaml
+from catgan.config import RESUMABLE, Config, attribute, differences, dump_yaml, load_yaml
 from catgan.data import Dataset, check_fits, open_dataset, rows
 from catgan.devices import memory_error, pick_device
 from catgan.draws import sample_z
@@ -372,8 +372,8 @@ class Run:
     def preview(self) -> None:
         """A grid of samples (a column per class) and a grid of stages (h_0..h_K of one sample per row)."""
         c = self.config
-        shown = min(c.log.preview_classes, c.sample.classes)
-        classes = [k * c.sample.classes // shown for k in range(shown)]
+        classes = c.previewed
+        shown = len(classes)
         rows_ = c.log.preview_rows
         y = torch.tensor(classes * rows_, device=self.device)
         z = sample_z(range(len(y)), c.generator.z_dim).to(self.device)
@@ -394,14 +394,6 @@ def fixed_differences(stored: Config, config: Config) -> list[str]:
 def quantity(count: int) -> str:
     """A count with a unit: 133.1 M, 305 K."""
     return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} K"
-
-
-def attribute(config: Config, name: str) -> Any:
-    """The value of a dotted field name."""
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def in_main_thread() -> bool:

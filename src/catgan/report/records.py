@@ -1,0 +1,167 @@
+"""What a run directory says of its run: configuration, metrics, evaluations. No weights are read."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catgan.config import Config, load_yaml
+from catgan.errors import UserError
+from catgan.training.checkpoint import listed
+from catgan.training.logs import read_metrics
+
+# How evaluation metrics are named where an evaluation does not name them, in the order in which they are shown.
+METRICS = {
+    "frechet_distance": "Frechet distance",
+    "kid": "KID",
+    "inception_score": "Inception score",
+    "precision": "precision",
+    "recall": "recall",
+    "class_distance": "class distance",
+    "recognised": "recognised",
+}
+BETTER = {"frechet_distance": "lower", "kid": "lower"} | dict.fromkeys(
+    ("inception_score", "precision", "recall", "recognised"), "higher"
+)
+DURING_TRAINING = re.compile(r"training-(\d+)")
+# What a protocol may say of the one evaluation rather than of how it was done.
+PER_EVALUATION = ("step", "run", "recipe", "checkpoint")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one step, what they are called, and how they were measured."""
+
+    name: str  # "training", or the name of the file
+    step: int
+    metrics: dict[str, float]
+    names: dict[str, str]
+    protocol: dict[str, Any]
+
+    @property
+    def features(self) -> str:
+        """The feature space of the distances."""
+        return str(self.protocol.get("features", "feature space not recorded"))
+
+    def key(self) -> str:
+        """Equal for evaluations whose numbers may be compared."""
+        return json.dumps({k: v for k, v in self.protocol.items() if k not in PER_EVALUATION}, sort_keys=True)
+
+    def title(self, metric: str) -> str:
+        return self.names.get(metric) or METRICS.get(metric, metric)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run, as its directory tells it."""
+
+    folder: Path
+    config: Config
+    about: dict[str, Any]  # run.json; empty if it is missing
+    rows: list[dict[str, float]]  # metrics.jsonl
+    evaluations: list[Evaluation]  # by step
+    best: dict[str, Any] | None  # checkpoints/best.json
+
+    @property
+    def step(self) -> int:
+        """The last step that left a trace."""
+        saved = [int(m[1]) for p in listed(self.folder / "checkpoints") if (m := re.fullmatch(r"step-(\d+)", p.stem))]
+        return int(max([0, *saved, *(r["step"] for r in self.rows)]))
+
+    @property
+    def epochs_per_step(self) -> float | None:
+        """Epochs of one step, if the number of samples is known."""
+        known = [r["epoch"] / r["step"] for r in self.rows if r.get("epoch")]
+        return known[-1] if known else None
+
+    def latest(self, prefix: str) -> dict[str, float]:
+        """The newest entry with metrics of this prefix, such as `diagnose/`, which is cut off; else empty."""
+        for row in reversed(self.rows):
+            found = {name.removeprefix(prefix): v for name, v in row.items() if name.startswith(prefix)}
+            if found:
+                return {"step": row["step"], **found}
+        return {}
+
+    def previews(self, kind: str) -> dict[int, Path]:
+        """Preview pictures by step. kind: samples or stages."""
+        found = sorted((self.folder / "previews").glob(f"{kind}-*.png"))
+        return {int(p.stem.removeprefix(f"{kind}-")): p for p in found if p.stem.removeprefix(f"{kind}-").isdecimal()}
+
+    def points(self, metric: str) -> tuple[list[float], list[float]]:
+        """Steps and values of a metric."""
+        pairs = [(r["step"], r[metric]) for r in self.rows if metric in r]
+        return [s for s, _ in pairs], [v for _, v in pairs]
+
+
+def read_run(folder: Path) -> Record:
+    """Read a run directory. Raises UserError for anything missing or damaged that a run cannot be told without."""
+    if not folder.exists():
+        raise UserError(f"{folder} does not exist: must be a run directory")
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file: must be a run directory")
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder} is no run of catgan: it has no config.yaml")
+    config = load_yaml(folder / "config.yaml").validate()
+    rows = read_metrics(folder)
+    about, best = folder / "run.json", folder / "checkpoints" / "best.json"
+    return Record(
+        folder=folder,
+        config=config,
+        about=read_object(about, ()) if about.exists() else {},
+        rows=rows,
+        evaluations=read_evaluations(folder / "evaluations", rows),
+        best=read_object(best, ("step", "metric", "value")) if best.exists() else None,
+    )
+
+
+def read_evaluations(folder: Path, rows: Sequence[Mapping[str, float]]) -> list[Evaluation]:
+    """Those of training by the rows of metrics.jsonl, which a resumed run keeps true, and the files of all others."""
+    files = {p.stem: read_evaluation(p) for p in sorted(folder.glob("*.json"))}
+    trained = {int(m[1]): f for name, f in files.items() if (m := DURING_TRAINING.fullmatch(name))}
+    usual = trained[max(trained)] if trained else {}
+    found = []
+    for row in rows:
+        metrics = {name.removeprefix("eval/"): v for name, v in row.items() if name.startswith("eval/")}
+        if metrics:
+            step = int(row["step"])
+            found.append(evaluation("training", trained.get(step, usual) | {"step": step, "metrics": metrics}))
+    found += [evaluation(name, f) for name, f in files.items() if not DURING_TRAINING.fullmatch(name)]
+    return sorted(found, key=lambda e: e.step)
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    content = read_object(path, ("step", "metrics"))
+    if not isinstance(content["step"], int) or not isinstance(content["metrics"], dict):
+        raise UserError(f"{path} is damaged: step must be an integer and metrics an object; delete it or restore it")
+    return content
+
+
+def evaluation(name: str, content: Mapping[str, Any]) -> Evaluation:
+    metrics = {m: float(v) for m, v in content["metrics"].items() if isinstance(v, (int, float))}
+    return Evaluation(name, content["step"], metrics, content.get("names", {}), content.get("protocol", {}))
+
+
+def read_object(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """A JSON file with an object that has these keys. Raises UserError if it is not that."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"{path} is damaged: it is no JSON; delete it or restore it") from None
+    if not isinstance(content, dict) or not all(k in content for k in keys):
+        raise UserError(f"{path} is damaged: must be a JSON object with {', '.join(keys) or 'fields'}")
+    return content
+
+
+def training_seconds(rows: Sequence[Mapping[str, float]], batch: int) -> float:
+    """Training time from the logged throughput; nan if none is logged."""
+    steps = [(r["step"], r["images_per_second"]) for r in rows if "images_per_second" in r]
+    before = [0.0, *(s for s, _ in steps)]
+    seconds = [(s - start) * batch / rate for (s, rate), start in zip(steps, before, strict=False)]
+    return sum(seconds) if seconds else math.nan
