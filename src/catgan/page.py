@@ -27,7 +27,7 @@ img.plot { image-rendering: auto; background: #fff; }
 .row { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
 .row > figure { flex: 1 1 18rem; }
 .row.small > figure { flex: 0 1 auto; }
-.panels { display: grid; gap: .5rem 1.25rem; margin: 1rem 0; }
+.panels { display: grid; align-items: end; gap: .5rem 1.25rem; margin: 1rem 0; }
 .panels.two { grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)); }
 .panels.three { grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); }
 .panels > figure { margin: .25rem 0; min-width: 0; }

@@ -165,3 +165,24 @@ def training_seconds(rows: Sequence[Mapping[str, float]], batch: int) -> float:
     before = [0.0, *(s for s, _ in steps)]
     seconds = [(s - start) * batch / rate for (s, rate), start in zip(steps, before, strict=False)]
     return sum(seconds) if seconds else math.nan
+
+
+def shown_metrics(measured: Sequence[Mapping[str, float]]) -> list[str]:
+    """The metrics measured, known ones first; a deviation (NAME_std) belongs to its metric."""
+    names = dict.fromkeys(m for metrics in measured for m in metrics)
+    order = [m for m in METRICS if m in names] + [m for m in names if m not in METRICS]
+    return [m for m in order if not (m.endswith("_std") and m.removesuffix("_std") in names)]
+
+
+def arrow(metric: str) -> str:
+    """Which way is better, for a heading."""
+    return {"lower": " ↓", "higher": " ↑"}.get(BETTER.get(metric, ""), "")
+
+
+def value(setting: object) -> str:
+    """A setting as people write it: 0.1, 4 8 16, none."""
+    if setting is None:
+        return "none"
+    if isinstance(setting, (tuple, list)):
+        return " ".join(value(v) for v in setting) or "none"
+    return f"{setting:g}" if isinstance(setting, float) else str(setting)

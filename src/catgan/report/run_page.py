@@ -17,7 +17,7 @@ from catgan.config import Config, attribute, differences, dump_yaml
 from catgan.evaluation.plots import Line, color, plot_lines
 from catgan.files import write_text
 from catgan.recipes import RECIPES
-from catgan.report.records import BETTER, METRICS, Evaluation, Record, training_seconds
+from catgan.report.records import BETTER, METRICS, Evaluation, Record, arrow, shown_metrics, training_seconds, value
 from catgan.report.sections import alignment_panels, loss_panels, stage_table
 from catgan.training.logs import clock
 
@@ -211,12 +211,12 @@ def evaluation_section(record: Record) -> list[str]:
         return []
     parts = [page.heading("Evaluation")]
     for same in by_protocol(record.evaluations):
-        metrics = metrics_of(same)
+        metrics = shown_metrics([e.metrics for e in same])
         head = ["step", "made by", *(f"{same[-1].title(m)}{arrow(m)}" for m in metrics)]
         rows = [[f"{e.step:,}", e.name, *(cell(e, m) for m in metrics)] for e in same]
         parts += [
             page.paragraph(f"Feature space: {same[-1].features}."),
-            page.panels([panel for m in metrics if (panel := metric_panel(same, m, record.best))]),
+            page.panels([panel for m in metrics if (panel := metric_panel(same, m, record.best))], "three"),
             page.table(head, rows),
             page.details("Protocol", page.code(json.dumps(same[-1].protocol, indent=2, ensure_ascii=False))),
         ]
@@ -229,17 +229,6 @@ def by_protocol(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
     for e in evaluations:
         groups.setdefault(e.key(), []).append(e)
     return list(groups.values())
-
-
-def metrics_of(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The metrics measured, known ones first; a spread (NAME_std) belongs to its metric."""
-    names = dict.fromkeys(m for e in evaluations for m in e.metrics)
-    order = [m for m in METRICS if m in names] + [m for m in names if m not in METRICS]
-    return [m for m in order if not (m.endswith("_std") and m.removesuffix("_std") in names)]
-
-
-def arrow(metric: str) -> str:
-    return {"lower": " ↓", "higher": " ↑"}.get(BETTER.get(metric, ""), "")
 
 
 def cell(e: Evaluation, metric: str) -> str:
@@ -272,15 +261,6 @@ def configuration_section(config: Config) -> list[str]:
     else:
         parts.append(page.paragraph(f"As the recipe {config.recipe}."))
     return [*parts, page.details("Everything", page.code(dump_yaml(config)))]
-
-
-def value(setting: object) -> str:
-    """A setting as people write it: 0.1, 4 8 16, none."""
-    if setting is None:
-        return "none"
-    if isinstance(setting, (tuple, list)):
-        return " ".join(value(v) for v in setting) or "none"
-    return f"{setting:g}" if isinstance(setting, float) else str(setting)
 
 
 def objective_section(terms: Sequence[str]) -> list[str]:

@@ -1,0 +1,56 @@
+"""`catgan compare RUN...`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from catgan.cli.parse import parse
+
+DESCRIPTION = """Put runs beside each other: alignment and evaluation in a table, curves on one page.
+
+Runs that differ only by training.seed (or by device, threads, length, logging and checkpoints) are a group, with mean
+and standard deviation. Writes compare.html and compare.json.
+
+  catgan compare runs/with-0 runs/with-1 runs/without-0 runs/without-1 --out comparison
+"""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run directories."""
+    at: Literal["common", "last"] = "common"
+    """Step of the tables: the last one that the runs have in common, or each run's last."""
+    json: bool = False
+    """Print the JSON instead of the tables."""
+    out: Path = Path("comparison")
+    """Folder to write to."""
+
+
+def main(argv: Sequence[str]) -> None:
+    o = parse(CompareOptions, argv, "compare", description=DESCRIPTION)
+
+    from catgan.files import write_text
+    from catgan.report.comparison import compare, text, to_dict
+
+    comparison = compare(o.runs, o.at)
+    content = json.dumps(to_dict(comparison), indent=2, ensure_ascii=False)
+    drawn = importlib.util.find_spec("matplotlib") is not None
+    write_text(o.out / "compare.json", content + "\n")
+    if drawn:
+        from catgan.report.comparison_page import write_comparison
+
+        write_comparison(comparison, o.out / "compare.html")
+    if o.json:
+        print(content)
+        return
+    print(text(comparison))
+    print(f"\n{o.out / 'compare.json'}")
+    print(o.out / "compare.html" if drawn else "no page: pip install 'catgan[plots]'")
