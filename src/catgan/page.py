@@ -41,6 +41,9 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .9rem .3rem 0; text-align: right; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 th { font-weight: 600; vertical-align: bottom; }
+th { max-width: 10rem; }
+td + td { white-space: nowrap; }
+table.text td { white-space: normal; }
 table.text th, table.text td { text-align: left; overflow-wrap: anywhere; }
 tr.sum td { font-weight: 600; }
 summary { cursor: pointer; margin: 1rem 0 .5rem; }

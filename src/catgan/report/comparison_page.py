@@ -13,7 +13,7 @@ from catgan.evaluation.plots import Line, color, plot_lines
 from catgan.files import write_text
 from catgan.report.comparison import ALIGNMENT, Comparison, Table, differing, mean, series, table_rows
 from catgan.report.records import BETTER, Record, arrow, value
-from catgan.report.sections import MEASURES, loss_terms, term_title
+from catgan.report.sections import MEASURES, loss_terms, term_level, term_title
 
 Points = tuple[Sequence[float], Sequence[float]]
 STYLES = ("-", "--", "-.", ":")
@@ -66,22 +66,31 @@ def explained(c: Comparison, table: Table) -> str:
     return text
 
 
-def overlay(c: Comparison, points: Callable[[Record], Points], xlabel: str = "step", zero: bool = False) -> str | bytes:
-    """A line per run in its group's color; empty if no run has any points."""
+def overlay(
+    c: Comparison,
+    points: Callable[[Record], Points],
+    xlabel: str = "step",
+    zero: bool = False,
+    level: float | None = None,
+) -> bytes:
+    """A line per run in its group's color; no bytes if no run has any points."""
     lines = []
     for i, group in enumerate(c.groups):
         style = STYLES[i // PALETTE % len(STYLES)]
         lines += [Line(group.label, *points(c.records[r]), color(i), style) for r in group.runs]
-    return plot_lines(lines, xlabel, zero) if any(len(line.x) for line in lines) else ""
+    return plot_lines(lines, xlabel, zero, level) if any(len(line.x) for line in lines) else b""
 
 
-def panel(drawn: str | bytes, caption: str) -> list[str]:
-    return [page.picture(drawn, caption, "plot")] if isinstance(drawn, bytes) else []
+def panel(drawn: bytes, caption: str) -> list[str]:
+    return [page.picture(drawn, caption, "plot")] if drawn else []
 
 
 def losses_section(c: Comparison) -> list[str]:
     terms = dict.fromkeys(term for r in c.records for term in loss_terms(r.rows))
-    panels = [p for term in terms for p in panel(overlay(c, partial(over_scales, term)), term_title(term))]
+    panels: list[str] = []
+    for term in terms:
+        drawn = overlay(c, partial(over_scales, term), level=term_level(term))
+        panels += panel(drawn, term_title(term))
     if not panels:
         return []
     text = "Means over scales or stages. Long runs: thin, the entries; thick, their moving average over a twentieth of the run."

@@ -41,6 +41,11 @@ def term_title(term: str) -> str:
     return TERMS.get(term, f"{network}: {name}")
 
 
+def term_level(term: str) -> float | None:
+    """A value worth a dotted line in the term's plot."""
+    return LN2 if term in ("discriminator/adversarial", "generator/adversarial") else None
+
+
 def loss_panels(record: Record, terms: Sequence[str] | None = None) -> list[str]:
     """A plot per term of the objective, a line per scale or stage."""
     scales = record.config.sample.scales
@@ -51,8 +56,7 @@ def loss_panels(record: Record, terms: Sequence[str] | None = None) -> list[str]
         names = [f"scale {k} ({s} px)" for k, s in enumerate(scales)] if count == len(scales) else []
         names = names or [f"stage {k}" for k in range(count)]
         lines = [Line(names[k], *record.points(f"{term}/{k}"), color(k)) for k in range(count)]
-        level = LN2 if term.endswith("/adversarial") else None
-        shown.append(page.picture(plot_lines(lines, level=level), term_title(term), "plot"))
+        shown.append(page.picture(plot_lines(lines, level=term_level(term)), term_title(term), "plot"))
     return shown
 
 
