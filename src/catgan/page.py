@@ -45,7 +45,6 @@ th { max-width: 10rem; }
 td + td { white-space: nowrap; }
 table.text td { white-space: normal; }
 table.text th, table.text td { text-align: left; overflow-wrap: anywhere; }
-tr.sum td { font-weight: 600; }
 summary { cursor: pointer; margin: 1rem 0 .5rem; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .9rem 1rem; overflow-x: auto; font-size: .9rem; }
 """
@@ -86,13 +85,10 @@ def cards(values: Sequence[tuple[str, str]]) -> str:
     return f'<div class="cards">{"".join(f"<div class=card><b>{text(v)}</b><span>{text(k)}</span></div>" for v, k in values)}</div>'
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], css: str = "", strong: int = 0) -> str:
-    """Numbers to the right; css "text": words to the left. The first `strong` rows stand out."""
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], css: str = "") -> str:
+    """Numbers to the right; css "text": words to the left. Too wide for the page, it scrolls."""
     top = "".join(f"<th>{text(h)}</th>" for h in head)
-    body = "".join(
-        ("<tr class=sum>" if i < strong else "<tr>") + "".join(f"<td>{text(c)}</td>" for c in r) + "</tr>"
-        for i, r in enumerate(rows)
-    )
+    body = "".join("<tr>" + "".join(f"<td>{text(c)}</td>" for c in r) + "</tr>" for r in rows)
     return f'<div class="wide"><table class="{css}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 

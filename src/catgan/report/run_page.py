@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import re
@@ -28,7 +27,7 @@ def write_run_page(record: Record, path: Path) -> None:
     """Write the page. Raises UserError if matplotlib is missing or the place cannot be written."""
     name = record.folder.resolve().name
     parts = [
-        f"<h1>{html.escape(name)}</h1>",
+        f"<h1>{page.text(name)}</h1>",
         page.paragraph(lead(record), "lead"),
         page.cards(figures(record)),
         *samples_section(record),
