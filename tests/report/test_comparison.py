@@ -100,7 +100,7 @@ def test_means_and_deviations_are_those_of_numpy(make_run: Made) -> None:
     [
         (
             "common",
-            ({10: 1.0, 20: 2.0}, {10: 3.0, 15: 4.0}),
+            ({5: 0.5, 10: 1.0, 20: 2.0}, {5: 0.6, 10: 3.0, 15: 4.0}),
             [10, 10],
             "step 10, the last that the runs have in common",
         ),
