@@ -78,7 +78,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ("train digits --device tpu", "training.device is tpu"),
         ("train digits --out {tmp}/new --resume", "nothing to resume"),
         ("train digits --config {tmp}/no.yaml", "cannot read"),
-        ("train fashion-mnist --out {tmp}/new", "data.path is not set: fashion-mnist needs"),
+        ("train fashion-mnist --data.path {tmp}/none --out {tmp}/new", "no such folder"),
         ("train fashion-mnist --data.path {tmp} --out {tmp}/new", "no train-images-idx3-ubyte"),
         ("train cat-b2 --data.path {tmp}/none --out {tmp}/new", "no such folder"),
         ("train digits --out /proc/none", "cannot write to /proc/none"),

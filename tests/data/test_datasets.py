@@ -12,7 +12,7 @@ import torch
 
 from catgan.config import Config, DataConfig, from_dict
 from catgan.data import check_fits, open_dataset
-from catgan.data.datasets import LATENT_SCALE, Latents, digits
+from catgan.data.datasets import LATENT_SCALE, Latents, digits, fashion_folder
 from catgan.errors import UserError
 
 
@@ -139,9 +139,26 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["fashion-mnist", "latents"])
-def test_data_without_a_path_says_how_to_set_it(source: str) -> None:
+def test_data_without_a_path_says_how_to_set_it(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("catgan.data.datasets.FASHION_PLACES", ())
+    monkeypatch.delenv("CATGAN_FASHION_MNIST", raising=False)
     with pytest.raises(UserError, match=r"data.path is not set: .* --data.path"):
         open_dataset(from_dict({"data": {"source": source}}).data, 32)
+
+
+def test_fashion_mnist_is_found_by_the_environment_or_where_debian_puts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catgan.data.datasets.FASHION_PLACES", (str(tmp_path / "nowhere"), str(tmp_path)))
+    monkeypatch.delenv("CATGAN_FASHION_MNIST", raising=False)
+    assert fashion_folder(None) == tmp_path
+    (tmp_path / "own").mkdir()
+    monkeypatch.setenv("CATGAN_FASHION_MNIST", str(tmp_path / "own"))
+    assert fashion_folder(None) == tmp_path / "own"
+    assert fashion_folder(str(tmp_path)) == tmp_path
+    monkeypatch.setenv("CATGAN_FASHION_MNIST", str(tmp_path / "gone"))
+    with pytest.raises(UserError, match="CATGAN_FASHION_MNIST is .*gone: no such folder"):
+        fashion_folder(None)
 
 
 # -- latents -----------------------------------------------------------------------------------------------------------
