@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +51,38 @@ def tiny_config() -> Config:
 def computed() -> Callable[[str], dict[str, Any]]:
     """What the recipe of that name costs; counted once."""
     return cache(lambda name: compute(recipe(name)))
+
+
+@pytest.fixture(scope="session")
+def tiny_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained AutoencoderKL of a few thousand weights, as diffusers saves it: 4 channels, 8 pixels per latent's."""
+    from diffusers import AutoencoderKL
+
+    folder = tmp_path_factory.mktemp("vae")
+    torch.manual_seed(0)
+    AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+        latent_channels=4,
+        layers_per_block=1,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained Dinov2Model as transformers saves it: 32 channels, patches of 14 pixels, made for 56."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    folder = tmp_path_factory.mktemp("dino")
+    torch.manual_seed(0)
+    config = Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=56, initializer_range=0.5
+    )
+    Dinov2Model(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)

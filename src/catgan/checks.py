@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from catgan.config import Config
 
 MAX_SEED = 2**63
+WITHOUT_REPRESENTATION = "--objective.representation 0 --discriminator.representation-dim 0"
 
 # The numbers that each metric of an evaluation gives.
 NUMBERS = {
@@ -106,6 +107,7 @@ def validate(c: Config) -> None:
         ("generator.z_dim", g.z_dim),
         ("discriminator.depth", d.depth),
         ("discriminator.head_dim", d.head_dim),
+        ("encoder.size", c.encoder.size),
         ("training.steps", t.steps),
         ("training.batch", t.batch),
         ("log.every", c.log.every),
@@ -155,6 +157,7 @@ def validate(c: Config) -> None:
         ("objective.penalty", o.penalty),
         ("objective.penalty_anneal", o.penalty_anneal),
         ("objective.consistency", o.consistency),
+        ("objective.representation", o.representation),
         ("optimizer.weight_decay", c.optimizer.weight_decay),
         ("optimizer.ema_warmup", c.optimizer.ema_warmup),
         ("training.micro_batch", t.micro_batch),
@@ -164,6 +167,14 @@ def validate(c: Config) -> None:
         require(0 <= number < math.inf, name, number, "at least 0 and finite")
     for name, beta in (("optimizer.beta1", c.optimizer.beta1), ("optimizer.beta2", c.optimizer.beta2)):
         require(0.0 <= beta < 1.0, name, beta, "in [0, 1)")
+    if o.representation:
+        require(
+            d.representation_dim > 0,
+            "discriminator.representation_dim",
+            d.representation_dim,
+            f"at least 1 with objective.representation {o.representation:g}",
+            f"use 768 for DINOv2-B; to train without: {WITHOUT_REPRESENTATION}",
+        )
     check_seed(t.seed, "training.seed")
     require(c.eval.samples >= 2, "eval.samples", c.eval.samples, "at least 2")
     given_by = {m: n for n, made in NUMBERS.items() for m in made}

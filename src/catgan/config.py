@@ -45,6 +45,8 @@ class SampleConfig:
     """Filter of r_k towards coarser resolutions (the paper does not name it)."""
     up: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     """Filter of r_K back to full size, used by the diagnostics."""
+    vae: str | None = None
+    """VAE that decodes samples to pictures: folder or Hugging Face name; None: samples are pixels."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,16 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class EncoderConfig:
+    """The frozen encoder (DINOv2) whose features the representation head learns to predict."""
+
+    path: str | None = None
+    """Folder or Hugging Face name of a DINOv2; None is no encoder."""
+    size: int = 224
+    """Pixels to which real images are resized for it; a multiple of its patch size (14)."""
+
+
+@dataclass(frozen=True)
 class ObjectiveConfig:
     penalty: float = 1.0
     """gamma of R1 and R2: each is weighted by gamma / 2; 0 leaves them out."""
@@ -113,6 +125,8 @@ class ObjectiveConfig:
     """w_0..w_{K-1}; None is 1 / (K - k)."""
     detach_anchor: bool = False
     """Stop the consistency gradient at h_K, so that only earlier stages move."""
+    representation: float = 0.0
+    """Weight of the discriminator's alignment with the encoder's features of real images; 0 leaves it out."""
     fresh_z: bool = False
     """Draw a new z for the generator step instead of the discriminator step's."""
 
@@ -226,6 +240,7 @@ class Config:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -251,8 +266,9 @@ class Config:
         return self
 
 
-# Fields that `--resume` may change: they do not touch the numbers that training computes.
-RESUMABLE = ("training.steps", "log", "eval", "checkpoint")
+# Fields that `--resume` may change: they do not touch the numbers that training computes. Of the encoder a
+# checkpoint remembers the weights, whatever their path.
+RESUMABLE = ("training.steps", "log", "eval", "checkpoint", "sample.vae", "encoder.path")
 
 
 def to_dict(config: Config) -> dict[str, Any]:

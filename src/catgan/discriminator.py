@@ -116,6 +116,13 @@ class Discriminator(nn.Module):
         result: Tensor = self.representation(features[-1])
         return result
 
-    def forward(self, pyramid: Sequence[Tensor], y: Tensor, scales: Sequence[int] | None = None) -> Tensor:
-        """x_0..x_K, each (B, C, S_k, S_k), and classes y (B,) to logits (B, K + 1)."""
-        return self.logits(self.features(pyramid, scales), y)
+    def forward(
+        self, pyramid: Sequence[Tensor], y: Tensor, scales: Sequence[int] | None = None, represented: int = 0
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """x_0..x_K, each (B, C, S_k, S_k), and classes y (B,) to logits (B, K + 1).
+
+        With `represented` also what `represent` gives for that many samples from the first on.
+        """
+        features = self.features(pyramid, scales)
+        logits = self.logits(features, y)
+        return (logits, self.represent([features[-1][:represented]])) if represented else logits

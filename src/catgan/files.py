@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -14,9 +15,12 @@ from catgan.errors import UserError
 
 
 def discard(path: Path) -> None:
-    """Delete a file if it is there and can be."""
+    """Delete a file or folder if it is there and can be."""
     with contextlib.suppress(OSError):
-        path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -34,18 +38,48 @@ def write_atomically(path: Path, fill: Callable[[Path], object]) -> None:
 
     Raises UserError when the place cannot be written or is full.
     """
+    with written_aside(path) as aside:
+        fill(aside)
+
+
+def check_vacant(path: Path) -> None:
+    """Raise UserError unless nothing is at `path`, or an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists and is not empty: choose another folder")
+
+
+def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` put files into a new folder, aside, which then gets its name: all of it is there, or none.
+
+    Raises UserError when something is at `path` already, or when the place cannot be written or is full.
+    """
+    check_vacant(path)
+    with written_aside(path.resolve()) as aside:
+        discard(aside)
+        aside.mkdir()
+        fill(aside)
+
+
+def flush(path: Path) -> None:
+    """Make sure that a file or the entries of a folder are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A hidden name beside `path`; what is put there is flushed and renamed to `path`, or deleted after an error."""
     aside = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fill(aside)
-        with open(aside, "rb+") as file:
-            os.fsync(file.fileno())
+        yield aside
+        for part in (*(aside.rglob("*") if aside.is_dir() else ()), aside):
+            flush(part)
         os.replace(aside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        flush(path.parent)
     except (OSError, SafetensorError) as error:
         discard(aside)
         code = getattr(error, "errno", None)

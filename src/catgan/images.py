@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -21,6 +22,11 @@ def to_bytes(x: Tensor) -> np.ndarray:
     pixels = ((x.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255)
     array: np.ndarray = pixels.byte().movedim(-3, -1).contiguous().numpy()
     return array
+
+
+def from_bytes(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 (..., C, S, S) to pixels in [-1, 1]."""
+    return pixels.to(dtype) / 127.5 - 1
 
 
 def visible(x: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ def sample_npz(
     pixels_path, state_path = path.with_name(f"{path.name}.pixels.npy"), path.with_name(f"{path.name}.state.json")
     identity = {
         "generator": pipe.fingerprint(), "precision": pipe.precision,
+        "vae": None if pipe.vae is None else pipe.vae.identity,
         "classes": classes, "first_seed": first_seed, "count": count, "psi": psi,
     }  # fmt: skip
     check_seed(first_seed + count - 1)

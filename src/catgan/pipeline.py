@@ -1,10 +1,13 @@
-"""From a trained run to pictures: `pipe = catgan.load(path); pipe(classes=[3], seeds=[0], psi=0.85).images`."""
+"""From a trained run to pictures: `pipe = catgan.load(path); pipe(classes=[3], seeds=[0], psi=0.85).images`.
+
+Latents become pictures by themselves, by the VAE that the configuration names or that the caller gives.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 
@@ -18,7 +21,10 @@ from catgan.config import Config
 from catgan.devices import pick_device
 from catgan.discriminator import Discriminator
 from catgan.draws import sample_z
+from catgan.encoders import VAE, vae_for
+from catgan.encoders.files import find_folder, fingerprint
 from catgan.errors import UserError
+from catgan.export import FILES, is_export, read_export
 from catgan.generator import Generator
 from catgan.images import to_bytes, to_picture
 from catgan.pyramid import Pyramid
@@ -32,16 +38,19 @@ class Samples:
 
     latents: Tensor  # (n, C, S, S), float32 on the CPU: outputs h_K as the network made them
     stages: Tensor | None  # (K + 1, n, C, S, S), h_0..h_K, if asked for
+    decode: Callable[[Tensor], Tensor]  # (..., C, S, S) to pixels in [-1, 1]; the pipeline's
 
-    @property
+    @cached_property
     def array(self) -> np.ndarray:
-        """uint8 pixels (n, S, S, C). Raises UserError for latents, which need a VAE to become pixels."""
-        channels = self.latents.shape[1]
-        if channels not in (1, 3):
-            raise UserError(
-                f"this generator makes latents of {channels} channels, not pixels: use .latents and decode them with their VAE"
-            )
-        return to_bytes(self.latents)
+        """uint8 pixels (n, P, P, 1 or 3). Raises UserError for latents without their VAE."""
+        return to_bytes(self.decode(self.latents))
+
+    @cached_property
+    def stage_array(self) -> np.ndarray:
+        """uint8 pixels of all stages, (K + 1, n, P, P, 1 or 3). Raises UserError if they were not kept."""
+        if self.stages is None:
+            raise UserError("stages were not kept: sample with stages=True")
+        return to_bytes(self.decode(self.stages))
 
     @property
     def images(self) -> list[Image.Image]:
@@ -50,12 +59,53 @@ class Samples:
 
 
 class CATPipeline:
-    """A generator with what belongs to it. Made by `catgan.load`."""
+    """A generator with what belongs to it. Made by `catgan.load` or `CATPipeline.from_pretrained`."""
 
     def __init__(self, generator: Generator, config: Config, class_names: Sequence[str], step: int = 0) -> None:
         self.generator = generator.eval().requires_grad_(False)
         self.config, self.class_names, self.step = config, tuple(class_names), step
         self.device, self.precision = torch.device("cpu"), "float32"
+        self.loaded_vae: VAE | None = None
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, vae: str | VAE | None = None) -> CATPipeline:
+        """An exported model (`catgan export`) or a run, from a local path or as OWNER/NAME from the Hugging Face Hub.
+
+        Raises UserError if there is none, and for names on the Hub without huggingface_hub or a network.
+        """
+        local = Path(name).exists()
+        return load(name if local else find_folder(str(name), FILES, f"model {name}", "the path"), vae=vae)
+
+    @property
+    def vae(self) -> VAE | None:
+        """What decodes samples, loaded on first use; None if they are pixels. Raises UserError if it cannot be had."""
+        if self.loaded_vae is None and self.config.sample.vae is not None:
+            self.with_vae(self.config.sample.vae)
+        return self.loaded_vae
+
+    def with_vae(self, vae: str | Path | VAE) -> CATPipeline:
+        """Decode with this VAE: one in memory, a folder, or a name on the Hugging Face Hub. Returns self.
+
+        Raises UserError if it cannot be had, or cannot be that of the samples.
+        """
+        if not isinstance(vae, VAE):
+            vae = vae_for(self.config, str(vae), self.device, self.precision, "--vae")
+        self.loaded_vae = vae.to(self.device, self.precision)
+        return self
+
+    def decode(self, samples: Tensor) -> Tensor:
+        """Outputs of the generator (..., C, S, S) to pixels (..., 1 or 3, P, P) in [-1, 1].
+
+        Raises UserError for latents without their VAE.
+        """
+        if self.vae is not None:
+            return self.vae.decode(samples.flatten(0, -4)).unflatten(0, samples.shape[:-3])
+        channels = samples.shape[-3]
+        if channels not in (1, 3):
+            raise UserError(
+                f"this generator makes latents of {channels} channels, not pixels: give their VAE (--vae, or with_vae), or use .latents"
+            )
+        return samples
 
     @property
     def pyramid(self) -> Pyramid:
@@ -71,14 +121,13 @@ class CATPipeline:
             if precision not in ("float32", "bfloat16"):
                 raise UserError(f"precision is {precision}: must be float32 or bfloat16")
             self.precision = precision
+        if self.loaded_vae is not None:
+            self.loaded_vae.to(self.device, self.precision)
         return self
 
     def fingerprint(self) -> str:
         """A digest of the weights and buffers: equal for equal generators."""
-        digest = hashlib.sha256()
-        for tensor in self.generator.state_dict().values():
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.generator)
 
     def class_numbers(self, classes: Sequence[int | str]) -> list[int]:
         """Classes by number or name, as numbers. Raises UserError for one that is not there."""
@@ -145,20 +194,28 @@ class CATPipeline:
                 h = self.generator.synthesize(part, all_stages=stages)
             parts.append(h.float().cpu())
         made = torch.cat(parts, dim=1 if stages else 0)
-        return Samples(made[-1], made) if stages else Samples(made, None)
+        return Samples(made[-1], made, self.decode) if stages else Samples(made, None, self.decode)
 
 
-def load(path: str | Path, weights: str = "average") -> CATPipeline:
-    """Load a generator from a run directory (its latest checkpoint) or a checkpoint file, onto the CPU.
+def load(path: str | Path, weights: str = "average", vae: str | Path | VAE | None = None) -> CATPipeline:
+    """Load a generator from a run directory (its latest checkpoint), a checkpoint file or an exported folder, onto the CPU.
 
-    weights: "average" (EMA) or "generator" (raw). Raises UserError if there is nothing to load.
+    weights: "average" (EMA) or "generator" (raw; not exported). vae: in place of the one that the configuration names.
+    Raises UserError if there is nothing to load.
     """
     if weights not in ("average", "generator"):
         raise UserError(f"weights is {weights}: must be average or generator")
-    header, tensors = checkpoint.read(checkpoint.resolve(Path(path)), [f"{weights}."])
+    path = Path(path)
+    if is_export(path):
+        if weights != "average":
+            raise UserError(f"weights is {weights}: {path} is an exported model, which has averaged weights only")
+        header, tensors = read_export(path)
+    else:
+        header, tensors = checkpoint.read(checkpoint.resolve(path), [f"{weights}."])
     generator = build_generator(header.config)
     checkpoint.load_network(generator, tensors, weights)
-    return CATPipeline(generator, header.config, header.class_names, header.step)
+    pipe = CATPipeline(generator, header.config, header.class_names, header.step)
+    return pipe if vae is None else pipe.with_vae(vae)
 
 
 def load_discriminator(path: str | Path) -> Discriminator:

@@ -31,7 +31,7 @@ def test_a_batch_holds_the_rows_asked_for_in_their_order() -> None:
     data = digits()
     rows = np.array([5, 3, 5])
     x, y = data.batch(rows, 0, 0)
-    assert torch.equal(x, data.images[[5, 3, 5]])
+    assert torch.equal(x, data.pixels[[5, 3, 5]])
     assert torch.equal(y, data.labels[[5, 3, 5]])
 
 

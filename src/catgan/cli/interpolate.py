@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catgan.checks import check_psi
-from catgan.cli.options import RunOptions
+from catgan.cli.options import PictureOptions
 from catgan.cli.parse import parse
 from catgan.errors import UserError
 
@@ -20,7 +20,7 @@ Each point is CLASS:SEED. Writes strip.png, a row per leg of the walk, and walk.
 
 
 @dataclass(frozen=True)
-class InterpolateOptions(RunOptions):
+class InterpolateOptions(PictureOptions):
     points: tuple[str, ...] = ()
     """Where to walk, as CLASS:SEED; default: two seeds of the first class, then other classes."""
     frames: int = 10
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
 
     classes, seeds = zip(*(split(p) for p in points), strict=True)
     pixels = pipe(w=walk(pipe.style(classes, seeds, o.psi), o.frames)).array
-    zoom = tile_zoom(pipe.config.sample.size)
+    zoom = tile_zoom(pixels.shape[1])
     legs = [list(pixels[i : i + o.frames]) for i in range(0, len(pixels), o.frames)]
     save_png(grid(legs, zoom), o.out / "strip.png")
     animation = gif(list(pixels), o.milliseconds, zoom)

@@ -18,6 +18,7 @@ COMMANDS = {
     "diagnose": "measure cross-scale alignment: table, JSON and plot",
     "report": "a page about a run: samples, losses, alignment, evaluation",
     "compare": "several runs beside each other: page, table, means over seeds",
+    "export": "the averaged generator as a folder to publish: safetensors, configuration, model card",
     "info": "layers, tokens, parameters and compute of a recipe",
     "compute": "what every recipe costs, beside published models and the paper's figures",
     "demo": "train on handwritten digits and build a page about it, in minutes",

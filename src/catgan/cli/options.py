@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class RunOptions:
     run: tyro.conf.Positional[Path]
-    """Run directory (its latest checkpoint) or checkpoint file."""
+    """Run directory (its latest checkpoint), checkpoint file or exported folder."""
     weights: Literal["average", "generator"] = "average"
     """average: the moving average (EMA); generator: the raw weights."""
     device: str = "auto"
@@ -27,3 +27,17 @@ class RunOptions:
         from catgan.pipeline import load
 
         return load(self.run, self.weights).to(self.device, self.precision)
+
+
+@dataclass(frozen=True)
+class PictureOptions(RunOptions):
+    vae: str | None = None
+    """VAE of a latent model: folder or Hugging Face name; default: the one its configuration names."""
+
+    def load(self) -> CATPipeline:
+        """The pipeline with its VAE, so that a missing one is found before anything is made."""
+        pipe = super().load()
+        if self.vae is not None:
+            pipe.with_vae(self.vae)
+        pipe.vae  # noqa: B018
+        return pipe

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from catgan.checks import check_psi, check_seed
-from catgan.cli.options import RunOptions
+from catgan.cli.options import PictureOptions
 from catgan.cli.parse import numbers, parse
 from catgan.errors import UserError
 
@@ -24,7 +24,7 @@ first of --seeds on, as uint8 arrays arr_0 (N, S, S, C) and arr_1 (classes); an 
 
 
 @dataclass(frozen=True)
-class SampleOptions(RunOptions):
+class SampleOptions(PictureOptions):
     classes: tuple[str, ...] = ()
     """Classes by number, range (3-7) or name; default: the first ten, or all for --format npz."""
     seeds: str = "0-7"
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
 
 def save_pictures(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds: list[int]) -> list[Path]:
     """Sample every class with every seed and write the pictures. Returns their paths."""
-    from catgan.images import grid, save_png, tile_zoom, to_bytes, to_picture
+    from catgan.images import grid, save_png, tile_zoom, to_picture
 
     made = pipe(
         [c for _ in seeds for c in classes],
@@ -75,7 +75,8 @@ def save_pictures(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds
         stages=o.stages,
         batch_size=o.batch,
     )
-    pixels, zoom, n = made.array, tile_zoom(pipe.config.sample.size), len(classes)
+    pixels, n = made.array, len(classes)
+    zoom = tile_zoom(pixels.shape[1])
     paths = []
     if o.format == "grid":
         paths.append(o.out / "grid.png")
@@ -85,7 +86,7 @@ def save_pictures(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds
             paths.append(o.out / f"class-{classes[i % n]}-seed-{seeds[i // n]}.png")
             save_png(to_picture(tile), paths[-1])
     if made.stages is not None:
-        stages = to_bytes(made.stages)
+        stages = made.stage_array
         paths.append(o.out / "stages.png")
         save_png(grid([list(stages[:, i]) for i in range(stages.shape[1])], zoom), paths[-1])
     return paths

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from catgan.checks import WITHOUT_REPRESENTATION
 from catgan.config import Config, DataConfig
 from catgan.draws import Purpose, normal
 from catgan.errors import UserError
+from catgan.images import to_bytes
 
 LATENT_SCALE = 0.18215  # SD-VAE: latents times this have about unit variance
 
@@ -24,7 +26,11 @@ FASHION_CLASSES = (
 
 
 class Dataset(Protocol):
-    """Samples x of shape (channels, size, size) with class numbers."""
+    """Samples x of shape (channels, size, size) with class numbers.
+
+    Optional: `images(rows)`, the raw images behind the samples, uint8 RGB (B, 3, P, P), which representation
+    alignment shows to its encoder.
+    """
 
     class_names: tuple[str, ...]
     shape: tuple[int, int, int]  # (C, S, S)
@@ -44,18 +50,23 @@ class Images:
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
         """images: (N, C, S, S), float32 in [-1, 1]; labels: (N,)."""
-        self.images = torch.from_numpy(images)
+        self.pixels = torch.from_numpy(images)
         self.labels = torch.from_numpy(labels.astype(np.int64))
         self.class_names = class_names
         _, channels, size, _ = images.shape
         self.shape = (channels, size, size)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pixels)
 
     def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
         index = torch.from_numpy(rows)
-        return self.images[index], self.labels[index]
+        return self.pixels[index], self.labels[index]
+
+    def images(self, rows: np.ndarray) -> Tensor:
+        """uint8 RGB (B, 3, S, S); grey is repeated."""
+        pixels = torch.from_numpy(to_bytes(self.pixels[torch.from_numpy(rows)])).movedim(-1, 1)
+        return pixels.expand(-1, 3, -1, -1)
 
 
 class Latents:
@@ -206,6 +217,18 @@ def open_dataset(data: DataConfig, size: int) -> Dataset:
     if not folder.is_dir():
         raise UserError(f"data.path is {folder}: no such folder")
     return latents(folder)
+
+
+def raw_images(dataset: Dataset, rows: np.ndarray) -> Tensor:
+    """Raw images of the given rows, uint8 RGB (B, 3, P, P). Raises UserError for a dataset that has none."""
+    read = getattr(dataset, "images", None)
+    if not callable(read):
+        raise UserError(
+            "the data has no raw images, which representation alignment shows to its encoder: prepare the data with "
+            f"images, or train without: {WITHOUT_REPRESENTATION}"
+        )
+    images: Tensor = torch.as_tensor(read(rows))
+    return images
 
 
 def check_fits(dataset: Dataset, config: Config) -> None:

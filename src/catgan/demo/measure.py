@@ -55,21 +55,21 @@ def generated_digits(pipe: CATPipeline, samples: int = SAMPLES) -> tuple[Tensor,
 
 def measure(x: Tensor, y: Tensor, real: Images) -> Quality:
     """Compare generated digits x (n, C, S, S) in [-1, 1] of classes y with the real ones."""
-    features, labels = real.images.flatten(1).numpy(), real.labels.numpy()
+    features, labels = real.pixels.flatten(1).numpy(), real.labels.numpy()
     train_x, test_x, train_y, test_y = train_test_split(
         features, labels, test_size=0.25, random_state=0, stratify=labels
     )
     classifier = SVC(gamma=0.064, C=10).fit(train_x, train_y)
-    between = torch.cdist(x.flatten(1), real.images.flatten(1)).min(1).values
+    between = torch.cdist(x.flatten(1), real.pixels.flatten(1)).min(1).values
     real_between = (
-        torch.cdist(real.images.flatten(1), real.images.flatten(1)).fill_diagonal_(float("inf")).min(1).values
+        torch.cdist(real.pixels.flatten(1), real.pixels.flatten(1)).fill_diagonal_(float("inf")).min(1).values
     )
     return Quality(
         samples=len(x),
         classifier_accuracy=float(classifier.score(test_x, test_y)),
         recognised=float(classifier.score(x.flatten(1).numpy(), y.numpy())),
         distance=distance_within(x, y),
-        real_distance=distance_within(real.images, real.labels),
+        real_distance=distance_within(real.pixels, real.labels),
         nearest=between.mean().item(),
         real_nearest=real_between.mean().item(),
         copies=(between < real_between.mean() / 10).float().mean().item(),
@@ -78,4 +78,4 @@ def measure(x: Tensor, y: Tensor, real: Images) -> Quality:
 
 def nearest_rows(x: Tensor, real: Images, count: int) -> Tensor:
     """Row numbers of the `count` nearest real digits of each of x: (n, count)."""
-    return torch.cdist(x.flatten(1), real.images.flatten(1)).topk(count, largest=False).indices
+    return torch.cdist(x.flatten(1), real.pixels.flatten(1)).topk(count, largest=False).indices

@@ -88,7 +88,7 @@ def samples_section(x: Tensor, y: Tensor, real: Images) -> list[str]:
         page.paragraph(
             "A row per class, not selected: the first seeds on the left, the first real digits on the right."
         ),
-        page.row(page.picture(sheet(x, y), "generated"), page.picture(sheet(real.images, real.labels), "real")),
+        page.row(page.picture(sheet(x, y), "generated"), page.picture(sheet(real.pixels, real.labels), "real")),
     ]
 
 
@@ -129,7 +129,7 @@ def copies_section(x: Tensor, real: Images, quality: Quality) -> list[str]:
     chosen = x[:10]
     neighbours = nearest_rows(chosen, real, 4)
     sheet = [list(to_bytes(chosen))] + [
-        list(to_bytes(real.images[neighbours[:, i]])) for i in range(neighbours.shape[1])
+        list(to_bytes(real.pixels[neighbours[:, i]])) for i in range(neighbours.shape[1])
     ]
     return [
         page.heading("Not copies"),

@@ -34,6 +34,21 @@ def augment(x: Tensor, u: Tensor, policy: AugmentConfig, anchor: Tensor | None =
     return stages.view(x.shape)
 
 
+def register(images: Tensor, u: Tensor, policy: AugmentConfig, size: int) -> Tensor:
+    """Move and mirror raw images (B, 3, P, P) as `augment` does samples of the given size with the same u (B, 9).
+
+    A shift by one pixel of the sample is one by P / size pixels of the image, rounded: 7 for 224 and 32. Grey (zero)
+    moves in. Colour and cutout are left out: the encoder sees the whole image.
+    """
+    x = images.unsqueeze(0)
+    if policy.flip:
+        x = flip(x, u[:, 8], policy.flip)
+    if policy.translation:
+        shift = shifts(u[:, 4:6], size, policy.translation) * images.shape[-1]
+        x = move(x, (shift / size).round().long())
+    return x[0]
+
+
 def color(x: Tensor, u: Tensor, probability: float, anchor: Tensor) -> Tensor:
     """With the given probability: brightness +-0.5, saturation factor 0 to 2, contrast factor 0.5 to 1.5.
 
@@ -60,9 +75,14 @@ def shifts(u: Tensor, size: int, ratio: float) -> Tensor:
 
 def translate(x: Tensor, u: Tensor, ratio: float) -> Tensor:
     """Shift by up to ratio * S pixels in each direction, zeros moving in. x: (stages, B, C, S, S); u: (B, 2)."""
+    return move(x, shifts(u, x.shape[-1], ratio))
+
+
+def move(x: Tensor, shift: Tensor) -> Tensor:
+    """Shift by whole pixels, zeros moving in. x: (stages, B, C, S, S); shift: (B, 2), rows and columns."""
     stages, batch, channels, size, _ = x.shape
     here = torch.arange(size, device=x.device)
-    rows, columns = (here + s for s in shifts(u, size, ratio).T.unsqueeze(-1))  # (B, S): where each pixel comes from
+    rows, columns = (here + s for s in shift.T.unsqueeze(-1))  # (B, S): where each pixel comes from
     valid = ((rows >= 0) & (rows < size))[:, :, None] & ((columns >= 0) & (columns < size))[:, None, :]
     index = rows.clamp(0, size - 1)[:, :, None] * size + columns.clamp(0, size - 1)[:, None, :]
     index = index.view(1, batch, 1, size * size).expand(stages, batch, channels, -1)

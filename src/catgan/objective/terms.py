@@ -24,6 +24,7 @@ from catgan.config import Config
 from catgan.objective.adversarial import relativistic
 from catgan.objective.consistency import consistency, stage_weights
 from catgan.objective.penalty import approximate_penalty
+from catgan.objective.representation import representation
 from catgan.schedules import geometric
 
 
@@ -43,6 +44,8 @@ class StepState:
     penalised: Tensor  # (m,) which of the n samples are under the penalties
     real_perturbed: Tensor | None = None  # (m, K + 1) logits of the perturbed real samples
     fake_perturbed: Tensor | None = None  # (m, K + 1) logits of the perturbed fakes
+    represented: Tensor | None = None  # (n, 1 + T_K, D) representation head on the real samples, if there is an encoder
+    target: Tensor | None = None  # (n, 1 + T_K, D) the encoder's features of the same samples' raw images
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class Objective:
 
 
 def default_objective(config: Config) -> Objective:
-    """CAT's objective: relativistic loss and approximated R1, R2; consistency for the generator."""
+    """CAT's objective: relativistic loss, approximated R1 and R2, and representation alignment; consistency for the
+    generator. Terms of weight 0 are left out."""
     o = config.objective
     eps = o.penalty_eps
     weights = stage_weights(len(config.sample.scales)) if o.consistency_weights is None else o.consistency_weights
@@ -101,10 +105,16 @@ def default_objective(config: Config) -> Objective:
         assert s.fake_perturbed is not None
         return approximate_penalty(s.fake[s.penalised], s.fake_perturbed, eps)
 
+    def aligned(s: StepState) -> Tensor:
+        assert s.represented is not None and s.target is not None  # noqa: PT018
+        return representation(s.represented, s.target)
+
     discriminator = [Term("adversarial", 1.0, lambda s: relativistic(s.real, s.fake))]
     if o.penalty:
         half_gamma = partial(geometric, o.penalty / 2, (o.penalty_end or o.penalty) / 2, o.penalty_anneal)
         discriminator += [Term("r1", half_gamma, r1, "penalised"), Term("r2", half_gamma, r2, "penalised")]
+    if o.representation:
+        discriminator.append(Term("representation", o.representation, aligned))
     generator = [Term("adversarial", 1.0, lambda s: relativistic(s.fake, s.real))]
     if o.consistency and len(weights):
         generator.append(Term("consistency", o.consistency, lambda s: consistency(s.h, weights, o.detach_anchor)))

@@ -17,6 +17,7 @@ import platform
 import signal
 import threading
 import time
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,9 +28,10 @@ from torch import Tensor
 
 import catgan
 from catgan.config import RESUMABLE, Config, attribute, differences, dump_yaml, load_yaml
-from catgan.data import Dataset, check_fits, open_dataset, rows
+from catgan.data import Dataset, check_fits, open_dataset, raw_images, rows
 from catgan.devices import memory_error, pick_device
 from catgan.draws import sample_z
+from catgan.encoders import VAE, Encoder, encoder_for, vae_for
 from catgan.errors import UserError
 from catgan.evaluation.alignment import MEASURES, alignment, diagnose
 from catgan.files import write_text
@@ -41,7 +43,10 @@ from catgan.training.logs import MetricsLog, Progress, check_wandb
 from catgan.training.step import Metrics, Step
 
 # What a run may change of the networks whose weights it starts from.
-FREE_IN_FINE_TUNING = ("sample.classes", "sample.down", "sample.up", "discriminator.aggregated")
+FREE_IN_FINE_TUNING = (
+    "sample.classes", "sample.down", "sample.up", "sample.vae", "discriminator.aggregated",
+    "discriminator.representation_dim",
+)  # fmt: skip
 
 
 class DivergedError(UserError):
@@ -57,13 +62,14 @@ def train(
     resume: bool = False,
     objective: Objective | None = None,
     dataset: Dataset | None = None,
+    encoder: Encoder | None = None,
     quiet: bool = False,
 ) -> Path:
     """Train, and return the run directory.
 
     resume: go on from the latest whole checkpoint in `out`; the configuration may differ from the stored one in
-    training.steps, log, eval and checkpoint only. objective: in place of `default_objective(config)`. dataset: in place
-    of the one that config.data names.
+    what `RESUMABLE` names only. objective: in place of `default_objective(config)`. dataset: in place of the one that
+    config.data names. encoder: on the training device, in place of the DINOv2 that config.encoder names.
     Raises UserError for bad input, DivergedError for losses that are not finite, and KeyboardInterrupt or
     SystemExit after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
@@ -72,7 +78,8 @@ def train(
     if dataset is None:
         dataset = open_dataset(config.data, config.sample.size)
     check_fits(dataset, config)
-    run = Run(config, out, dataset, objective or default_objective(config), quiet)
+    encoder = encoder_for(config, dataset, pick_device(config.training.device), encoder, resume)
+    run = Run(config, out, dataset, objective or default_objective(config), quiet, encoder)
     run.prepare(resume)
     run.loop()
     return out
@@ -81,12 +88,20 @@ def train(
 class Run:
     """One run directory and all that is in memory of it."""
 
-    def __init__(self, config: Config, out: Path, dataset: Dataset, objective: Objective, quiet: bool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        out: Path,
+        dataset: Dataset,
+        objective: Objective,
+        quiet: bool,
+        encoder: Encoder | None = None,
+    ) -> None:
         self.config, self.out, self.dataset, self.quiet = config, out, dataset, quiet
         self.device = pick_device(config.training.device)
         if config.training.threads:
             torch.set_num_threads(config.training.threads)
-        self.engine = Step(config, objective, self.device)
+        self.engine = Step(config, objective, self.device, encoder)
         self.networks: dict[str, torch.nn.Module] = {
             "generator": self.engine.generator,
             "discriminator": self.engine.discriminator,
@@ -96,7 +111,7 @@ class Run:
             f"{network}: {', '.join(f'{t.weight_at(step):g}' for step in (0, 100, 10_000))} * {t.name}"
             for network in ("discriminator", "generator")
             for t in getattr(objective, network)
-        )
+        ) + (() if encoder is None else (f"encoder: {encoder.identity}",))
         self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
         self.assessor = Assessor(config, out, dataset, self.device)
         self.step = 0
@@ -198,6 +213,11 @@ class Run:
                 if key in tensors:
                     network, _, own = key.partition(".")
                     tensors[key] = self.networks[network].state_dict()[own]
+        if header.config.discriminator.representation_dim != self.config.discriminator.representation_dim:
+            head = "discriminator.representation."
+            tensors = {k: t for k, t in tensors.items() if not k.startswith(head)} | {
+                k: t for k, t in checkpoint.state_tensors(self.networks, {}).items() if k.startswith(head)
+            }
         for name, module in self.networks.items():
             checkpoint.load_network(module, tensors, name)
         self.say(f"starting from the weights of {path} (step {header.step})")
@@ -271,7 +291,7 @@ class Run:
         batch = self.config.training.batch
         try:
             x, y = self.read_batch(self.step * batch, batch)
-            return self.engine.run(self.step, x, y)
+            return self.engine.run(self.step, x, y, self.read_images(self.step * batch, batch))
         except (RuntimeError, MemoryError) as error:
             if not memory_error(error):
                 raise
@@ -292,13 +312,20 @@ class Run:
             y = torch.zeros_like(y)
         return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
 
+    def read_images(self, start: int, count: int) -> Tensor | None:
+        """Raw images of the same samples, for the encoder; None without one."""
+        if self.engine.encoder is None:
+            return None
+        chosen = rows(self.config.training.seed, start, count, len(self.dataset))
+        return raw_images(self.dataset, chosen).to(self.device, non_blocking=True)
+
     def largest_fitting(self) -> int:
         """Try smaller micro-batches, without changing any weight, until one fits; 0 if none does."""
         size = self.config.training.micro_batch or self.config.training.batch
         while size > 1:
             size //= 2
             try:
-                if self.engine.fits(*self.read_batch(0, size)):
+                if self.engine.fits(*self.read_batch(0, size), self.read_images(0, size)):
                     return size
             except (RuntimeError, MemoryError) as error:
                 if not memory_error(error):
@@ -377,13 +404,29 @@ class Run:
         rows_ = c.log.preview_rows
         y = torch.tensor(classes * rows_, device=self.device)
         z = sample_z(range(len(y)), c.generator.z_dim).to(self.device)
-        pixels = to_bytes(visible(self.synthesize(z, y)))
-        zoom = tile_zoom(c.sample.size)
+        h = self.synthesize(z, y)
+        pixels, stages = to_bytes(self.visible(h[-1])), to_bytes(self.visible(h[:, :shown]))
+        zoom = tile_zoom(pixels.shape[1])
         folder = self.out / "previews"
-        samples = [[pixels[-1, row * shown + k] for k in range(shown)] for row in range(rows_)]
+        samples = [[pixels[row * shown + k] for k in range(shown)] for row in range(rows_)]
         save_png(grid(samples, zoom), folder / f"samples-{self.step:08d}.png")
-        stages = [[stage[k] for stage in pixels] for k in range(shown)]
-        save_png(grid(stages, zoom), folder / f"stages-{self.step:08d}.png")
+        save_png(grid([list(stages[:, k]) for k in range(shown)], zoom), folder / f"stages-{self.step:08d}.png")
+
+    @cached_property
+    def vae(self) -> VAE | None:
+        """The VAE that decodes previews; None for samples that are pixels, or if it cannot be had."""
+        path = self.config.sample.vae
+        if path is None:
+            return None
+        try:
+            return vae_for(self.config, path, self.device, self.config.training.precision)
+        except UserError as error:
+            self.say(f"previews show channels of the latents, not pictures: {error}")
+            return None
+
+    def visible(self, h: Tensor) -> Tensor:
+        """Something to look at: samples (..., C, S, S) decoded by their VAE if there is one."""
+        return visible(h) if self.vae is None else self.vae.decode(h.flatten(0, -4)).unflatten(0, h.shape[:-3])
 
 
 def fixed_differences(stored: Config, config: Config) -> list[str]:

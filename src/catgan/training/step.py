@@ -13,10 +13,13 @@ from catgan.config import Config
 from catgan.devices import check_compiler, memory_error
 from catgan.discriminator import Discriminator
 from catgan.draws import Purpose, normal, uniform
+from catgan.encoders import Encoder
 from catgan.generator import Generator
-from catgan.objective.augment import PARAMETERS, augment
+from catgan.images import from_bytes
+from catgan.objective.augment import PARAMETERS, augment, register
+from catgan.objective.representation import as_tokens
 from catgan.objective.terms import Objective, StepState, Term
-from catgan.pyramid import Pyramid
+from catgan.pyramid import Pyramid, resize
 from catgan.training import ema
 
 Metrics = dict[str, Tensor]
@@ -79,13 +82,19 @@ class MicroBatch:
     draws: dict[Purpose, Tensor]
     penalised: Tensor  # local indices
     noise: dict[Purpose, list[Tensor]]  # perturbations of the penalised samples: one at full size, or one per scale
+    images: Tensor | None = None  # raw images of x, for the encoder
 
 
 class Step:
-    """The networks, their optimisers and the average, and how one iteration changes them."""
+    """The networks, their optimisers and the average, and how one iteration changes them.
 
-    def __init__(self, config: Config, objective: Objective, device: torch.device) -> None:
-        self.config, self.objective, self.device = config, objective, device
+    encoder: a frozen one on the same device, for a discriminator with a representation head.
+    """
+
+    def __init__(
+        self, config: Config, objective: Objective, device: torch.device, encoder: Encoder | None = None
+    ) -> None:
+        self.config, self.objective, self.device, self.encoder = config, objective, device, encoder
         generator, discriminator = build_networks(config)
         self.generator, self.discriminator = generator.to(device), discriminator.to(device)
         self.average = ema.averaged(self.generator)
@@ -106,12 +115,12 @@ class Step:
 
     # -- one iteration -------------------------------------------------------------------------------------------
 
-    def run(self, step: int, x: Tensor, y: Tensor) -> Metrics:
-        """Iteration `step` (0, 1, ...) on real samples x (B, C, S, S) of classes y (B,). Returns scalars and vectors
-        over scales; nothing here waits for the device."""
+    def run(self, step: int, x: Tensor, y: Tensor, images: Tensor | None = None) -> Metrics:
+        """Iteration `step` (0, 1, ...) on real samples x (B, C, S, S) of classes y (B,), with an encoder also their raw
+        images, uint8 (B, 3, P, P). Returns scalars and vectors over scales; nothing here waits for the device."""
         metrics: Metrics = {}
         reused: tuple[Tensor, Tensor] | None = None
-        for part in self.micro_batches("discriminator", step, x, y):
+        for part in self.micro_batches("discriminator", step, x, y, images):
             if self.config.reuses_fakes:
                 reused = self.generate(part.z, part.y)
                 h = reused[1].detach()
@@ -139,10 +148,10 @@ class Step:
         self.fakes = torch.cat(fakes, dim=1)
         return metrics
 
-    def fits(self, x: Tensor, y: Tensor) -> bool:
+    def fits(self, x: Tensor, y: Tensor, images: Tensor | None = None) -> bool:
         """Whether gradients for these few samples fit into memory. Changes no weight."""
         try:
-            part = next(self.micro_batches("discriminator", 0, x, y))
+            part = next(self.micro_batches("discriminator", 0, x, y, images))
             h = self.generate(part.z, part.y)[1]
             self.backward("discriminator", self.judge_for_discriminator(part, h.detach()), {})
             part = next(self.micro_batches("generator", 0, x, y))
@@ -156,7 +165,9 @@ class Step:
             for optimizer in self.optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
 
-    def micro_batches(self, network: str, step: int, x: Tensor, y: Tensor) -> Iterator[MicroBatch]:
+    def micro_batches(
+        self, network: str, step: int, x: Tensor, y: Tensor, images: Tensor | None = None
+    ) -> Iterator[MicroBatch]:
         """Draw all numbers of a network's step for the whole batch, then hand out slices."""
         c, seed, batch = self.config, self.config.training.seed, len(x)
         size = c.training.micro_batch or batch
@@ -178,6 +189,7 @@ class Step:
                 {p: self.place(u[start:stop]) for p, u in draws.items()},
                 (penalised[mine] - start).to(self.device),
                 {p: [self.place(n[mine]) for n in scales] for p, scales in noise.items()},
+                None if images is None else images[start:stop],
             )
 
     def perturbations(self, purpose: Purpose, step: int, count: int) -> list[Tensor]:
@@ -210,11 +222,28 @@ class Step:
             views.append(self.perturbed_view(part.x, u_real, chosen, part.noise[Purpose.PENALTY_REAL]))
             views.append(self.perturbed_view(h, u_fake, chosen, part.noise[Purpose.PENALTY_FAKE]))
             labels += [part.y[chosen]] * 2
+        pyramid, represented = [torch.cat(scale) for scale in zip(*views, strict=True)], None
         with self.autocast():
-            logits = self.discriminator([torch.cat(scale) for scale in zip(*views, strict=True)], torch.cat(labels))
+            if self.encoder is None:
+                logits = self.discriminator(pyramid, torch.cat(labels))
+            else:
+                logits, represented = self.discriminator(pyramid, torch.cat(labels), represented=n)
         m = len(chosen) if penalises else 0
         real, fake, real_perturbed, fake_perturbed = logits.split([n, n, m, m])
-        return StepState(part.step, part.y, part.x, h, real, fake, chosen, real_perturbed, fake_perturbed)
+        target = None if part.images is None else self.encoded(part.images, u_real)
+        return StepState(
+            part.step, part.y, part.x, h, real, fake, chosen, real_perturbed, fake_perturbed, represented, target
+        )
+
+    @torch.no_grad()
+    def encoded(self, images: Tensor, u: Tensor) -> Tensor:
+        """The encoder's features of raw images, moved and mirrored as the samples of the same u: (n, 1 + T_K, D)."""
+        c = self.config
+        assert self.encoder is not None
+        seen = resize(from_bytes(images, u.dtype), c.encoder.size, "bicubic", "bicubic")
+        with self.autocast():
+            cls, patches = self.encoder.encode(register(seen, u, c.augment, c.sample.size))
+        return as_tokens(cls, patches, c.sample.scales[-1] // c.discriminator.patches[-1])
 
     def judge_for_generator(self, part: MicroBatch, h: Tensor) -> StepState:
         """Fakes with gradient through the frozen discriminator, real samples without."""

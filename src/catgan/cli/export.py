@@ -1,0 +1,39 @@
+"""`catgan export RUN DIR`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from catgan.cli.parse import parse
+
+DESCRIPTION = """Write the averaged generator of a run as a folder to publish: model.safetensors, config.json, README.md.
+
+config.json holds the configuration, the class names and how outputs become pictures; a VAE is named, not copied. The
+README is a model card with what is known filled in: complete it. The folder must be new or empty. Load it with
+catgan.load(DIR), CATPipeline.from_pretrained(DIR) or any command that takes a run.
+"""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    run: tyro.conf.Positional[Path]
+    """Run directory (its latest checkpoint) or checkpoint file."""
+    out: tyro.conf.Positional[Path]
+    """Folder to make."""
+    vae: str | None = None
+    """Name another VAE than the run's configuration: folder or Hugging Face name. Loaded once, to check it."""
+
+
+def main(argv: Sequence[str]) -> None:
+    o = parse(ExportOptions, argv, "export", description=DESCRIPTION)
+
+    from catgan.export import write_export
+    from catgan.files import check_vacant
+    from catgan.pipeline import load
+
+    check_vacant(o.out)
+    print(f"{write_export(load(o.run, vae=o.vae), o.out)}\nnext: complete the model card {o.out / 'README.md'}")
