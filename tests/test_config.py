@@ -25,14 +25,17 @@ COUNTS = [
     "sample.size", "sample.channels", "sample.classes", "generator.depth", "generator.patch", "generator.z_dim",
     "discriminator.depth", "discriminator.head_dim", "training.steps", "training.batch", "log.every",
     "log.preview_every", "log.preview_classes", "log.preview_rows", "log.diagnose_every", "log.diagnose_samples",
-    "checkpoint.every", "checkpoint.keep",
+    "checkpoint.every", "checkpoint.keep", "encoder.size",
 ]  # fmt: skip
 SHARES = ["augment.color", "augment.translation", "augment.cutout", "augment.flip"]
 POSITIVE = [
     "objective.penalty_eps", "optimizer.lr_generator", "optimizer.lr_discriminator", "optimizer.clip",
     "optimizer.ema_half_life",
 ]  # fmt: skip
-NOT_NEGATIVE = ["objective.penalty", "objective.consistency", "optimizer.weight_decay", "optimizer.ema_warmup"]
+NOT_NEGATIVE = [
+    "objective.penalty", "objective.consistency", "objective.representation", "optimizer.weight_decay",
+    "optimizer.ema_warmup",
+]  # fmt: skip
 NAN = float("nan")
 
 BROKEN: list[tuple[str, object]] = [

@@ -79,7 +79,9 @@ def test_the_card_says_what_is_known_and_leaves_the_rest_to_fill_in(exported: Pa
     assert "<licence" in card or "licence of the weights | <...>" in card
 
 
-def test_raw_weights_are_not_exported(exported: Path) -> None:
+def test_raw_weights_are_not_exported(run: Path, exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="weights is generator: only averaged weights are exported"):
+        write_export(catgan.load(run, weights="generator"), tmp_path / "raw")
     with pytest.raises(UserError, match=r"weights is generator: .* averaged weights only"):
         catgan.load(exported, weights="generator")
 

@@ -30,7 +30,10 @@ def test_the_recipes_of_the_paper_have_its_settings(name: str, depth: int, width
     assert (c.objective.penalty, c.objective.penalty_eps, c.objective.penalty_fraction) == (1.0, 0.01, 0.25)
     assert (c.objective.consistency, c.objective.detach_anchor, c.objective.fresh_z) == (0.1, False, False)
     assert (c.augment.color, c.augment.translation, c.augment.cutout, c.augment.flip) == (0.5, 0.125, 0.5, 0.4)
-    assert c.discriminator.representation_dim == 768
+    assert (c.discriminator.representation_dim, c.objective.representation) == (768, 1.0)
+    assert (c.encoder.path, c.encoder.size, c.sample.vae) == (
+        "facebook/dinov2-base", 224, "stabilityai/sd-vae-ft-ema",
+    )  # fmt: skip
 
 
 def test_digits_are_not_flipped() -> None:

@@ -29,8 +29,11 @@ FILES = ("config.json", "model.safetensors")
 def write_export(pipe: CATPipeline, out: Path) -> Path:
     """Write a pipeline as a new folder, whole or not at all, and return its path.
 
-    Its VAE is named, not copied. Raises UserError if something is at `out` already or it cannot be written.
+    Its VAE is named, not copied. Raises UserError for raw weights, if something is at `out` already, or if it cannot be
+    written.
     """
+    if pipe.weights != "average":
+        raise UserError(f"weights is {pipe.weights}: only averaged weights are exported")
     config = pipe.config
     if pipe.loaded_vae is not None:
         config = replace(config, sample=replace(config.sample, vae=pipe.loaded_vae.path))
@@ -38,7 +41,7 @@ def write_export(pipe: CATPipeline, out: Path) -> Path:
         "kind": KIND,
         "format": FORMAT_VERSION,
         "catgan": catgan.__version__,
-        "weights": "average",
+        "weights": pipe.weights,
         "step": pipe.step,
         "class_names": pipe.class_names,
         "preprocessing": preprocessing(config),

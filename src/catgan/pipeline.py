@@ -65,6 +65,7 @@ class CATPipeline:
         self.generator = generator.eval().requires_grad_(False)
         self.config, self.class_names, self.step = config, tuple(class_names), step
         self.device, self.precision = torch.device("cpu"), "float32"
+        self.weights = "average"
         self.loaded_vae: VAE | None = None
 
     @classmethod
@@ -215,6 +216,7 @@ def load(path: str | Path, weights: str = "average", vae: str | Path | VAE | Non
     generator = build_generator(header.config)
     checkpoint.load_network(generator, tensors, weights)
     pipe = CATPipeline(generator, header.config, header.class_names, header.step)
+    pipe.weights = weights
     return pipe if vae is None else pipe.with_vae(vae)
 
 

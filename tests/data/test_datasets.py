@@ -157,7 +157,7 @@ def test_fashion_mnist_is_found_by_the_environment_or_where_debian_puts_it(
     assert fashion_folder(None) == tmp_path / "own"
     assert fashion_folder(str(tmp_path)) == tmp_path
     monkeypatch.setenv("CATGAN_FASHION_MNIST", str(tmp_path / "gone"))
-    with pytest.raises(UserError, match="CATGAN_FASHION_MNIST is .*gone: no such folder"):
+    with pytest.raises(UserError, match=r"CATGAN_FASHION_MNIST is .*gone: no such folder"):
         fashion_folder(None)
 
 

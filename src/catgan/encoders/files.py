@@ -43,8 +43,8 @@ def find_folder(name: str, files: Names, what: str, option: str) -> Path:
     if importlib.util.find_spec("huggingface_hub") is not None:
         try:
             return download(name, files)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".:")
+        except Exception as error:  # of the network, the Hub or the disk, by many names: the files are not here
+            reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".:")
     raise UserError(
         f"{what}: there is no folder {name}, and the Hugging Face Hub gave none ({reason}); get {' and '.join(files)} "
         f"from https://huggingface.co/{name}/tree/main, put them into a folder and give it as {option}"
@@ -52,7 +52,7 @@ def find_folder(name: str, files: Names, what: str, option: str) -> Path:
 
 
 def download(name: str, files: Names) -> Path:
-    """The files of a repository on the Hub, from its cache if they are there. Raises OSError or ValueError."""
+    """The files of a repository on the Hub, from its cache if they are there. Raises what the Hub's client raises."""
     from huggingface_hub import snapshot_download
 
     try:

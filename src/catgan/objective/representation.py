@@ -24,5 +24,5 @@ def as_tokens(cls: Tensor, patches: Tensor, grid: int) -> Tensor:
 
     Patch tokens are resized bicubically where n is not grid.
     """
-    resized = resize(patches.movedim(-1, 1), grid, "bicubic", "bicubic")
-    return torch.cat([cls.unsqueeze(1), resized.flatten(2).mT], dim=1)
+    resized = resize(wide(patches).movedim(-1, 1), grid, "bicubic", "bicubic")
+    return torch.cat([wide(cls).unsqueeze(1), resized.flatten(2).mT], dim=1)
