@@ -290,7 +290,7 @@ def test_a_single_scale_has_no_stages_to_compare(changed: Changed, data: Images,
 def test_out_of_memory_names_the_micro_batch_that_fits(
     changed: Changed, data: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def short_of_memory(self: Step, step: int, x: Tensor, y: Tensor) -> Metrics:
+    def short_of_memory(self: Step, step: int, x: Tensor, y: Tensor, images: Tensor | None) -> Metrics:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
     real = Step.generate
