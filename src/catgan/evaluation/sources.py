@@ -104,7 +104,7 @@ class Memory:
     def _identity(self) -> str:
         x, y = (
             t if self.rows is None else t[torch.from_numpy(self.rows)]
-            for t in (self.dataset.images, self.dataset.labels)
+            for t in (self.dataset.pixels, self.dataset.labels)
         )
         return digest("memory", str(tuple(x.shape)), x.numpy().tobytes(), y.numpy().tobytes())
 
