@@ -30,10 +30,12 @@ def canvas(width: float, height: float, dpi: int = 110) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", dpi=dpi)
 
 
-def figure(columns: int, width: float = 4.0, height: float = 3.0, dpi: int = 110) -> tuple[Figure, Sequence[Any]]:
-    """A row of axes; width (of each) and height in inches."""
-    made = canvas(width * columns, height, dpi)
-    axes = [made.add_subplot(1, columns, i + 1) for i in range(columns)]
+def figure(
+    columns: int, rows: int = 1, width: float = 4.0, height: float = 3.0, dpi: int = 110
+) -> tuple[Figure, Sequence[Any]]:
+    """Axes from left to right and top to bottom; width and height (of each) in inches."""
+    made = canvas(width * columns, height * rows, dpi)
+    axes = [made.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", alpha=0.25)
