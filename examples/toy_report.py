@@ -11,6 +11,7 @@ from catgan.evaluation.plots import COLORS, figure, png
 Run = dict[str, Any]  # one training, as toy.train returns it
 
 DIGITS = {"MMD^2": 5, "CPU seconds": 0}  # after the point; 3 elsewhere
+STAGE_COLORS = (COLORS[3], COLORS[2], "0.15")  # of stages 0 to 2
 TITLES = {
     "excess": "$\\delta$ above its floor",
     "R": "rewriting $R$",
@@ -46,7 +47,7 @@ def draw(runs: Sequence[Run], data: dict[str, float]) -> bytes:
         of_row = axes[4 * row : 4 * row + 4]
         draw_signals(of_row, next(r["stages"] for r in runs if r["lambda"] == w))
         of_row[0].set_ylabel(f"$\\lambda$ = {w:g}", fontsize=13)
-    axes[3].legend(frameon=False, fontsize=8, ncols=2, loc="lower right", borderpad=0)
+    made.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     for ax, (name, title) in zip(axes[-4:], TITLES.items(), strict=True):
         draw_measure(ax, name, runs, data)
         ax.set_title(title, fontsize=11)
@@ -57,10 +58,10 @@ def draw(runs: Sequence[Run], data: dict[str, float]) -> bytes:
 def draw_signals(axes: Sequence[Any], stages: Sequence[Sequence[Sequence[float]]]) -> None:
     """A signal per axes, its four stages as the discriminator sees them, the last one broad and grey."""
     for k, of_stage in enumerate(stages):
-        style = {"color": COLORS[k], "linewidth": 1.8} if k < 3 else {"color": "0.8", "linewidth": 5, "zorder": 0}
+        style = {"color": STAGE_COLORS[k], "linewidth": 1.8} if k < 3 else {"color": "0.8", "linewidth": 5, "zorder": 0}
         for ax, x in zip(axes, of_stage, strict=True):
-            ax.stairs(x, baseline=None, label=f"stage {k}", **style)
-            ax.set(xticks=[], yticks=[-2, 0, 2], ylim=(-4.8, 3.4))
+            ax.stairs(x, baseline=None, label=f"$r_{k}(h_{k})$", **style)
+            ax.set(xticks=[], yticks=[-2, 0, 2], ylim=(-3.4, 3.4))
 
 
 def draw_measure(ax: Any, name: str, runs: Sequence[Run], data: dict[str, float]) -> None:

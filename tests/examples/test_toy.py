@@ -76,15 +76,16 @@ def test_mmd_is_about_zero_for_equal_distributions_only() -> None:
 def test_a_training_is_finite_and_a_function_of_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy, "SAMPLES", 50)
 
-    def numbers(weight: float, seed: int) -> list[dict[str, float]]:
-        return toy.train(weight, seed, steps=30, every=20)["rows"]
+    def numbers(weight: float, seed: int, steps: int) -> list[dict[str, float]]:
+        return toy.train(weight, seed, steps, every=20)["rows"]
 
-    rows = numbers(0.1, 0)
+    rows = numbers(0.1, 0, steps=30)
     assert [row["step"] for row in rows] == [20, 30]
     assert all(math.isfinite(v) for row in rows for v in row.values())
-    assert numbers(0.1, 0) == rows
-    assert numbers(0.1, 1) != rows
-    assert numbers(0.0, 0) != rows
+    assert numbers(0.1, 0, steps=30) == rows
+    first = numbers(0.1, 0, steps=2)
+    assert numbers(0.1, 1, steps=2) != first
+    assert numbers(0.0, 0, steps=2) != first
 
 
 def test_the_table_shows_means_and_deviations_over_seeds() -> None:
