@@ -61,7 +61,7 @@ def draw_signals(axes: Sequence[Any], stages: Sequence[Sequence[Sequence[float]]
         style = {"color": STAGE_COLORS[k], "linewidth": 1.8} if k < 3 else {"color": "0.8", "linewidth": 5, "zorder": 0}
         for ax, x in zip(axes, of_stage, strict=True):
             ax.stairs(x, baseline=None, label=f"$r_{k}(h_{k})$", **style)
-            ax.set(xticks=[], yticks=[-2, 0, 2], ylim=(-3.4, 3.4))
+            ax.set(xticks=[], yticks=[-3, 0, 3], ylim=(-4.2, 4.2))
 
 
 def draw_measure(ax: Any, name: str, runs: Sequence[Run], data: dict[str, float]) -> None:
@@ -72,7 +72,7 @@ def draw_measure(ax: Any, name: str, runs: Sequence[Run], data: dict[str, float]
 
     steps = [row["step"] for row in runs[0]["rows"]]
     ax.axhline(over_stages(data), color="0.4", linestyle=":", linewidth=1)
-    ax.annotate("data", (steps[0], over_stages(data)), (0, 2), textcoords="offset points", color="0.4", fontsize=8)
+    ax.annotate("data", (steps[0], over_stages(data)), (0, -10), textcoords="offset points", color="0.4", fontsize=8)
     for i, w in enumerate(dict.fromkeys(r["lambda"] for r in runs)):
         color = COLORS[i % len(COLORS)]
         lines = [[over_stages(row) for row in r["rows"]] for r in runs if r["lambda"] == w]
@@ -81,4 +81,5 @@ def draw_measure(ax: Any, name: str, runs: Sequence[Run], data: dict[str, float]
             ax.plot(steps, line, color=color, alpha=0.35, linewidth=0.8)
         ax.plot(steps, middle, color=color, linewidth=2)
         ax.annotate(f" {w:g}", (steps[-1], middle[-1]), color=color, va="center", annotation_clip=False)
+    ax.margins(y=0.12)
     ax.set_xlabel("step")
