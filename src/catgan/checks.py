@@ -163,6 +163,7 @@ def validate(c: Config) -> None:
         ("training.micro_batch", t.micro_batch),
         ("training.threads", t.threads),
         ("eval.every", c.eval.every),
+        ("data.workers", c.data.workers),
     ):
         require(0 <= number < math.inf, name, number, "at least 0 and finite")
     for name, beta in (("optimizer.beta1", c.optimizer.beta1), ("optimizer.beta2", c.optimizer.beta2)):

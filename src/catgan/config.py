@@ -23,10 +23,12 @@ FORMAT_VERSION = 1  # of config.yaml and of checkpoints
 
 @dataclass(frozen=True)
 class DataConfig:
-    source: Literal["digits", "fashion-mnist", "latents"] = "latents"
+    source: Literal["digits", "fashion-mnist", "latents", "prepared"] = "latents"
     """Where real samples come from."""
     path: str | None = None
-    """Folder with the files of fashion-mnist (IDX) or latents (moments.npy, labels.npy)."""
+    """Folder with the files of fashion-mnist (IDX), latents (moments.npy, labels.npy), or what catgan prepare made."""
+    workers: int = 2
+    """Threads that read batches ahead of training; 0 reads each when it is needed. The numbers are the same."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,7 @@ class Config:
 
 # Fields that `--resume` may change: they do not touch the numbers that training computes. Of the encoder a
 # checkpoint remembers the weights, whatever their path.
-RESUMABLE = ("training.steps", "log", "eval", "checkpoint", "sample.vae", "encoder.path")
+RESUMABLE = ("training.steps", "data.workers", "log", "eval", "checkpoint", "sample.vae", "encoder.path")
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +65,7 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 def entries(run: Path) -> list[dict[str, float]]:
     """metrics.jsonl without what depends on the clock."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+    return [{k: v for k, v in row.items() if k not in ("images_per_second", "data_share")} for row in rows]
 
 
 def test_extending_a_finished_run_equals_a_longer_run(changed: Changed, data: Images, tmp_path: Path) -> None:
@@ -86,6 +87,53 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
         final(tmp_path / "a")["generator.outputs.0.pixels.weight"],
         final(tmp_path / "c")["generator.outputs.0.pixels.weight"],
     )
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_reading_ahead_changes_no_number(workers: int, changed: Changed, data: Images, tmp_path: Path) -> None:
+    for name, number in (("plain", 0), ("ahead", workers)):
+        train(changed(training={"steps": 5}, data={"workers": number}), tmp_path / name, dataset=data, quiet=True)
+    assert_same(final(tmp_path / "plain"), final(tmp_path / "ahead"))
+    train(
+        changed(training={"steps": 6}, data={"workers": 2}), tmp_path / "ahead", dataset=data, quiet=True, resume=True
+    )
+
+
+def test_an_error_of_the_data_ends_the_run_with_its_own_words(changed: Changed, data: Images, tmp_path: Path) -> None:
+    class Torn(Images):
+        def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
+            if step == 2:
+                raise UserError("the disk is gone")
+            return super().batch(rows, seed, step)
+
+    before = threading.active_count()
+    torn = Torn(data.images.numpy(), data.labels.numpy(), data.class_names)
+    with pytest.raises(UserError, match="the disk is gone"):
+        train(changed(training={"steps": 9}), tmp_path / "run", dataset=torn, quiet=True)
+    assert len(checkpoint.listed(tmp_path / "run" / "checkpoints")) == 1, "steps before it were made"
+    assert threading.active_count() <= before + 1, "no reader is left (TensorBoard may keep its thread)"
+
+
+def test_the_share_of_time_spent_waiting_for_data_is_logged(changed: Changed, data: Images, tmp_path: Path) -> None:
+    class Slow(Images):
+        def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
+            time.sleep(1.0)
+            return super().batch(rows, seed, step)
+
+    slow = Slow(data.images.numpy(), data.labels.numpy(), data.class_names)
+    for name, dataset in (("quick", data), ("slow", slow)):
+        config = changed(training={"steps": 2}, data={"workers": 0}, log={"diagnose_every": 9})
+        train(config, tmp_path / name, dataset=dataset, quiet=True)
+    shares = {
+        name: [
+            row["data_share"]
+            for row in map(json.loads, (tmp_path / name / "metrics.jsonl").open())
+            if "data_share" in row
+        ]
+        for name in ("quick", "slow")
+    }
+    assert all(0 <= share < 0.2 for share in shares["quick"])
+    assert all(0.4 < share <= 1 for share in shares["slow"])
 
 
 def test_log_entries_past_the_checkpoint_are_dropped(changed: Changed, data: Images, tmp_path: Path) -> None:

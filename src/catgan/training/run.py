@@ -17,10 +17,11 @@ import platform
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from torch import Tensor
 
 import catgan
 from catgan.config import RESUMABLE, Config, attribute, differences, dump_yaml, load_yaml
-from catgan.data import Dataset, check_fits, open_dataset, raw_images, rows
+from catgan.data import Dataset, ahead, check_fits, open_dataset, raw_images, rows
 from catgan.devices import memory_error, pick_device
 from catgan.draws import sample_z
 from catgan.encoders import VAE, Encoder, encoder_for, vae_for
@@ -47,6 +48,14 @@ FREE_IN_FINE_TUNING = (
     "sample.classes", "sample.down", "sample.up", "sample.vae", "discriminator.aggregated",
     "discriminator.representation_dim",
 )  # fmt: skip
+
+
+class Batch(NamedTuple):
+    """Real samples of one step."""
+
+    x: Tensor  # (B, C, S, S)
+    y: Tensor  # (B,) classes
+    images: Tensor | None  # (B, 3, P, P), uint8: raw images, where an encoder sees them
 
 
 class DivergedError(UserError):
@@ -118,6 +127,7 @@ class Run:
         self.last_good: Path | None = None
         self.pending: list[tuple[int, Metrics]] = []
         self.stop_signal: int | None = None
+        self.waited = 0.0  # seconds for data, since the last log entry
 
     # -- before the first step -------------------------------------------------------------------------------------
 
@@ -242,12 +252,13 @@ class Run:
         handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if in_main_thread() else {}
         for s in handlers:
             signal.signal(s, self.on_signal)
+        batches = ahead(self.read, range(self.step, total), c.data.workers, c.data.workers)
         began, began_step = time.perf_counter(), self.step
         try:
             if self.step == 0:
                 self.preview()
             while self.step < total and self.stop_signal is None:
-                metrics = self.iterate()
+                metrics = self.iterate(batches)
                 self.step += 1
                 self.pending.append((self.step, metrics))
                 last = self.step == total
@@ -256,8 +267,9 @@ class Run:
                     elapsed = time.perf_counter() - began
                     scalars["epoch"] = self.step * c.training.batch / len(self.dataset)
                     scalars["images_per_second"] = (self.step - began_step) * c.training.batch / elapsed
+                    scalars["data_share"] = self.waited / elapsed
                     log.write(self.step, scalars)
-                    began, began_step = time.perf_counter(), self.step
+                    began, began_step, self.waited = time.perf_counter(), self.step, 0.0
                 if (self.step % c.log.diagnose_every == 0 or last) and len(c.sample.scales) > 1:
                     self.flush()
                     log.write(self.step, self.diagnosis())
@@ -273,6 +285,7 @@ class Run:
                 self.save()
                 progress.note(f"stopped at step {self.step}, saved {self.last_good}; go on with --resume")
         finally:
+            batches.close()
             progress.close()
             log.close()
             for s, handler in handlers.items():
@@ -287,17 +300,18 @@ class Run:
         self.stop_signal = number
         signal.signal(number, signal.SIG_DFL)
 
-    def iterate(self) -> Metrics:
-        batch = self.config.training.batch
+    def iterate(self, batches: Iterator[Batch]) -> Metrics:
         try:
-            x, y = self.read_batch(self.step * batch, batch)
-            return self.engine.run(self.step, x, y, self.read_images(self.step * batch, batch))
+            began = time.perf_counter()
+            batch = next(batches)
+            self.waited += time.perf_counter() - began
+            return self.engine.run(self.step, *self.on_device(batch))
         except (RuntimeError, MemoryError) as error:
             if not memory_error(error):
                 raise
         fits = self.largest_fitting()
         raise UserError(
-            f"out of memory on {self.device} with {self.config.training.micro_batch or batch} samples per pass: "
+            f"out of memory on {self.device} with {self.config.training.micro_batch or self.config.training.batch} samples per pass: "
             + (
                 f"--micro-batch {fits} fits; start again with it in a new --out"
                 if fits
@@ -305,27 +319,29 @@ class Run:
             )
         )
 
-    def read_batch(self, start: int, count: int) -> tuple[Tensor, Tensor]:
-        seed = self.config.training.seed
-        x, y = self.dataset.batch(rows(seed, start, count, len(self.dataset)), seed, self.step)
+    def read(self, step: int) -> Batch:
+        """The batch of a step, on the CPU: a pure function, called from several threads."""
+        seed, count = self.config.training.seed, self.config.training.batch
+        chosen = rows(seed, step * count, count, len(self.dataset))
+        x, y = self.dataset.batch(chosen, seed, step)
         if self.config.sample.classes == 1:
             y = torch.zeros_like(y)
-        return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+        images = None if self.engine.encoder is None else raw_images(self.dataset, chosen)
+        pin = self.device.type == "cuda"
+        return Batch(*(None if t is None else t.pin_memory() if pin else t for t in (x, y, images)))
 
-    def read_images(self, start: int, count: int) -> Tensor | None:
-        """Raw images of the same samples, for the encoder; None without one."""
-        if self.engine.encoder is None:
-            return None
-        chosen = rows(self.config.training.seed, start, count, len(self.dataset))
-        return raw_images(self.dataset, chosen).to(self.device, non_blocking=True)
+    def on_device(self, batch: Batch, count: int | None = None) -> Batch:
+        """The first `count` samples of a batch, or all, where the networks are."""
+        return Batch(*(None if t is None else t[:count].to(self.device, non_blocking=True) for t in batch))
 
     def largest_fitting(self) -> int:
         """Try smaller micro-batches, without changing any weight, until one fits; 0 if none does."""
         size = self.config.training.micro_batch or self.config.training.batch
+        batch = self.read(self.step)
         while size > 1:
             size //= 2
             try:
-                if self.engine.fits(*self.read_batch(0, size), self.read_images(0, size)):
+                if self.engine.fits(*self.on_device(batch, size)):
                     return size
             except (RuntimeError, MemoryError) as error:
                 if not memory_error(error):
