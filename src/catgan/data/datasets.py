@@ -40,7 +40,8 @@ class Dataset(Protocol):
     def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Samples (B, C, S, S), float32, and classes (B,), int64, of the given rows.
 
-        (seed, step) keys whatever is drawn anew at each read.
+        (seed, step) keys whatever is drawn anew at each read. A pure function of its arguments, called from several
+        threads at once, ahead of training (`data.workers`).
         """
         ...
 
@@ -83,9 +84,13 @@ class Latents:
 
     def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
         moments = torch.from_numpy(self.moments[rows].astype(np.float32))
-        mean, std = moments.chunk(2, dim=1)
-        x = (mean + std * normal(seed, Purpose.POSTERIOR, step, mean.shape)) * LATENT_SCALE
-        return x, torch.from_numpy(self.labels[rows].astype(np.int64))
+        return draw_posterior(moments, LATENT_SCALE, seed, step), torch.from_numpy(self.labels[rows].astype(np.int64))
+
+
+def draw_posterior(moments: Tensor, scale: float, seed: int, step: int) -> Tensor:
+    """scale * (mean + std * noise), (B, C, S, S), of moments (B, 2 * C, S, S), float32: new noise at each step."""
+    mean, std = moments.chunk(2, dim=1)
+    return (mean + std * normal(seed, Purpose.POSTERIOR, step, mean.shape)) * scale
 
 
 def digits() -> Images:
@@ -185,7 +190,7 @@ def find(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.exists():
             return path
-    raise UserError(f"{folder}: no {name} or {name}.gz: set data.path to the folder that has it")
+    raise UserError(f"{folder}: no {name} or {name}.gz: choose the folder that has it")
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
@@ -210,12 +215,18 @@ def open_dataset(data: DataConfig, size: int) -> Dataset:
     if data.source == "fashion-mnist":
         return fashion_mnist(fashion_folder(data.path), size)
     if data.path is None:
-        raise UserError(
-            "data.path is not set: latents needs a folder with moments.npy and labels.npy; add --data.path FOLDER"
-        )
+        hint = {
+            "latents": "a folder with moments.npy and labels.npy",
+            "prepared": "a folder made by catgan prepare",
+        }
+        raise UserError(f"data.path is not set: {data.source} needs {hint[data.source]}; add --data.path FOLDER")
     folder = Path(data.path)
     if not folder.is_dir():
         raise UserError(f"data.path is {folder}: no such folder")
+    if data.source == "prepared":
+        from catgan.data.prepared import Prepared
+
+        return Prepared(folder)
     return latents(folder)
 
 

@@ -1,0 +1,142 @@
+"""Sources that are tables: Hugging Face datasets, and IDX files as MNIST has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from catgan.data.datasets import find, read_idx
+from catgan.data.decode import MAX_BYTES
+from catgan.data.sources import ONE_CLASS, Source, too_large
+from catgan.errors import UserError
+
+IDX_SPLITS = {"train": ("train",), "test": ("t10k", "test")}
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Whether a folder was written by `save_to_disk` of the library datasets."""
+    whole = (path / "state.json").exists() and (path / "dataset_info.json").exists()
+    return (whole and not (path / "catgan.json").exists()) or (path / "dataset_dict.json").exists()
+
+
+def hugging_face(where: str, split: str | None, image_column: str | None, label_column: str | None) -> Source:
+    """A dataset of the hub or of a local folder. Raises UserError if it cannot be had or has no pictures."""
+    table = load_table(where, split)
+    import datasets
+
+    pictures = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
+    labels = [name for name, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)]
+    labels = labels or [name for name in ("label", "labels") if name in table.column_names]
+    image = pick(where, "--image-column", image_column, pictures, table.column_names)
+    if image is None:
+        raise UserError(f"{where} has no column of pictures: its columns are {', '.join(table.column_names)}")
+    label = pick(where, "--label-column", label_column, labels, table.column_names)
+    encoded = table.select_columns([image])
+    if image in pictures:
+        encoded = encoded.cast_column(image, datasets.Image(decode=False))
+
+    def read(i: int) -> bytes:
+        value = encoded[i][image]
+        if isinstance(value, dict):
+            value = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+        return value if len(value) <= MAX_BYTES else too_large()
+
+    numbers, class_names = classes(where, label, table)
+    return Source(where, Rows(len(table)), numbers, class_names, read)
+
+
+def load_table(where: str, split: str | None) -> Any:
+    """The rows of one split. Raises UserError with the library's reason if it cannot load them."""
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(
+            f"{where} needs the library datasets, which is not installed: pip install 'catgan[hub]'"
+        ) from None
+    try:
+        if where.startswith("hf:"):
+            name, _, part = where.removeprefix("hf:").partition(":")
+            loaded = datasets.load_dataset(name, part or None, split=split)
+        else:
+            loaded = datasets.load_from_disk(where)
+    except Exception as error:  # the network, the hub's rules and damaged files all speak in exceptions of their own
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"cannot load {where}: {said[0]}") from None
+    if not isinstance(loaded, dict):
+        if split is not None and not where.startswith("hf:"):
+            raise UserError(f"--split is {split}: {where} is not divided; leave it out")
+        return loaded
+    chosen = split or ("train" if "train" in loaded else next(iter(loaded)) if len(loaded) == 1 else None)
+    if chosen not in loaded:
+        raise UserError(f"--split is {chosen or 'not set'}: {where} has {', '.join(map(str, loaded))}")
+    return loaded[chosen]
+
+
+def pick(where: str, option: str, chosen: str | None, fitting: Sequence[str], known: Sequence[str]) -> str | None:
+    """The chosen column, or the only fitting one; None if none fits. Raises UserError if it is not clear which."""
+    if chosen is not None and chosen not in known:
+        raise UserError(f"{option} is {chosen}: {where} has {', '.join(known)}")
+    if chosen is None and len(fitting) > 1:
+        raise UserError(f"{where} has several such columns: choose with {option} {' or '.join(fitting)}")
+    return chosen or (fitting[0] if fitting else None)
+
+
+def classes(where: str, label: str | None, table: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class numbers and names: of a ClassLabel column as they are, of numbers or texts those that occur, sorted."""
+    import datasets
+
+    if label is None:
+        return np.zeros(len(table), np.int64), (ONE_CLASS,)
+    values = table.select_columns([label]).with_format(None)[:][label]
+    feature = table.features[label]
+    if None in values or (isinstance(feature, datasets.ClassLabel) and values and min(values) < 0):
+        raise UserError(f"{where}: rows of column {label} have no class: choose another --split or --label-column")
+    used = sorted(set(values))
+    named = isinstance(feature, datasets.ClassLabel)
+    names = tuple(str(feature.names[value] if named else value) for value in used)
+    number = {value: k for k, value in enumerate(used)}
+    return np.array([number[value] for value in values], dtype=np.int64), names
+
+
+class Rows(Sequence[str]):
+    """Row numbers as names, without a list of them."""
+
+    def __init__(self, count: int) -> None:
+        self.rows = count
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, i: Any) -> Any:
+        return f"row {range(self.rows)[i]}"
+
+
+def has_idx(path: Path) -> bool:
+    return bool(idx_prefixes(path))
+
+
+def idx_prefixes(path: Path) -> dict[str, str]:
+    """Where there are images in IDX files: what stands before `-images`, and the separator (- or .) after it."""
+    found = (re.fullmatch(r"(.+)-images([-.])idx3-ubyte(\.gz)?", p.name) for p in sorted(path.iterdir()))
+    return {m[1]: m[2] for m in found if m}
+
+
+def idx_files(path: Path, split: str | None) -> Source:
+    """Images (N, H, W) and labels (N,) of one split in IDX format. Classes are the labels that occur."""
+    prefixes = idx_prefixes(path)
+    wanted = IDX_SPLITS.get(split or "train", ())
+    fitting = [p for p in prefixes if p == split or p.rpartition("-")[2] in wanted]
+    if len(fitting) != 1:
+        raise UserError(f"--split is {split or 'not set'}: {path} has {', '.join(prefixes)}; choose one of them")
+    prefix, mark = fitting[0], prefixes[fitting[0]]
+    images = read_idx(find(path, f"{prefix}-images{mark}idx3-ubyte"), 3)
+    labels = read_idx(find(path, f"{prefix}-labels{mark}idx1-ubyte"), 1)
+    if len(images) != len(labels):
+        raise UserError(f"{path}: {len(images)} images but {len(labels)} labels: the two files do not belong together")
+    used, numbers = np.unique(labels, return_inverse=True)
+    names = tuple(str(n) for n in used)
+    return Source(str(path), Rows(len(images)), numbers.astype(np.int64), names, lambda i: images[i])
