@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     SAMPLE = 11
     EVALUATION_CLASSES = 12
     CLASSIFIER = 13
+    MIRROR = 14
 
 
 def stream(seed: int, purpose: Purpose, position: int = 0) -> np.random.Generator:

@@ -11,6 +11,7 @@ from catgan import __version__
 from catgan.errors import UserError
 
 COMMANDS = {
+    "prepare": "make data to train on: of pictures in folders, archives, IDX files or Hugging Face datasets",
     "train": "train a recipe, resume a run, or fine-tune another run's weights",
     "sample": "images from a trained run: grid, single PNGs, or an .npz for evaluators",
     "interpolate": "walk between samples in style space: strip and GIF",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from catgan.cli.parse import parse
@@ -22,20 +23,22 @@ SHORT = {
     "--init-from": "--training.init-from",
 }
 
-USAGE = f"""usage: catgan train RECIPE [--out DIR] [--resume] [--config FILE] [OPTIONS]
+USAGE = f"""usage: catgan train RECIPE [--data DIR] [--out DIR] [--resume] [--config FILE] [OPTIONS]
 
 Train a recipe: {", ".join(RECIPES)}.
 
+  --data DIR      train on what catgan prepare made: channels, size and classes follow from it
   --out DIR       run directory (default: runs/RECIPE)
   --resume        go on from the run's latest checkpoint; values then come from the run instead of the recipe
   --config FILE   YAML with some or all fields, over the recipe's values; a run's config.yaml is such a file
   {", ".join(SHORT)}
                   short for the training.* options of these names
 
-Options go over the YAML file, and that over the recipe.
+Options go over --data, that over the YAML file, and that over the recipe.
 
   catgan train digits
   catgan train digits --resume --steps 4000
+  catgan train digits --data prepared --out runs/pictures
   catgan train fashion-mnist --data.path /usr/share/datasets/fashion-mnist --batch 64
 """
 
@@ -58,8 +61,13 @@ def main(argv: Sequence[str]) -> None:
         base = load_yaml(Path(own.config), base)
         if base.recipe != name:
             raise UserError(f"{own.config} is for recipe {base.recipe}, not {name}: use catgan train {base.recipe}")
+    if own.data:
+        base = on_data(base, Path(own.data), keep_sample=own.resume and (out / "config.yaml").exists())
     options = [expand(o) for o in options]
-    config = parse(Config, options, f"train {name}", default=base, description=USAGE.partition("\n\n")[2]).validate()
+    config = parse(Config, options, f"train {name}", default=base, description=USAGE.partition("\n\n")[2])
+    if own.data and config.sample.scales[-1:] != (config.sample.size,):
+        raise UserError(sizes_do_not_fit(Path(own.data), config))
+    config.validate()
 
     from catgan.training.run import train
 
@@ -67,9 +75,36 @@ def main(argv: Sequence[str]) -> None:
     print(f"trained {config.training.steps} steps: {out}\nnext: catgan sample {out}    catgan diagnose {out}")
 
 
+def on_data(config: Config, folder: Path, keep_sample: bool) -> Config:
+    """The configuration for prepared data. keep_sample: of a run that goes on, only where the data is."""
+    from catgan.data.prepared import read_meta, sample_shape
+
+    meta = read_meta(folder)
+    config = replace(config, data=replace(config.data, source="prepared", path=str(folder.absolute())))
+    if keep_sample:
+        return config
+    channels, size, _ = sample_shape(meta)
+    sample = replace(config.sample, channels=channels, size=size, classes=len(meta["classes"]))
+    return replace(config, sample=sample)
+
+
+def sizes_do_not_fit(folder: Path, config: Config) -> str:
+    """What to do about data of another size than the recipe's last scale."""
+    scales, size, takes = config.sample.scales, config.sample.size, config.sample.scales[-1]
+    shown = " ".join(map(str, scales))
+    others = [name for name, c in RECIPES.items() if c.sample.size == size]
+    return (
+        f"{folder} has samples of {size}x{size}, {config.recipe} takes {takes}x{takes} (sample.scales {shown}): "
+        f"prepare the pictures with --size {takes}"
+        + (f", take {' or '.join(others)}" if others else "")
+        + f", or give --sample.scales that end at {size}, with --discriminator.patches and --generator.patch that divide them"
+    )
+
+
 def split_own(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options that are about the run rather than its configuration, and the rest."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--data")
     parser.add_argument("--out")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--config")

@@ -1,0 +1,160 @@
+"""`catgan prepare SOURCE DEST`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from catgan.cli.parse import parse
+from catgan.errors import UserError
+from catgan.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from catgan.data.encode import Encoder
+
+DESCRIPTION = """Make a folder of pictures into data to train on: catgan train RECIPE --data DEST.
+
+SOURCE: a folder with one folder per class, or pictures without classes; a zip or tar of either; a folder with IDX
+files as MNIST has them; a Hugging Face dataset, saved in a folder or hf:NAME. Called again after an interruption, it
+goes on. Under torchrun, every process does its share.
+"""
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    source: tyro.conf.Positional[str]
+    """Folder, archive or dataset."""
+    dest: tyro.conf.Positional[Path]
+    """Folder to write to."""
+    size: int
+    """Height and width of the prepared pictures, in pixels."""
+    crop: Literal["center", "resize"] = "center"
+    """center: the centre square, as ADM prepares ImageNet; resize: the whole picture, whatever its proportions."""
+    channels: Literal[1, 3] | None = None
+    """1: grey, 3: RGB; by default what the source has."""
+    split: str | None = None
+    """Part of a Hugging Face dataset or of IDX files: train (the default), test, ..."""
+    image_column: str | None = None
+    """Column of pictures of a Hugging Face dataset; by default the only one."""
+    label_column: str | None = None
+    """Column of classes of a Hugging Face dataset; by default the only one."""
+    vae: str | None = None
+    """Also store latents: folder or name of the VAE whose posterior's moments to keep."""
+    flip: bool = False
+    """With --vae: also store the moments of mirrored pictures."""
+    images: bool = True
+    """Store the pixels; --no-images keeps only the latents."""
+    device: str = "auto"
+    """Where the VAE runs: auto, cpu, cuda or cuda:N. Under torchrun, auto is a GPU for each process."""
+    batch: int = 32
+    """Pictures per pass of the VAE."""
+    max_broken: float = 0.01
+    """Share of the pictures that may be unusable and are left out; more than that is an error."""
+    workers: int = 0
+    """Threads that decode; 0 is one per CPU core, divided among the processes of this machine."""
+    shard_rows: int | None = None
+    """Pictures per file; by default such that there are 64 files or more, of at most 512 MB."""
+
+
+def main(argv: Sequence[str]) -> None:
+    o = parse(PrepareOptions, argv, "prepare", description=DESCRIPTION)
+    check(o)
+    # What Pillow finds odd but can read; what it cannot is reported file by file.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+    from catgan.data.prepare import make_plan, prepare
+    from catgan.data.sources import open_source
+
+    rank, world, local = (whole_number(name, least) for name, least in PLACES)
+    source = open_source(o.source, o.split, o.image_column, o.label_column)
+    encoder = open_encoder(o) if o.vae else None
+    plan = make_plan(source, o.size, o.crop, o.channels, encoder, o.images, o.shard_rows)
+    complete = prepare(
+        source, o.dest, plan, encoder,
+        max_broken=o.max_broken,
+        threads=o.workers or max(1, len(os.sched_getaffinity(0)) // local),
+        rank=rank,
+        world=world,
+        quiet=rank > 0,
+    )  # fmt: skip
+    if complete and rank == 0:
+        print(summary(o.dest))
+    elif not complete:
+        print(f"process {rank} of {world} is done; the last one to finish completes {o.dest}")
+
+
+# What torchrun tells a process of itself, and the least it can be.
+PLACES = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1))
+
+
+def check(o: PrepareOptions) -> None:
+    for name, number in (("--size", o.size), ("--batch", o.batch), ("--shard-rows", o.shard_rows or 1)):
+        if number < 1:
+            raise UserError(f"{name} is {number}: must be at least 1")
+    if o.shard_rows == 0:
+        raise UserError("--shard-rows is 0: must be at least 1")
+    if o.workers < 0:
+        raise UserError(f"--workers is {o.workers}: must be at least 0")
+    if not 0 <= o.max_broken <= 1:
+        raise UserError(f"--max-broken is {o.max_broken}: must be in [0, 1]")
+    if o.flip and not o.vae:
+        raise UserError("--flip without --vae: mirrored pictures need not be stored; leave it out")
+    source, dest = Path(o.source).resolve(), o.dest.resolve()
+    if not o.source.startswith("hf:") and (source == dest or source in dest.parents):
+        raise UserError(f"{o.dest} lies in {o.source}: choose a DEST outside of SOURCE")
+
+
+def whole_number(name: str, least: int) -> int:
+    """An environment variable as a number; `least` if it is not set."""
+    text = os.environ.get(name, str(least))
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(f"environment variable {name} is {text}: must be a number of at least {least}")
+    return int(text)
+
+
+def open_encoder(o: PrepareOptions) -> Encoder:
+    """The VAE on this process's device."""
+    from catgan.data.encode import Encoder
+    from catgan.devices import pick_device
+    from catgan.encoders.vae import load_vae
+
+    assert o.vae is not None
+    device = pick_device(o.device)
+    if o.device == "auto" and device.type == "cuda":
+        device = pick_device(f"cuda:{whole_number('LOCAL_RANK', 0)}")
+    return Encoder(load_vae(o.vae, device), device, o.flip, o.batch)
+
+
+def summary(dest: Path) -> str:
+    """What was made of what, and where to go from here."""
+    from catgan.data.prepared import read_meta, sample_shape
+    from catgan.data.shards import read_json
+
+    meta, said = read_meta(dest), read_json(dest / "report.json")
+    shape = sample_shape(meta)
+    lines = [
+        f"{meta['samples']:,} pictures of {len(meta['classes'])} classes, {meta['size']}x{meta['size']}, "
+        f"{'grey' if meta['channels'] == 1 else 'RGB'}: {dest}"
+    ]
+    if meta["vae"]:
+        lines.append(f"latents of {'x'.join(map(str, shape))}")
+    left_out = [
+        f"{count} {what}"
+        for count, what in (
+            (said["skipped"], "broken"),
+            (sum(said["ignored"].values()), "files that are no pictures"),
+            (len(said["empty_folders"]), "folders without pictures"),
+        )
+        if count
+    ]
+    if left_out:
+        lines.append(f"left out: {', '.join(left_out)}; see {dest / 'report.json'}")
+    fitting = [name for name, c in RECIPES.items() if c.sample.size == shape[1]]
+    lines.append(f"next: catgan train {fitting[0] if fitting else 'RECIPE'} --data {dest}")
+    return "\n".join(lines)

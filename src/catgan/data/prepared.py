@@ -1,0 +1,113 @@
+"""The data that `catgan prepare` made: memory-mapped shards of pictures, or of a VAE's moments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from catgan.data.datasets import draw_posterior
+from catgan.data.shards import HALVES, read_json, widths
+from catgan.draws import Purpose, uniform
+from catgan.errors import UserError
+
+FORMAT = 1
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """What catgan.json says. Raises UserError if the folder is no prepared data, or not all of it."""
+    path = folder / "catgan.json"
+    if not path.exists():
+        if (folder / "work").is_dir():
+            raise UserError(f"{folder} is not finished: call catgan prepare with the same source and options again")
+        raise UserError(f"{folder} is no prepared data (it has no catgan.json): make it with catgan prepare")
+    meta: dict[str, Any] = read_json(path)
+    if meta.get("format") != FORMAT:
+        raise UserError(f"{path} has format {meta.get('format')}: this catgan reads {FORMAT}; prepare the data again")
+    return meta
+
+
+def sample_shape(meta: dict[str, Any]) -> tuple[int, int, int]:
+    """(C, S, S) of what networks are trained on: latents where there are moments, else pixels."""
+    space = meta["vae"] or meta
+    return space["channels"], space["size"], space["size"]
+
+
+class Prepared:
+    """A dataset (`catgan.data.Dataset`) from a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError for a folder or shard that is damaged."""
+        self.folder, self.meta = folder, read_meta(folder)
+        self.class_names: tuple[str, ...] = tuple(self.meta["classes"])
+        self.shape = sample_shape(self.meta)
+        self.columns = widths(*(self.meta[name] for name in ("size", "channels", "images", "vae")))
+        shards = [self.open_shard(entry) for entry in self.meta["shards"]]
+        self.arrays = {name: [shard[name] for shard in shards] for name in self.columns}
+        self.labels = np.concatenate([shard["label"] for shard in shards])
+        self.starts = np.cumsum([0] + [entry["rows"] for entry in self.meta["shards"]])
+
+    def open_shard(self, entry: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The array columns (rows, width) and labels (rows,) of a shard, as views of the mapped file."""
+        import pyarrow as pa
+
+        path = self.folder / entry["file"]
+        try:
+            size = path.stat().st_size
+            if size != entry["bytes"]:
+                raise UserError(f"{path} is damaged: it has {size:,} bytes, not {entry['bytes']:,}; copy it again")
+            # Not pyarrow's own memory map: that keeps each file open, and there may be more shards than may be open.
+            mapped = np.memmap(path, mode="r")
+            batch = pa.ipc.open_stream(pa.py_buffer(mapped)).read_next_batch()
+            found = {
+                name: batch.column(name).flatten().to_numpy().reshape(entry["rows"], width)
+                for name, width in self.columns.items()
+            }
+            return found | {"label": batch.column("label").to_numpy()}
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            raise UserError(f"{path} is damaged: {error}") from None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def gather(self, column: str, rows: np.ndarray) -> np.ndarray:
+        """Rows of a column, (B, width), copied out of the mapped shards."""
+        shards = np.searchsorted(self.starts, rows, "right") - 1
+        arrays = self.arrays[column]
+        made = np.empty((len(rows), self.columns[column]), arrays[0].dtype)
+        for i, (shard, row) in enumerate(zip(shards.tolist(), (rows - self.starts[shards]).tolist(), strict=True)):
+            made[i] = arrays[shard][row]
+        return made
+
+    def images(self, rows: np.ndarray) -> Tensor:
+        """The stored pictures, uint8 (B, 3 or 1, S, S). Raises UserError if none are stored."""
+        if not self.meta["images"]:
+            raise UserError(f"{self.folder} holds no pictures, only latents: prepare it without --no-images")
+        size, channels = self.meta["size"], self.meta["channels"]
+        pixels = self.gather("image", rows).reshape(-1, size, size, channels)
+        return torch.from_numpy(pixels).movedim(-1, 1).contiguous()
+
+    def mirrored(self, count: int, seed: int, step: int) -> Tensor:
+        """Which samples of a batch are drawn as mirror images, (count,), bool: each with probability 1/2, if stored."""
+        if self.meta["vae"] is None or not self.meta["vae"]["flip"]:
+            return torch.zeros(count, dtype=torch.bool)
+        return uniform(seed, Purpose.MIRROR, step, (count,)) < 0.5
+
+    def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        """Pixels in [-1, 1], or latents drawn anew from their posteriors; float32 (B, C, S, S), and classes (B,)."""
+        y = torch.from_numpy(self.labels[rows])
+        if self.meta["vae"] is None:
+            return self.images(rows).float() / 127.5 - 1, y
+        mirrored = self.mirrored(len(rows), seed, step).numpy()
+        moments = np.empty((len(rows), self.columns["moments"]), np.float16)
+        for name, chosen in zip(HALVES, (~mirrored, mirrored), strict=True):
+            if chosen.any():
+                moments[chosen] = self.gather(name, rows[chosen])
+        channels, size, _ = self.shape
+        both = torch.from_numpy(moments.reshape(-1, 2 * channels, size, size)).float()
+        return draw_posterior(both, self.meta["vae"]["scale"], seed, step), y

@@ -1,0 +1,144 @@
+"""The files of prepared data: Arrow streams with one row per picture, readable by the library datasets too.
+
+Pixels and moments are lists of fixed length, so that a memory-mapped shard is an array without being copied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from catgan.data.decode import Picture
+from catgan.errors import UserError
+from catgan.files import write_atomically
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from catgan.data.encode import Encoder
+
+TEXTS, NUMBERS = ("name", "changes"), ("width", "height")
+HALVES = ("moments", "moments_mirrored")
+
+
+def shard_name(shard: int, shards: int) -> str:
+    return f"data-{shard:05d}-of-{shards:05d}.arrow"
+
+
+def widths(size: int, channels: int, images: bool, vae: dict[str, Any] | None) -> dict[str, int]:
+    """Numbers per row of each column that is an array: image (S, S, C), moments (2C, s, s)."""
+    result = {"image": size * size * channels} if images else {}
+    if vae is not None:
+        for name in HALVES[: 1 + vae["flip"]]:
+            result[name] = 2 * vae["channels"] * vae["size"] ** 2
+    return result
+
+
+class Shard:
+    """Rows of one shard, gathered in memory until they are written."""
+
+    def __init__(self, columns: dict[str, int], capacity: int, encoder: Encoder | None) -> None:
+        """columns: `widths` of what is kept. capacity: how many rows there may be."""
+        self.encoder = encoder
+        self.arrays = {
+            name: np.empty((capacity, width), np.uint8 if name == "image" else np.float16)
+            for name, width in columns.items()
+        }
+        self.labels: list[int] = []
+        self.names: list[str] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.changes: list[tuple[str, ...]] = []
+        self.waiting: list[np.ndarray] = []  # pixels for the VAE
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def add(self, name: str, label: int, picture: Picture) -> None:
+        if "image" in self.arrays:
+            self.arrays["image"][len(self)] = picture.pixels.reshape(-1)
+        self.labels.append(label)
+        self.names.append(name)
+        self.sizes.append((picture.width, picture.height))
+        self.changes.append(picture.changes)
+        if self.encoder is not None:
+            self.waiting.append(picture.pixels)
+            if len(self.waiting) == self.encoder.batch:
+                self.encode()
+
+    def encode(self) -> None:
+        """Give what waits to the VAE: batches begin anew in each shard, so that they are the same for any process."""
+        if self.encoder is None or not self.waiting:
+            return
+        start = len(self) - len(self.waiting)
+        for name, moments in zip(HALVES, self.encoder.moments(np.stack(self.waiting)), strict=False):
+            self.arrays[name][start : len(self)] = moments.reshape(len(moments), -1)
+        self.waiting = []
+
+    def counts(self) -> dict[str, dict[Any, int]]:
+        return {"labels": Counter(self.labels), "changes": Counter(c for row in self.changes for c in row)}
+
+    def write(self, path: Path, class_names: Sequence[str]) -> None:
+        """Write the shard as a whole or not at all."""
+        import pyarrow as pa
+
+        self.encode()
+        columns: dict[str, pa.Array] = {"label": pa.array(self.labels, pa.int64())}
+        for name, array in self.arrays.items():
+            flat = pa.array(array[: len(self)].reshape(-1))
+            columns[name] = pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
+        columns["name"] = pa.array(self.names, pa.string())
+        columns["changes"] = pa.array([", ".join(c) for c in self.changes], pa.string())
+        for k, name in enumerate(NUMBERS):
+            columns[name] = pa.array([size[k] for size in self.sizes], pa.int32())
+        said = features({name: array.shape[1] for name, array in self.arrays.items()}, class_names)
+        batch = pa.record_batch(columns).replace_schema_metadata(
+            {"huggingface": json.dumps({"info": {"features": said}})}
+        )
+
+        def fill(aside: Path) -> None:
+            with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as stream:
+                stream.write_batch(batch)
+
+        write_atomically(path, fill)
+
+
+def features(columns: dict[str, int], class_names: Sequence[str]) -> dict[str, Any]:
+    """The columns as the library datasets describes them."""
+
+    def value(dtype: str) -> dict[str, Any]:
+        return {"dtype": dtype, "_type": "Value"}
+
+    result: dict[str, Any] = {"label": {"names": list(class_names), "_type": "ClassLabel"}}
+    for name, width in columns.items():
+        number = value("uint8" if name == "image" else "float16")
+        result[name] = {"feature": number, "length": width, "_type": "Sequence"}
+    return result | {name: value("string") for name in TEXTS} | {name: value("int32") for name in NUMBERS}
+
+
+def dataset_files(columns: dict[str, int], class_names: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """What `datasets.load_from_disk` wants to find beside the shards of these names."""
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": name} for name in names],
+        "_fingerprint": "0" * 16,
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    return {"dataset_info.json": {"features": features(columns, class_names)}, "state.json": state}
+
+
+def read_json(path: Path) -> Any:
+    """The contents of a JSON file. Raises UserError if it cannot be read."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None

@@ -1,0 +1,242 @@
+"""`catgan prepare`, and `catgan train --data` on what it made."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from catgan.cli import main
+from catgan.config import Config, dump_yaml, load_yaml
+from catgan.training import checkpoint
+
+TINY = (
+    "--generator.depth 3 --generator.width 16 --generator.heads 2 --discriminator.depth 1 --discriminator.width 16 --discriminator.heads 2 "
+    "--discriminator.head-dim 8 --batch 4 --device cpu --log.diagnose-samples 4 --log.preview-rows 1"
+)
+
+
+def call(*argv: object) -> int:
+    return main([str(a) for a in argv])
+
+
+def pictures(root: Path, count: int = 24, side: int = 12, mode: str = "RGB") -> Path:
+    chance = np.random.default_rng(0)
+    for k in range(count):
+        path = root / ("ant", "bee", "cat")[k % 3] / f"{k:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(chance.integers(0, 256, (side, side, 3), np.uint8)).convert(mode).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pictures(tmp_path_factory.mktemp("pictures") / "src")
+
+
+@pytest.fixture(scope="module")
+def dest(source: Path) -> Path:
+    assert call("prepare", source, source.parent / "dest", "--size", 8, "--shard-rows", 5, "--workers", 2) == 0
+    return source.parent / "dest"
+
+
+def test_a_folder_of_pictures_is_trained_on_and_resumed(
+    dest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("train", "digits", "--data", dest, "--out", tmp_path / "run", "--steps", 3, *TINY.split()) == 0
+    config = load_yaml(tmp_path / "run" / "config.yaml")
+    assert (config.data.source, config.data.path) == ("prepared", str(dest))
+    assert (config.sample.channels, config.sample.size, config.sample.classes) == (3, 8, 3)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["class_names"] == ["ant", "bee", "cat"]
+    for steps, more in ((4, ()), (5, ("--data", dest))):
+        assert call("train", "digits", "--out", tmp_path / "run", "--resume", "--steps", steps, *more) == 0
+    assert checkpoint.read_header(checkpoint.listed(tmp_path / "run" / "checkpoints")[-1]).step == 5
+    capsys.readouterr()
+    assert call("train", "digits", "--out", tmp_path / "run", "--resume", "--data", tmp_path) == 2
+    assert "no prepared data" in capsys.readouterr().err
+
+
+def test_a_resumed_run_keeps_what_options_made_of_the_data(dest: Path, tmp_path: Path) -> None:
+    """--data alone would set three classes again."""
+    run = ("train", "digits", "--data", dest, "--out", tmp_path / "run")
+    assert call(*run, "--steps", 1, "--sample.classes", 1, *TINY.split()) == 0
+    assert call(*run, "--steps", 2, "--resume") == 0
+    assert load_yaml(tmp_path / "run" / "config.yaml").sample.classes == 1
+
+
+def test_data_goes_over_yaml_and_options_over_data(dest: Path, tmp_path: Path, tiny_config: Config) -> None:
+    (tmp_path / "tiny.yaml").write_text(dump_yaml(tiny_config))
+    run = ("train", "digits", "--data", dest, "--config", tmp_path / "tiny.yaml", "--steps", 1, "--sample.classes", 7)
+    assert call(*run, "--out", tmp_path / "run") == 0
+    config = load_yaml(tmp_path / "run" / "config.yaml")
+    assert (config.data.source, config.sample.channels, config.sample.classes) == ("prepared", 3, 7)
+
+
+def test_a_size_that_the_recipe_does_not_take_says_which_it_takes(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("prepare", source, tmp_path / "dest", "--size", 32) == 0
+    assert call("train", "digits", "--data", tmp_path / "dest", "--out", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert "has samples of 32x32, digits takes 8x8 (sample.scales 2 4 8)" in said
+    assert "--size 8, take cat-b2 or cat-m2 or cat-h2 or fashion-mnist, or give --sample.scales" in said
+    assert not (tmp_path / "run").exists()
+    scales = ("--sample.scales", 8, 16, 32, "--discriminator.patches", 8, 8, 8, "--generator.patch", 8)
+    run = ("train", "digits", "--data", tmp_path / "dest", "--out", tmp_path / "run", "--steps", 1)
+    assert call(*run, *scales, *TINY.split()) == 0
+
+
+def test_the_summary_says_what_was_made_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = pictures(tmp_path / "src", mode="L")
+    (root / "ant" / "bad.png").touch()
+    (root / "ant" / "notes.txt").touch()
+    (root / "nothing").mkdir()
+    assert call("prepare", root, tmp_path / "dest", "--size", 8, "--max-broken", 0.1) == 0
+    said = capsys.readouterr().out
+    assert "24 pictures of 3 classes, 8x8, grey" in said
+    assert "left out: 1 broken, 1 files that are no pictures, 1 folders without pictures" in said
+    assert f"next: catgan train digits --data {tmp_path / 'dest'}" in said
+    assert call("prepare", root, tmp_path / "dest", "--size", 8) == 0, "called again, nothing happens"
+
+
+def test_latents_of_a_vae_are_trained_on(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class FakeVAE:
+        scale, downsample, channels, identity = 0.5, 8, 4, "fake"
+
+        def moments(self, x: torch.Tensor) -> torch.Tensor:
+            mean = torch.nn.functional.avg_pool2d(x, 8).mean(1, keepdim=True).expand(-1, 4, -1, -1)
+            return torch.cat([mean, torch.ones_like(mean)], 1)
+
+    asked = []
+    fake = types.ModuleType("catgan.encoders.vae")
+    fake.load_vae = lambda path, device: asked.append((path, str(device))) or FakeVAE()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "catgan.encoders", types.ModuleType("catgan.encoders"))
+    monkeypatch.setitem(sys.modules, "catgan.encoders.vae", fake)
+    options = ("--size", 64, "--vae", "some/vae", "--flip", "--no-images", "--device", "cpu")
+    assert call("prepare", source, tmp_path / "dest", *options) == 0
+    assert asked == [("some/vae", "cpu")]
+    assert "latents of 4x8x8" in capsys.readouterr().out
+    run = ("train", "digits", "--data", tmp_path / "dest", "--out", tmp_path / "run", "--steps", 2)
+    assert call(*run, *TINY.split()) == 0
+    assert load_yaml(tmp_path / "run" / "config.yaml").sample.channels == 4
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("prepare {src} {tmp}/d", "--size"),
+        ("prepare {src} {tmp}/d --size 0", "--size is 0: must be at least 1"),
+        ("prepare {src} {tmp}/d --size 8 --crop middle", "--crop"),
+        ("prepare {src} {tmp}/d --size 8 --channels 2", "--channels"),
+        ("prepare {src} {tmp}/d --size 8 --max-broken 2", "--max-broken is 2.0: must be in [0, 1]"),
+        ("prepare {src} {tmp}/d --size 8 --workers -1", "--workers is -1"),
+        ("prepare {src} {tmp}/d --size 8 --shard-rows 0", "--shard-rows is 0"),
+        ("prepare {src} {tmp}/d --size 8 --flip", "--flip without --vae"),
+        ("prepare {src} {tmp}/d --size 8 --no-images", "--no-images without --vae"),
+        ("prepare {src} {src}/d --size 8", "choose a DEST outside of SOURCE"),
+        ("prepare {tmp}/none {tmp}/d --size 8", "does not exist: must be a folder"),
+        ("prepare {dest} {tmp}/d --size 8", "is prepared data already: train on it with --data"),
+        ("prepare {src} /proc/none --size 8", "cannot write to /proc/none"),
+        ("prepare {src} {dest} --size 9", "has been prepared with another size (8, not 9)"),
+        ("train digits --data {src} --out {tmp}/run", "is no prepared data (it has no catgan.json)"),
+        ("train digits --data.source prepared --out {tmp}/run", "prepared needs a folder made by catgan prepare"),
+        ("train digits --data.source prepared --data.path {dest} --out {tmp}/run", "samples of 3x8x8"),
+        ("train digits --data.workers -1 --out {tmp}/run", "data.workers is -1"),
+    ],
+)
+def test_mistakes_get_one_line_and_leave_nothing(
+    argv: str, said: str, source: Path, dest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*argv.format(src=source, tmp=tmp_path, dest=dest).split()) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_broken_environment_is_named(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "0")
+    assert call("prepare", source, tmp_path / "d", "--size", 8) == 2
+    assert "environment variable WORLD_SIZE is 0" in capsys.readouterr().err
+
+
+# -- whole processes ---------------------------------------------------------------------------------------------------
+
+
+def contents(dest: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(dest.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough pictures to be interrupted, a few of them broken."""
+    root = pictures(tmp_path_factory.mktemp("many") / "src", 900, 40)
+    for k in (1, 500):
+        (root / ("ant", "bee", "cat")[k % 3] / f"{k:04d}.png").write_bytes(b"")
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(many: Path) -> dict[str, bytes]:
+    assert call("prepare", many, many.parent / "whole", "--size", 32, "--shard-rows", 20) == 0
+    return contents(many.parent / "whole")
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(many: Path, tmp_path: Path) -> Start:
+    def begin(*more: str, **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, *more, "-m", "catgan"]
+        options = ["prepare", str(many), str(tmp_path / "dest"), "--size", "32", "--shard-rows", "20", "--workers", "1"]
+        env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+        return subprocess.Popen(command + options, stderr=subprocess.PIPE, text=True, env=env)
+
+    return begin
+
+
+@pytest.mark.slow
+def test_torchrun_divides_the_work_and_the_result_is_that_of_one_process(
+    start: Start, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    process = start("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3")
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, said
+    assert contents(tmp_path / "dest") == whole
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_with_any_number_of_processes_and_ends_the_same(
+    start: Start, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    first = start()
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "dest").glob("work/shard-*.json"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    done = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "dest").glob("data-*.arrow")}
+    assert 5 <= len(done) < 45, "the machine outran the test"
+    both = [start(RANK=str(r), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2") for r in range(2)]
+    for process in both:
+        said = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, said
+    assert contents(tmp_path / "dest") == whole
+    now = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "dest").glob("data-*.arrow")}
+    assert sum(now[name] == then for name, then in done.items()) >= len(done) - 1, "whole shards are not written again"
