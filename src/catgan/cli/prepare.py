@@ -83,10 +83,7 @@ def main(argv: Sequence[str]) -> None:
         world=world,
         quiet=rank > 0,
     )  # fmt: skip
-    if complete and rank == 0:
-        print(summary(o.dest))
-    elif not complete:
-        print(f"process {rank} of {world} is done; the last one to finish completes {o.dest}")
+    print(summary(o.dest) if complete else f"process {rank} of {world} is done; the last one completes {o.dest}")
 
 
 # What torchrun tells a process of itself, and the least it can be.

@@ -281,7 +281,7 @@ def stop_if_broken(dest: Path, said: dict[str, Any], max_broken: float, rank: in
         first = said["skipped_files"][0]
         raise UserError(
             f"{said['skipped']} of {said['pictures']} pictures cannot be used, the first {first['name']} ({first['reason']}): "
-            f"all are in {dest / 'report.json'}; mend or remove them, or allow more with --max-broken"
+            f"all are in {dest / 'report.json'}; mend them and call it again, or allow more with --max-broken"
         )
 
 
@@ -301,7 +301,7 @@ def finish(source: Source, dest: Path, plan: Plan, max_broken: float, rank: int)
     for k, name in enumerate(plan.classes):
         if not rows[k]:
             raise UserError(
-                f"no picture of class {name} can be used ({dest / 'report.json'} says why): mend or remove them, and choose another DEST"
+                f"no picture of class {name} can be used ({dest / 'report.json'} says why): mend them and call it again, or remove them and choose another DEST"
             )
     shards = [{name: r[name] for name in ("file", "rows", "bytes")} for r in records]
     files = dataset_files(plan.columns, plan.classes, [r["file"] for r in records])
