@@ -54,7 +54,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ("paint", "command is paint: must be one of train"),
+        ("paint", "command is paint: must be one of prepare, train"),
         (
             "train digitz",
             "recipe is digitz: must be one of cat-b2, cat-m2, cat-h2, digits, fashion-mnist; did you mean digits?",
