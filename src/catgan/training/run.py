@@ -17,7 +17,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -56,6 +56,9 @@ class Batch(NamedTuple):
     x: Tensor  # (B, C, S, S)
     y: Tensor  # (B,) classes
     images: Tensor | None  # (B, 3, P, P), uint8: raw images, where an encoder sees them
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(change(self.x), change(self.y), None if self.images is None else change(self.images))
 
 
 class DivergedError(UserError):
@@ -327,12 +330,12 @@ class Run:
         if self.config.sample.classes == 1:
             y = torch.zeros_like(y)
         images = None if self.engine.encoder is None else raw_images(self.dataset, chosen)
-        pin = self.device.type == "cuda"
-        return Batch(*(None if t is None else t.pin_memory() if pin else t for t in (x, y, images)))
+        batch = Batch(x, y, images)
+        return batch.each(Tensor.pin_memory) if self.device.type == "cuda" else batch
 
     def on_device(self, batch: Batch, count: int | None = None) -> Batch:
         """The first `count` samples of a batch, or all, where the networks are."""
-        return Batch(*(None if t is None else t[:count].to(self.device, non_blocking=True) for t in batch))
+        return batch.each(lambda t: t[:count].to(self.device, non_blocking=True))
 
     def largest_fitting(self) -> int:
         """Try smaller micro-batches, without changing any weight, until one fits; 0 if none does."""
