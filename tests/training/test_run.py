@@ -107,7 +107,7 @@ def test_an_error_of_the_data_ends_the_run_with_its_own_words(changed: Changed, 
             return super().batch(rows, seed, step)
 
     before = threading.active_count()
-    torn = Torn(data.images.numpy(), data.labels.numpy(), data.class_names)
+    torn = Torn(data.pixels.numpy(), data.labels.numpy(), data.class_names)
     with pytest.raises(UserError, match="the disk is gone"):
         train(changed(training={"steps": 9}), tmp_path / "run", dataset=torn, quiet=True)
     assert len(checkpoint.listed(tmp_path / "run" / "checkpoints")) == 1, "steps before it were made"
@@ -120,7 +120,7 @@ def test_the_share_of_time_spent_waiting_for_data_is_logged(changed: Changed, da
             time.sleep(1.0)
             return super().batch(rows, seed, step)
 
-    slow = Slow(data.images.numpy(), data.labels.numpy(), data.class_names)
+    slow = Slow(data.pixels.numpy(), data.labels.numpy(), data.class_names)
     for name, dataset in (("quick", data), ("slow", slow)):
         config = changed(training={"steps": 2}, data={"workers": 0}, log={"diagnose_every": 9})
         train(config, tmp_path / name, dataset=dataset, quiet=True)
