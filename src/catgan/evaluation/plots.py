@@ -89,7 +89,7 @@ def plot_lines(lines: Sequence[Line], xlabel: str = "step", zero: bool = False, 
     """
     lines = [line for line in lines if len(line.x)]
     legend = {shown(line.label): line for line in reversed(lines)} if len({line.label for line in lines}) > 1 else {}
-    columns = max(1, 64 // (max(map(len, legend), default=0) + 6))
+    columns = max(1, 60 // (max(map(len, legend), default=0) + 6))
     made, (ax,) = figure(1, 1, 3.8, 2.6 + 0.17 * math.ceil(len(legend) / columns), dpi=190)
     smoothed = [smooth(line.y) for line in lines]
     for line, values in zip(lines, smoothed, strict=True):
