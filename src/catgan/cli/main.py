@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "the averaged generator as a folder to publish: safetensors, configuration, model card",
     "info": "layers, tokens, parameters and compute of a recipe",
     "compute": "what every recipe costs, beside published models and the paper's figures",
+    "plan": "memory, time and cost of a training run on GPUs, on paper",
     "demo": "train on handwritten digits and build a page about it, in minutes",
 }
 

@@ -1,0 +1,72 @@
+"""`catgan plan`: the same figures as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from catgan.cli import main
+from catgan.cli.plan import gib, quantity, text
+
+Output = pytest.CaptureFixture[str]
+
+
+def printed(argv: str, capsys: Output) -> str:
+    assert main(["plan", *argv.split()]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_documentation_shows_what_is_printed(capsys: Output) -> None:
+    page = Path(__file__).parents[2] / "docs" / "plan.md"
+    said = printed("cat-h2 --gpus 8", capsys)
+    assert said in page.read_text(), "docs/plan.md is out of date: paste what `catgan plan cat-h2 --gpus 8` prints"
+    assert max(map(len, said.splitlines())) <= 100
+    assert "nothing here has run on a GPU" in said
+
+
+def test_json_gives_the_same_text(capsys: Output) -> None:
+    argv = "digits --gpus 2 --gpu rtx4090 --price 0.5"
+    result = json.loads(printed(f"{argv} --json", capsys), parse_constant=pytest.fail)
+    assert result["measured_on_a_gpu"] is False
+    said = printed(argv, capsys)
+    assert said == text(result) + "\n"
+    assert "cost at 0.5 per GPU hour" in said
+    assert "kernel launches" in said
+
+
+def test_figures_given_replace_those_of_the_table(capsys: Output) -> None:
+    result = json.loads(printed("digits --gpus 1 --gpu l40s --memory 45 --tflops 50 --json", capsys))
+    assert (result["gpu"]["memory"], result["gpu"]["float32"], result["gpu"]["interconnect"]) == (45, 50, 32)
+    assert "--memory, --tflops given; the rest: NVIDIA L40S" in result["gpu"]["source"]
+
+
+def test_another_gpu_needs_all_its_figures(capsys: Output) -> None:
+    assert main(["plan", "digits", "--gpus", "1", "--gpu", "b200", "--memory", "180"]) == 2
+    assert "--gpu is b200: must be one of h100, h200," in capsys.readouterr().err
+    figures = "--memory 180 --tflops 2250 --interconnect 900 --network 50"
+    assert printed(f"digits --gpus 1 --gpu b200 {figures}", capsys).startswith("digits on 1 x b200: 180 GiB")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("digitz --gpus 1", "recipe is digitz"),
+        ("digits", "missing: --gpus"),
+        ("digits --gpus 7", "--gpus is 7: must divide the batch (64)"),
+        ("digits --gpus 1 --price -2", "--price is -2.0: must be above 0 and finite"),
+        ("digits --gpus 1 --memory nan", "--memory is nan: must be above 0 and finite"),
+        ("digits --gpus 1 --utilisation 1.5", "--utilisation is 1.5: must be above 0 and at most 1"),
+    ],
+)
+def test_mistakes_get_one_line(argv: str, said: str, capsys: Output) -> None:
+    assert main(["plan", *argv.split()]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_numbers_keep_digits_that_say_something() -> None:
+    assert [gib(x * 2**30) for x in (0.0123, 0.5, 53.21)] == ["0.012", "0.50", "53.2"]
+    assert [quantity(x) for x in (0.5, 97.08, 1234.5)] == ["0.500", "97.1", "1,234"]
