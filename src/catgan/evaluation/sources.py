@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import struct
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Protocol
@@ -20,7 +24,12 @@ from catgan.errors import UserError
 from catgan.images import to_bytes
 from catgan.pipeline import CATPipeline
 
+DAMAGE = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+GREY = ("1", "L")
+# What Pillow raises for a file that it cannot decode.
+UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class Source(Protocol):
@@ -73,7 +82,7 @@ class Generated:
 
     @cached_property
     def classes(self) -> np.ndarray:
-        number = self.pipe.config.sample.classes
+        number = max(1, len(self.class_names))  # a generator may have room for more classes than it was trained on
         if self.sampling == "balanced":
             return np.arange(self.count) % number
         return stream(self.first_seed, Purpose.EVALUATION_CLASSES).integers(number, size=self.count)
@@ -123,51 +132,59 @@ class Npz:
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
         self.broken: list[str] = []
-        with self.archive() as archive:
-            names = archive.namelist()
-            if "arr_0.npy" not in names:
-                raise UserError(f"{path} has no arr_0: must hold uint8 images (N, H, W, C) under that name")
-            with archive.open("arr_0.npy") as file:
-                self.shape, dtype = npy_header(file, path)
+        try:
+            self.archive = zipfile.ZipFile(path)
+        except DAMAGE as error:
+            raise UserError(f"{path} is no .npz file: {error}") from None
+        if "arr_0.npy" not in self.archive.namelist():
+            raise UserError(f"{path} has no arr_0: must hold uint8 images (N, H, W, C) under that name")
+        with self.named_if_damaged():
+            self.file = self.archive.open("arr_0.npy")
+            self.shape, dtype = npy_header(self.file, path)
+            self.begin = self.file.tell()
             if dtype != np.uint8 or len(self.shape) != 4 or self.shape[-1] not in (1, 3):
                 raise UserError(f"{path}: arr_0 is {dtype} {self.shape}: must be uint8 (N, H, W, 1 or 3)")
-            self.labels = self.read_labels(archive) if "arr_1.npy" in names else None
+            held = self.archive.getinfo("arr_0.npy").file_size - self.begin
+            if held != math.prod(self.shape):
+                raise UserError(f"{path} is damaged: arr_0 promises {math.prod(self.shape)} bytes and holds {held}")
+            self.labels = self.read_labels()
         self.channels = self.shape[-1]
         known = () if self.labels is None else range(int(self.labels.max(initial=0)) + 1)
         self.class_names = tuple(str(k) for k in known)
 
-    def archive(self) -> zipfile.ZipFile:
+    @contextmanager
+    def named_if_damaged(self) -> Iterator[None]:
         try:
-            return zipfile.ZipFile(self.path)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise UserError(f"{self.path} is no .npz file: {error}") from None
+            yield
+        except DAMAGE as error:
+            raise UserError(f"{self.path} is damaged: {error}") from None
 
-    def read_labels(self, archive: zipfile.ZipFile) -> np.ndarray | None:
-        with archive.open("arr_1.npy") as file:
+    def read_labels(self) -> np.ndarray | None:
+        if "arr_1.npy" not in self.archive.namelist():
+            return None
+        with self.archive.open("arr_1.npy") as file:
             shape, dtype = npy_header(file, self.path)
-            labels = np.frombuffer(file.read(), dtype) if dtype.kind in "iu" and shape == self.shape[:1] else None
-        return None if labels is None else labels.astype(np.int64)
+            if dtype.kind not in "iu" or shape != self.shape[:1]:
+                return None
+            labels = np.frombuffer(file.read(), dtype).astype(np.int64)
+        if labels.min(initial=0) < 0:
+            raise UserError(f"{self.path}: arr_1 has class {labels.min()}: classes are numbered from 0")
+        return labels
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     def identity(self) -> str:
-        with self.archive() as archive:
-            content = [
-                (i.filename, i.file_size, i.CRC) for i in archive.infolist() if i.filename in ("arr_0.npy", "arr_1.npy")
-            ]
-        return digest("npz", str(content))
+        members = sorted((i.filename, i.file_size, i.CRC) for i in self.archive.infolist())
+        return digest("npz", str([m for m in members if m[0] in ("arr_0.npy", "arr_1.npy")]))
 
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-        size = int(np.prod(self.shape[1:]))
-        try:
-            with self.archive() as archive, archive.open("arr_0.npy") as file:
-                npy_header(file, self.path)
-                file.seek(file.tell() + start * size)
-                data = file.read((stop - start) * size)
-            pixels = np.frombuffer(data, np.uint8).reshape(-1, *self.shape[1:])
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(f"{self.path} is damaged: {error}") from None
+        size = math.prod(self.shape[1:])
+        with self.named_if_damaged():
+            # The one stream stays open: it can only seek by reading, from its place onwards or from its beginning.
+            self.file.seek(self.begin + start * size)
+            data = self.file.read((stop - start) * size)
+        pixels = np.frombuffer(data, np.uint8).reshape(-1, *self.shape[1:])
         labels = None if self.labels is None else torch.from_numpy(self.labels[start:stop])
         return channels_first(pixels), labels
 
@@ -194,8 +211,8 @@ class Folder:
         for path in self.files:
             try:
                 with Image.open(path) as picture:
-                    return (1 if picture.mode in ("1", "L") else 3), picture.size
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                    return (1 if picture.mode in GREY else 3), picture.size
+            except UNREADABLE:
                 continue
         raise UserError(f"{self.path}: none of its {len(self.files)} images can be read")
 
@@ -225,10 +242,12 @@ class Folder:
         """uint8 (H, W, C); None, and a note in `broken`, for a file that cannot be decoded."""
         try:
             with Image.open(path) as opened:
-                if self.channels == 1 and opened.mode not in ("1", "L"):
+                if opened.mode[0] in "IF":
+                    raise UserError(f"{path} has more than 8 bits per pixel: convert the images to 8 bits")
+                if self.channels == 1 and opened.mode not in GREY:
                     raise UserError(f"{path} is a colour image, those before it are grey: convert them to one mode")
                 picture = opened.convert("L" if self.channels == 1 else "RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             self.broken.append(f"{path.relative_to(self.path)}: {error}")
             return None
         size = picture.size
@@ -255,7 +274,7 @@ def npy_header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype]:
 
 def channels_first(pixels: np.ndarray) -> Tensor:
     """(n, H, W, C) to a tensor (n, C, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    return torch.from_numpy(np.array(pixels.transpose(0, 3, 1, 2), order="C"))
 
 
 def with_channels(images: Tensor, channels: int, name: str) -> Tensor:
@@ -265,8 +284,3 @@ def with_channels(images: Tensor, channels: int, name: str) -> Tensor:
     if channels == 3:
         return images.expand(-1, 3, -1, -1)
     raise UserError(f"{name} has colour images, the classifier was trained on grey ones: use images of one kind")
-
-
-def evenly(count: int, at_most: int) -> Sequence[int] | range:
-    """Up to `at_most` of the numbers 0..count - 1, evenly spread, in order."""
-    return range(count) if count <= at_most else [i * count // at_most for i in range(at_most)]
