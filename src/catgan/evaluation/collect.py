@@ -8,7 +8,7 @@ missing, and they are merged in their order. So several processes, and an interr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,55 +85,61 @@ def empty(space: FeatureSpace, keep: Keep, device: torch.device | str = "cpu") -
 def collect(source: Source, space: FeatureSpace, keep: Keep, work: Work, folder: Path | None = None) -> Collected:
     """All images of a source through a feature space.
 
-    folder: where finished chunks go, so that an interrupted call goes on and several processes meet; it must belong to
-    this source, space and keep alone. Every process returns the same. Raises UserError when more than the share
-    work.max_broken of the files cannot be read.
+    folder: where finished chunks go, so that an interrupted call goes on and several processes share the work; it
+    must belong to this source, space and keep alone. Every process returns the same. Raises UserError when more than
+    the share work.max_broken of the files cannot be read.
     """
     processes = work.processes
     check_room(space, keep)
     size = max(SMALLEST_CHUNK, -(-len(source) // CHUNKS))
     chunks = [(start, min(start + size, len(source))) for start in range(0, len(source), size)]
-    paths = [folder / f"chunk-{i:02}.safetensors" if folder else None for i in range(len(chunks))]
-    mine = [i for i in range(processes.rank, len(chunks), processes.world) if not is_whole(paths[i])]
-    progress = Progress(0, sum(b - a for a, b in (chunks[i] for i in mine)), 1, source.name)
-    made: dict[int, Collected] = {}
-    done = 0
-    for i in mine:
-        part = empty(space, keep, getattr(space, "device", "cpu"))
-        for n in one_chunk(source, space, keep, chunks[i], work.batch, part):
-            done += n
-            if processes.first and not work.quiet:
-                progress.update(done)
-        if (path := paths[i]) is not None:
-            write(path, part)
-        else:
-            made[i] = part
-    if processes.first and not work.quiet:
-        progress.close()
-    processes.wait()
-    return merged(space, keep, made, paths, source, work.max_broken)
+    paths = [folder / f"chunk-{i:02}.safetensors" for i in range(len(chunks))] if folder else []
+    missing = [i for i in range(len(chunks)) if not (folder and is_whole(paths[i]))]
+    mine = [i for i in missing if i % processes.world == processes.rank] if folder else missing
+    tick = counter(sum(b - a for a, b in (chunks[i] for i in mine)), source.name, work)
+    parts = (one_chunk(source, space, keep, chunks[i], work.batch, tick) for i in mine)
+    if folder:
+        for i, part in zip(mine, parts, strict=True):
+            write(paths[i], part)
+        processes.wait()
+        parts = (read(path) for path in paths)
+    total = merged(parts, empty(space, keep))
+    check_count(total, source, work.max_broken)
+    return total
 
 
-def merged(
-    space: FeatureSpace,
-    keep: Keep,
-    made: dict[int, Collected],
-    paths: list[Path | None],
-    source: Source,
-    max_broken: float,
-) -> Collected:
-    """The chunks put together in their order."""
-    total = empty(space, keep)
+def counter(total: int, name: str, work: Work) -> Callable[[int], None]:
+    """What to call with the number of images done: shows the progress of the first process."""
+    if work.quiet or not work.processes.first or not total:
+        return lambda n: None
+    progress, done = Progress(0, total, 1, name), 0
+
+    def tick(n: int) -> None:
+        nonlocal done
+        done += n
+        progress.update(done)
+        if done == total:
+            progress.close()
+
+    return tick
+
+
+def merged(parts: Iterable[Collected], total: Collected) -> Collected:
+    """The chunks put together in their order, one at a time."""
     rows: list[Tensor] = []
     logits: list[Tensor] = []
-    for i, path in enumerate(paths):
-        part = made[i] if path is None else read(path)
+    for part in parts:
         rows += [part.features] if part.features is not None else []
         logits += [part.logits] if part.logits is not None else []
         part.features = part.logits = None
         total.add(on_cpu(part))
     total.features = torch.cat(rows) if rows else None
     total.logits = torch.cat(logits) if logits else None
+    return total
+
+
+def check_count(total: Collected, source: Source, max_broken: float) -> None:
+    """Raise UserError where too many files could not be read, or too few images are left."""
     if len(total.broken) > max_broken * len(source):
         raise UserError(
             f"{len(total.broken)} of {len(source)} files of {source.name} cannot be read (first: {total.broken[0]}): "
@@ -141,7 +147,6 @@ def merged(
         )
     if total.moments.count < 2:
         raise UserError(f"{source.name} has {total.moments.count} images: at least 2 are needed")
-    return total
 
 
 def on_cpu(part: Collected) -> Collected:
@@ -161,9 +166,10 @@ def check_room(space: FeatureSpace, keep: Keep) -> None:
 
 @torch.no_grad()
 def one_chunk(
-    source: Source, space: FeatureSpace, keep: Keep, chunk: tuple[int, int], batch: int, into: Collected
-) -> Iterator[int]:
-    """Fill `into` with images chunk[0]..chunk[1] - 1, yielding how many were looked at in each batch."""
+    source: Source, space: FeatureSpace, keep: Keep, chunk: tuple[int, int], batch: int, tick: Callable[[int], None]
+) -> Collected:
+    """What there is to know of images chunk[0]..chunk[1] - 1."""
+    into = empty(space, keep, getattr(space, "device", "cpu"))
     known = len(source.broken)
     rows: list[Tensor] = []
     logits: list[Tensor] = []
@@ -171,6 +177,9 @@ def one_chunk(
         stop = min(start + batch, chunk[1])
         before = len(source.broken)
         images, y = source.read(start, stop)
+        tick(stop - start)
+        if not len(images):
+            continue
         whole = len(source.broken) == before  # else rows are no longer those of start..stop - 1
         with exact_float32():
             x, scores = space(with_channels(images, space.channels, source.name))
@@ -187,10 +196,10 @@ def one_chunk(
             if scores is not None and space.names_classes:
                 into.recognised += int((scores.argmax(1) == y).sum())
                 into.labelled += len(y)
-        yield stop - start
     into.features = torch.cat(rows) if rows else None
     into.logits = torch.cat(logits) if logits else None
     into.broken = source.broken[known:]
+    return into
 
 
 def kept_rows(start: int, stop: int, count: int, kept: int) -> list[int]:
