@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+from http.client import HTTPException
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.request import urlopen
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from catgan.errors import UserError
 from catgan.evaluation.sources import digest
-from catgan.files import write_atomically
+from catgan.files import write_bytes
 from catgan.training.logs import Progress
 
 if TYPE_CHECKING:
@@ -79,7 +80,12 @@ class Inception:
         check_plain(path)
         kind: type[FeatureExtractorInceptionV3] = need("torch_fidelity").FeatureExtractorInceptionV3
         # It unpickles the file without restrictions: only after check_plain has seen nothing but tensors in it.
-        self.network = kind("inception-v3-compat", ["2048", "logits_unbiased"], str(path)).to(device)
+        try:
+            self.network = kind("inception-v3-compat", ["2048", "logits_unbiased"], str(path)).to(device)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path} does not hold the weights of FID's Inception ({first_line(error)}): fetch {INCEPTION_URL}"
+            ) from None
         self.device = device
         self._identity = digest("inception", sha256(path))
 
@@ -101,11 +107,15 @@ class Dinov2:
         """weights: a local folder with config.json and model.safetensors, or a name on the Hugging Face hub."""
         transformers = need("transformers")
         try:
-            model = transformers.Dinov2Model.from_pretrained(weights, use_safetensors=True)
-        except (OSError, ValueError) as error:
+            model, found = transformers.Dinov2Model.from_pretrained(
+                weights, use_safetensors=True, output_loading_info=True
+            )
+            if found["missing_keys"]:  # they would be random numbers
+                raise ValueError(f"it lacks {min(found['missing_keys'])}")
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(
                 f"cannot load DINOv2 from {weights} ({first_line(error)}): it needs config.json and model.safetensors of "
-                f"https://huggingface.co/{DINOV2} in a folder; give that folder with --weights"
+                f"https://huggingface.co/{DINOV2} in a folder; name that folder by --feature-weights, or eval.weights in training"
             ) from None
         self.network: nn.Module = model.to(device).eval().requires_grad_(False)
         self.device, self.dim = device, int(model.config.hidden_size)
@@ -150,18 +160,17 @@ def fetched(url: str, path: Path, expected: str) -> Path:
         Progress.print(f"downloading {url} to {path}")
         try:
             with urlopen(url, timeout=30) as answer:
-                write_atomically(path, lambda aside: save(answer, aside))
-        except OSError as error:
+                data: bytes = answer.read()
+        except (OSError, HTTPException) as error:
             raise UserError(
                 f"{path.name} is missing and could not be downloaded ({error}): "
                 f"fetch {url} on a machine with a network and put it at {path}"
             ) from None
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise UserError(f"{url} gave a file with SHA-256 {found}, expected {expected}: try again")
+        write_bytes(path, data)
     found = sha256(path)
     if found != expected:
         raise UserError(f"{path} has SHA-256 {found}, expected {expected}: delete it and fetch it again from {url}")
     return path
-
-
-def save(answer: IO[bytes], path: Path) -> None:
-    with open(path, "wb") as file:
-        shutil.copyfileobj(answer, file, 1 << 20)
