@@ -74,7 +74,11 @@ def classifier(source: Source, device: torch.device, quiet: bool = False) -> Cla
         raise UserError(
             f"{source.name} has no classes, so no classifier can be trained on it: use --features inception or dinov2"
         )
-    path = cache_folder() / "classifiers" / f"{digest(str(VERSION), source.identity())}.safetensors"
+    path = (
+        cache_folder()
+        / "classifiers"
+        / f"{digest(str(VERSION), str(len(source.class_names)), source.identity())}.safetensors"
+    )
     found = cached(path, device)
     if found is not None:
         return found
@@ -100,9 +104,9 @@ def cached(path: Path, device: torch.device) -> Classifier | None:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         net = network(about["channels"], min(about["size"], LARGEST), about["classes"])
         net.load_state_dict(state)
+        return Classifier(net, about["channels"], about["classes"], about["accuracy"], device)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError):
         return None
-    return Classifier(net, about["channels"], about["classes"], about["accuracy"], device)
 
 
 def everything(source: Source) -> tuple[Tensor, Tensor]:
@@ -142,6 +146,8 @@ def trained(images: Tensor, labels: Tensor, classes: int, device: torch.device, 
         schedule.step()
         if not quiet:
             progress.update(step + 1)
+    if not quiet:
+        progress.close()
     made = Classifier(net, images.shape[1], classes, 0.0, device)
     right = 0
     for part in held.split(1024):
