@@ -40,7 +40,8 @@ def evaluate(
     classes = max(len(reference.by_class), space.classes if space.names_classes else 0) if by_class else 0
     if classes and len(source.class_names) > classes:
         raise UserError(
-            f"{source.name} has {len(source.class_names)} classes, the reference {classes}: must be as many"
+            f"{source.name} has {len(source.class_names)} classes, the reference {classes}: must be as many, or leave "
+            "class_distance and recognised out of --metrics"
         )
     keep = Keep(len(source) if protocol.rows_kept else 0, "score" in protocol.metrics, classes)
     began = time.monotonic()
@@ -49,8 +50,9 @@ def evaluate(
         warnings.simplefilter("always")
         numbers = measured(found, reference, protocol)
     notes = list(dict.fromkeys(str(w.message) for w in said if issubclass(w.category, UserWarning)))
-    if found.broken:
-        notes.append(f"{len(found.broken)} files could not be read and were left out: {'; '.join(found.broken[:5])}")
+    for name, broken in ((source.name, found.broken), (reference.name, reference.broken)):
+        if broken:
+            notes.append(f"{len(broken)} files of {name} could not be read and were left out: {'; '.join(broken[:5])}")
     return Result(
         numbers, protocol, describe(source, reference, space, found.moments.count), time.monotonic() - began, notes
     )

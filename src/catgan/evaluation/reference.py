@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from catgan.errors import UserError
-from catgan.evaluation.collect import Collected, Keep, Work, collect, read, write
+from catgan.evaluation.collect import Collected, Keep, Work, check_count, collect, read, write
 from catgan.evaluation.features import FeatureSpace, cache_folder
 from catgan.evaluation.frechet import Statistics
 from catgan.evaluation.sources import Source, digest
@@ -29,12 +30,13 @@ class Reference:
     statistics: Statistics
     features: Tensor | None = None  # (n, dim) of evenly spread images
     by_class: tuple[Statistics, ...] = ()
+    broken: tuple[str, ...] = ()  # files that could not be read
 
 
 def of_source(source: Source, space: FeatureSpace, keep: Keep, work: Work) -> Reference:
     """The reference that all images of a source make: from the cache, or computed and put there."""
-    key = digest("reference", space.identity(), source.identity(), str(keep))
-    path = cache_folder() / "references" / f"{key}.safetensors"
+    identity = digest("reference", space.identity(), source.identity())
+    path = cache_folder() / "references" / f"{digest(identity, str(keep))}.safetensors"
     found = cached(path)
     if found is None:
         folder = path.with_suffix(".work")
@@ -44,8 +46,9 @@ def of_source(source: Source, space: FeatureSpace, keep: Keep, work: Work) -> Re
         work.processes.wait()
         if work.processes.first:
             shutil.rmtree(folder, ignore_errors=True)
+    check_count(found, source, work.max_broken)  # the cached one may have been made with more patience
     by_class = tuple(m.statistics for m in found.by_class)
-    return Reference(source.name, key, found.moments.statistics, found.features, by_class)
+    return Reference(source.name, identity, found.moments.statistics, found.features, by_class, tuple(found.broken))
 
 
 def cached(path: Path) -> Collected | None:
@@ -82,7 +85,7 @@ def read_npz(path: Path) -> Reference:
         with np.load(path, allow_pickle=False) as file:
             mu, sigma = (torch.from_numpy(np.asarray(file[n], dtype=np.float64)) for n in ("mu", "sigma"))
             count = int(file["count"]) if "count" in file.files else 0
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} holds no statistics: must have mu (d,) and sigma (d, d) ({error})") from None
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
         raise UserError(f"{path}: mu is {tuple(mu.shape)} and sigma {tuple(sigma.shape)}: must be (d,) and (d, d)")
