@@ -108,4 +108,14 @@ def class_distance(samples: Sequence[Statistics], reference: Sequence[Statistics
             f"no per-class distance: class {lacking[0]} has fewer than 2 images", SingularWarning, stacklevel=2
         )
         return {}
-    return {"class_distance": float(np.mean([frechet_distance(*pair) for pair in pairs]))}
+    singular = sum(any(s.singular for s in pair) for pair in pairs)
+    if singular:
+        warnings.warn(
+            f"{singular} of {len(pairs)} classes have no more images than features: their covariances are singular and "
+            "the per-class distance too large; use more samples",
+            SingularWarning,
+            stacklevel=2,
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SingularWarning)
+        return {"class_distance": float(np.mean([frechet_distance(*pair) for pair in pairs]))}
