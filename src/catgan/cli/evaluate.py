@@ -96,6 +96,8 @@ def main(argv: Sequence[str]) -> None:
     protocol = wanted(o)
     source = opening.open_samples(o.samples, protocol, str(device), o.data_path)
     pipe = source.pipe if isinstance(source, Generated) else None
+    if pipe is None:
+        protocol = of_given_images(protocol, len(source), o.preset)
     if o.reference is not None:
         statistics, real = opening.real_images(o.reference, pipe.config.sample.size if pipe else 32, o.data_path)
     elif pipe is not None:
@@ -142,6 +144,17 @@ def default_out(o: EvaluateOptions, protocol: Protocol, key: str) -> Path:
     run = path if path.is_dir() else path.parent.parent
     name = f"{protocol.features}-{protocol.samples}-{key}.json"
     return run / "evaluations" / name if (run / "config.yaml").exists() else Path(f"evaluation-{key}.json")
+
+
+def of_given_images(protocol: Protocol, count: int, preset: str | None) -> Protocol:
+    """The protocol without what only generated samples have."""
+    if preset and count != protocol.samples:
+        raise UserError(
+            f"--preset {preset} measures {protocol.samples:,} samples, here are {count:,}: leave --preset out"
+        )
+    return replace(
+        protocol, samples=count, class_sampling="as given", weights="none", first_seed=0, psi=1.0, precision="float32"
+    ).check()
 
 
 def wanted(o: EvaluateOptions) -> Protocol:
