@@ -27,10 +27,10 @@ HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "recognised")
 
 
 class Assessor:
-    """Evaluates generators of one run by `config.eval`; what that needs is opened at its first use."""
+    """Evaluates generators of one run by `config.eval`, after `open`."""
 
-    def __init__(self, config: Config, out: Path, dataset: Dataset, device: torch.device) -> None:
-        self.config, self.out, self.dataset, self.device = config, out, dataset, device
+    def __init__(self, config: Config, out: Path, dataset: Dataset, device: torch.device, quiet: bool = False) -> None:
+        self.config, self.out, self.dataset, self.device, self.quiet = config, out, dataset, device, quiet
         self.space: FeatureSpace | None = None
         self.reference: Reference | None = None
 
@@ -44,23 +44,33 @@ class Assessor:
         )
 
     def open(self) -> None:
-        """Feature space and reference. Raises UserError for what this run cannot be evaluated by."""
+        """Feature space and reference: minutes, where they are not cached.
+
+        Raises UserError for what this run cannot be evaluated by: before the first step, not after the first thousand.
+        """
         from catgan.data.datasets import Images
         from catgan.evaluation import opening
         from catgan.evaluation.collect import Work
+        from catgan.evaluation.metrics import check_possible
         from catgan.evaluation.sources import Memory
 
-        e = self.config.eval
+        e, sample = self.config.eval, self.config.sample
+        if sample.channels not in (1, 3):
+            raise UserError(
+                f"eval.every needs pixels, and this run makes latents of {sample.channels} channels: set it to 0"
+            )
         if e.reference is not None:
-            statistics, real = opening.real_images(e.reference, self.config.sample.size)
+            statistics, real = opening.real_images(e.reference, sample.size)
         elif isinstance(self.dataset, Images):
             statistics, real = None, Memory(self.dataset, self.config.data.source)
         else:
             raise UserError(
                 "eval.every needs something to compare with, and this run's data are no images: set eval.reference, or eval.every to 0"
             )
-        self.space = opening.open_features(e.features, self.device, e.weights, real)
-        self.reference = opening.open_reference(statistics, real, self.space, self.protocol, Work(e.batch, quiet=False))
+        space = opening.open_features(e.features, self.device, e.weights, real, self.quiet)
+        reference = opening.open_reference(statistics, real, space, self.protocol, Work(e.batch, quiet=self.quiet))
+        check_possible(self.protocol, space, reference, sample.classes > 1)
+        self.space, self.reference = space, reference
 
     def measure(self, generator: Generator, class_names: tuple[str, ...], step: int) -> Result:
         """The result for this generator, which is also written to RUN/evaluations."""
@@ -86,20 +96,33 @@ class Assessor:
         """Save the checkpoint as the best one if `eval.best` is better than ever before in this run."""
         metric = self.config.eval.best
         if metric not in result.metrics:
-            raise UserError(
-                f"eval.best is {metric}: eval.metrics gives {', '.join(result.metrics)}; choose one of them"
-            )
+            Progress.print(f"warning: no {metric} at step {result.step}: {'; '.join(result.warnings)}")
+            return False
         value = result.metrics[metric]
         folder = self.out / "checkpoints"
         known = best_so_far(folder)
         sign = -1 if metric in HIGHER_IS_BETTER else 1
-        if known is not None and known["metric"] == metric and sign * known["value"] <= sign * value:
+        measured_by = how_measured(result)
+        if (
+            known is not None
+            and (known["metric"], known["measured_by"]) == (metric, measured_by)
+            and sign * known["value"] <= sign * value
+        ):
             return False
         save(folder / BEST)
         note = {"step": result.step, "metric": metric, "value": value, "name": result.names[metric]}
-        write_text(folder / "best.json", json.dumps(note) + "\n")
-        Progress.print(f"best so far: {note['name']} {value:.5g} at step {result.step}, kept as {folder / BEST}")
+        write_text(folder / "best.json", json.dumps(note | {"measured_by": measured_by}) + "\n")
+        if not self.quiet:
+            Progress.print(f"best so far: {note['name']} {value:.5g} at step {result.step}, kept as {folder / BEST}")
         return True
+
+
+def how_measured(result: Result) -> str:
+    """A digest of all that makes two numbers of one name comparable: they are not, where a resumed run changed it."""
+    from catgan.evaluation.sources import digest
+
+    protocol = replace(result.protocol, metrics=())
+    return digest(str(protocol), result.about["reference"]["identity"], result.about["feature_space"]["identity"])
 
 
 def best_so_far(folder: Path) -> dict[str, Any] | None:
@@ -108,4 +131,4 @@ def best_so_far(folder: Path) -> dict[str, Any] | None:
         note: dict[str, Any] = json.loads((folder / "best.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return note if (folder / BEST).exists() and {"step", "metric", "value"} <= note.keys() else None
+    return note if (folder / BEST).exists() and {"step", "metric", "value", "measured_by"} <= note.keys() else None

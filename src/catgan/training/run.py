@@ -125,7 +125,7 @@ class Run:
             for t in getattr(objective, network)
         ) + (() if encoder is None else (f"encoder: {encoder.identity}",))
         self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
-        self.assessor = Assessor(config, out, dataset, self.device)
+        self.assessor = Assessor(config, out, dataset, self.device, quiet)
         self.step = 0
         self.last_good: Path | None = None
         self.pending: list[tuple[int, Metrics]] = []
@@ -161,6 +161,8 @@ class Run:
         resumed = resume and self.restore()
         if not resumed and self.config.training.init_from:
             self.initialise(Path(self.config.training.init_from))
+        if self.config.eval.every:
+            self.assessor.open()
         write_text(stored, dump_yaml(self.config))
         write_text(self.out / "run.json", json.dumps(self.description(), indent=2))
         count = {n: quantity(sum(p.numel() for p in network.parameters())) for n, network in self.networks.items()}
