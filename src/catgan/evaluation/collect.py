@@ -244,7 +244,8 @@ def write(path: Path, part: Collected) -> None:
 def read(path: Path) -> Collected:
     with safe_open(path, "pt") as file:
         about: dict[str, Any] = json.loads(file.metadata()["catgan"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Copies: a tensor of the file would keep all of it mapped.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     means, scatters = tensors.get("class_mean", ()), tensors.get("class_scatter", ())
     return Collected(
         Moments(about["count"], tensors["mean"], tensors["scatter"]),
