@@ -89,3 +89,11 @@ def tiny_dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def seed() -> None:
     """Random weights and inputs are the same in every run of a test."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Weights, classifiers and references of a test are its own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("CATGAN_CACHE", str(folder))
+    return folder

@@ -1,0 +1,186 @@
+"""Feature spaces: weights are checked before they are used, and images arrive as their networks want them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch_fidelity import FeatureExtractorInceptionV3
+from torch_fidelity import feature_extractor_inceptionv3 as port
+from transformers import Dinov2Config, Dinov2Model
+
+from catgan.errors import UserError
+from catgan.evaluation import features as module
+from catgan.evaluation.collect import Keep, Work
+from catgan.evaluation.evaluate import evaluate
+from catgan.evaluation.features import INCEPTION_FILE, INCEPTION_URL, Dinov2, Inception, cache_folder, fetched, need
+from catgan.evaluation.protocol import Protocol
+from catgan.evaluation.reference import of_source
+from catgan.evaluation.sources import Folder, Npz
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights for the real network."""
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(port, "load_state_dict_from_url", lambda *a, **k: {})
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        network = FeatureExtractorInceptionV3("random", ["2048"])
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def inception(inception_file: Path) -> Inception:
+    return Inception(CPU, inception_file)
+
+
+@pytest.fixture(scope="module")
+def dinov2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    config = Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=224, patch_size=56, mlp_ratio=2
+    )
+    path = tmp_path_factory.mktemp("weights") / "dinov2"
+    Dinov2Model(config).save_pretrained(path)
+    return path
+
+
+def test_inception_gives_what_torch_fidelity_gives(inception: Inception, inception_file: Path) -> None:
+    images = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    theirs = FeatureExtractorInceptionV3("x", ["2048", "logits_unbiased"], str(inception_file))
+    for ours, expected in zip(inception(images), theirs(images), strict=True):
+        assert torch.equal(ours, expected)
+    assert inception(images)[0].shape == (2, inception.dim)
+    assert inception(images)[1].shape == (2, inception.classes)  # type: ignore[union-attr]
+
+
+def test_small_grey_samples_against_large_colour_ones_through_inception(inception: Inception, tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    for i in range(2):
+        pixels = draws.integers(256, size=(256, 256, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    np.savez(tmp_path / "a.npz", arr_0=draws.integers(256, size=(3, 8, 8, 1), dtype=np.uint8))
+    protocol = Protocol("inception", ("distance", "score"), samples=3, score_splits=1)
+    reference = of_source(Folder(tmp_path), inception, Keep(), Work())
+    result = evaluate(Npz(tmp_path / "a.npz"), reference, inception, protocol, Work())
+    assert result.metrics["frechet_distance"] > 0
+    assert result.metrics["inception_score"] == pytest.approx(1, abs=0.1), "random weights say little"
+    assert result.names["frechet_distance"] == "FID"
+    assert len(result.warnings) == 2, "both covariances are singular"
+
+
+class Trap:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (pytest.fail, ("a pickle was run",))
+
+
+def test_a_pickle_that_runs_code_is_refused_unrun(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pth"
+    torch.save({"fc.weight": Trap()}, path)
+    with pytest.raises(UserError, match=r"evil.pth is no file of plain tensors"):
+        Inception(CPU, path)
+    path.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(UserError, match=r"evil.pth is no file of plain tensors"):
+        Inception(CPU, path)
+
+
+def test_weights_of_another_network_and_absent_ones_are_named(tmp_path: Path) -> None:
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other.pth does not hold the weights of FID's Inception"):
+        Inception(CPU, tmp_path / "other.pth")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    with pytest.raises(UserError, match=r"tensor.pth does not hold the weights"):
+        Inception(CPU, tmp_path / "tensor.pth")
+    with pytest.raises(UserError, match=r"cannot read .*none.pth: No such file"):
+        Inception(CPU, tmp_path / "none.pth")
+
+
+def test_a_missing_download_names_file_address_and_place(monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> None:
+    def offline(url: str, timeout: float) -> io.BytesIO:
+        raise URLError("no network")
+
+    monkeypatch.setattr(module, "urlopen", offline)
+    with pytest.raises(UserError) as caught:
+        Inception(CPU)
+    place = cache_folder / "weights" / INCEPTION_FILE
+    for part in (f"{INCEPTION_FILE} is missing", "no network", INCEPTION_URL, str(place)):
+        assert part in str(caught.value)
+    assert not cache_folder.exists()
+
+
+def test_a_download_is_kept_only_if_it_is_the_right_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def answer(url: str, timeout: float) -> io.BytesIO:
+        asked.append(url)
+        return io.BytesIO(b"weights")
+
+    monkeypatch.setattr(module, "urlopen", answer)
+    right = hashlib.sha256(b"weights").hexdigest()
+    path = tmp_path / "deep" / "a.pth"
+    with pytest.raises(UserError, match="https://x gave a file with SHA-256"):
+        fetched("https://x", path, "0" * 64)
+    assert not path.exists()
+    assert fetched("https://x", path, right).read_bytes() == b"weights"
+    assert fetched("https://x", path, right) == path
+    assert len(asked) == 2, "what is there is not fetched again"
+    path.write_bytes(b"weight")
+    with pytest.raises(UserError, match=r"a.pth has SHA-256 .*, expected .*: delete it and fetch it again from https"):
+        fetched("https://x", path, right)
+
+
+def test_dinov2_gives_the_class_token_of_normalised_images(dinov2_folder: Path) -> None:
+    space = Dinov2(CPU, str(dinov2_folder))
+    assert (space.dim, space.classes) == (16, 0)
+    images = torch.randint(256, (2, 3, 224, 224), dtype=torch.uint8)
+    x, logits = space(images)
+    assert logits is None
+    mean, std = (torch.tensor(t).view(3, 1, 1) for t in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.no_grad():
+        expected = Dinov2Model.from_pretrained(dinov2_folder)((images / 255 - mean) / std).last_hidden_state[:, 0]
+    torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
+    assert space(images[..., :9, :9])[0].shape == (2, 16)
+    assert Dinov2(CPU, str(dinov2_folder)).identity() == space.identity()
+
+
+def test_dinov2_without_its_weights_is_an_error_that_names_the_options(dinov2_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot load DINOv2 .*--feature-weights, or eval.weights"):
+        Dinov2(CPU, str(tmp_path))
+    (tmp_path / "config.json").write_bytes((dinov2_folder / "config.json").read_bytes())
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(dinov2_folder / "model.safetensors")
+    del state["layernorm.weight"]
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"it lacks layernorm.weight"):
+        Dinov2(CPU, str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="cannot load DINOv2"):
+        Dinov2(CPU, str(tmp_path))
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CATGAN_CACHE", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
+    monkeypatch.delenv("CATGAN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "catgan"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "catgan"
+
+
+def test_a_missing_package_names_the_extra() -> None:
+    with pytest.raises(UserError, match=r"needs no_such_package, .*pip install 'catgan\[eval\]'"):
+        need("no_such_package")
