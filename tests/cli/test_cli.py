@@ -216,7 +216,7 @@ def test_yaml_goes_under_options_and_over_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(
         "generator: {depth: 3, width: 16}\ndiscriminator: {depth: 1, width: 16, head_dim: 8}\n"
         "training: {steps: 1, batch: 4, device: cpu, compile: false}\noptimizer: {lr_generator: 1e-3}\n"
-        "log: {diagnose_samples: 10}\n"
+        "log: {diagnose_samples: 10}\neval: {every: 0}\n"
     )
     assert call("train", "digits", "--config", tmp_path / "small.yaml", "--batch", "2", "--out", tmp_path / "run") == 0
     stored = load_yaml(tmp_path / "run" / "config.yaml")

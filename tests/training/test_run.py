@@ -426,7 +426,7 @@ TINY = [
     *"--generator.depth 3 --generator.width 16 --discriminator.depth 2 --discriminator.width 16".split(),  # noqa: SIM905
     *"--discriminator.head-dim 16 --batch 8 --training.threads 1 --device cpu --log.every 1".split(),  # noqa: SIM905
     *"--log.preview-every 1000 --log.diagnose-every 1000 --log.diagnose-samples 10".split(),  # noqa: SIM905
-    *"--checkpoint.every 7 --training.no-compile".split(),  # noqa: SIM905
+    *"--checkpoint.every 7 --eval.every 0 --training.no-compile".split(),  # noqa: SIM905
 ]
 
 

@@ -1,0 +1,181 @@
+"""`catgan evaluate` as people meet it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import catgan
+from catgan.cli import main
+from catgan.config import Config
+from catgan.data.datasets import Latents
+from catgan.evaluation import classifier
+from catgan.evaluation.reference import read_npz
+
+
+def call(*argv: object) -> int:
+    return main(["evaluate", *(str(a) for a in argv)])
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def one_classifier(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shortened training, whose result all tests here share."""
+    monkeypatch.setenv("CATGAN_CACHE", str(kept))
+    monkeypatch.setattr(classifier, "FEWEST", 1)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One step of training on all digits."""
+    config = dataclasses.replace(
+        tiny_config,
+        sample=dataclasses.replace(tiny_config.sample, classes=10),
+        training=dataclasses.replace(tiny_config.training, steps=1),
+    )
+    return catgan.train(config, tmp_path_factory.mktemp("evaluate") / "run", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "colours.npz"
+    images = np.random.default_rng(0).integers(256, size=(40, 8, 8, 3), dtype=np.uint8)
+    np.savez(path, arr_0=images, arr_1=np.arange(40) % 2)
+    return path
+
+
+def test_a_run_is_compared_with_its_data_and_the_result_lies_in_it(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(run, "--count", 60, "--save-reference", tmp_path / "digits.npz") == 0
+    out, err = capsys.readouterr()
+    (stored,) = (run / "evaluations").iterdir()
+    assert stored.name.startswith("classifier-60-")
+    assert str(stored) in out
+    assert "digits, step 1: 60 images" in out
+    assert "reference: digits, 1,797 images" in out
+    assert "classifier Frechet distance" in out
+    assert "of held-out real images" in out
+    assert not any(name in out for name in ("FID", "KID", "Inception"))
+    assert "warning: 60 samples for 128 features" in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["digits.npz"]
+    result = json.loads(stored.read_text())
+    assert set(result["metrics"]) == {
+        "frechet_distance", "kid", "kid_std", "precision", "recall", "inception_score", "inception_score_std",
+        "class_distance", "recognised",
+    }  # fmt: skip
+    assert result["warnings"]
+    assert read_npz(tmp_path / "digits.npz").statistics.count == 1797
+
+    assert call(run, "--count", 60, "--metrics", "distance", "--reference", tmp_path / "digits.npz") == 2
+    assert "give images as --reference, not statistics" in capsys.readouterr().err
+
+
+def test_json_is_what_is_stored(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "result.json"
+    checkpoint = run / "checkpoints" / "step-00000001.safetensors"
+    assert call(checkpoint, "--count", 200, "--metrics", "distance", "--json", "--psi", 0.5, "--out", out) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(out.read_text())
+    assert list(printed["metrics"]) == ["frechet_distance"]
+    assert (printed["protocol"]["psi"], printed["protocol"]["samples"]) == (0.5, 200)
+    assert printed["warnings"] == []
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"], "unfinished work is gone"
+
+
+def test_given_images_are_recorded_as_given(
+    colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = (colours, "--reference", colours, "--metrics", "distance", "recognised", "--psi", 0.3, "--json")
+    assert call(*argv) == 0
+    protocol = json.loads(capsys.readouterr().out)["protocol"]
+    assert (protocol["samples"], protocol["class_sampling"], protocol["weights"]) == (40, "as given", "none")
+    assert protocol["psi"] == 1
+    (stored,) = tmp_path.glob("evaluation-*.json")
+    assert json.loads(stored.read_text())["metrics"]["frechet_distance"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("{colours}", "--reference is not set: given images need something to be compared with"),
+        ("{tmp}/none", "does not exist or is no image source"),
+        ("{colours} --reference {tmp}/none.npz", "none.npz does not exist or is no image source"),
+        ("{run} --batch 0", "--batch is 0"),
+        ("{run} --max-broken 2", "--max-broken is 2.0: must be in [0, 1]"),
+        ("{run} --count 1", "samples is 1: must be at least 2"),
+        ("{run} --psi 2", "psi is 2.0"),
+        ("{run} --metrics fid", "--metrics"),
+        ("{run} --features classifier --reference {stats}", "trained on the reference's images"),
+        ("{colours} --reference digits", "colour images, the classifier was trained on grey ones"),
+        ("{run} --features dinov2 --feature-weights {tmp}/none", "cannot load DINOv2"),
+        ("{run} --features inception --feature-weights {tmp}/none.pth", "cannot read"),
+        ("{run} --preset imagenet-fid50k --count 10", "samples is 10, but --preset imagenet-fid50k fixes it to 50000"),
+        ("{run} --preset imagenet-fid50k --psi 0.5", "psi is 0.5, but --preset imagenet-fid50k fixes it to 1.0"),
+        ("{run} --preset imagenet-fid50k --features classifier", "features is classifier, but --preset"),
+        ("{run} --preset imagenet-fid50k --weights generator", "weights is generator, but --preset"),
+        ("{run} --preset imagenet-fid50k --class-sampling balanced", "class_sampling is balanced, but --preset"),
+        ("{run} --preset imagenet-fid50k --metrics kid", "but --preset imagenet-fid50k fixes it to"),
+        ("{colours} --preset imagenet-fid50k --reference {stats}", "measures 50,000 samples, here are 40"),
+    ],
+)
+def test_mistakes_get_one_line_and_leave_nothing(
+    argv: str, said: str, run: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    stats = tmp_path / "stats.npz"
+    np.savez(stats, mu=np.zeros(2048), sigma=np.eye(2048, dtype=np.float32))
+    monkeypatch.chdir(tmp_path)
+    before = sorted(run.rglob("*"))
+    assert call(*argv.format(tmp=tmp_path, run=run, colours=colours, stats=stats).split()) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    lines = [line for line in error.splitlines() if "lassifier" not in line or "catgan" in line[:7]]
+    assert len([line for line in lines if line.startswith("catgan")]) == 1
+    assert "Traceback" not in error
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["stats.npz"]
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_generator_of_latents_needs_a_decoder(
+    tiny_config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(
+        tiny_config,
+        sample=dataclasses.replace(tiny_config.sample, channels=4),
+        training=dataclasses.replace(tiny_config.training, steps=1),
+    )
+    data = Latents(np.ones((9, 8, 8, 8), np.float32), np.arange(9) % 3, ("a", "b", "c"))
+    out = catgan.train(config, tmp_path / "run", dataset=data, quiet=True)
+    assert call(out, "--reference", "digits") == 2
+    assert "makes latents of 4 channels, not pixels" in capsys.readouterr().err
+
+
+def test_metrics_that_statistics_cannot_give_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a feature space that needs no images; it is never asked."""
+    from catgan.evaluation import opening
+
+    class Space:
+        name, channels, dim, classes, names_classes = "dinov2", 3, 5, 0, False
+
+        def identity(self) -> str:
+            return ""
+
+    monkeypatch.setattr(opening, "Dinov2", lambda device: Space())
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(5), sigma=np.eye(5))
+    argv = (run, "--features", "dinov2", "--reference", tmp_path / "stats.npz")
+    for metric, said in (("kid", "has mean and covariance only"), ("score", "leave score out of --metrics")):
+        assert call(*argv, "--metrics", metric) == 2
+        assert said in capsys.readouterr().err

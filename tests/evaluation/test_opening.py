@@ -1,0 +1,129 @@
+"""From names to what they stand for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from catgan.config import Config, DataConfig
+from catgan.errors import UserError
+from catgan.evaluation import opening
+from catgan.evaluation.collect import Work
+from catgan.evaluation.protocol import Protocol
+from catgan.evaluation.sources import Folder, Generated, Memory, Npz
+from catgan.pipeline import CATPipeline
+from catgan.processes import Processes
+from catgan.training.step import build_generator
+
+CPU = torch.device("cpu")
+Noise = Callable[..., Memory]
+
+
+@pytest.fixture
+def adm(tmp_path: Path, noise: Noise, projection: Any) -> Path:
+    """Statistics that are not those of the images beside them."""
+    images = noise(30).read(0, 30)[0].permute(0, 2, 3, 1).numpy()
+    np.savez(tmp_path / "adm.npz", arr_0=images, mu=np.full(6, 3.0), sigma=np.eye(6))
+    return tmp_path / "adm.npz"
+
+
+def test_images_are_opened_by_name(adm: Path, tmp_path: Path) -> None:
+    assert len(opening.open_source("digits")) == 1797
+    assert isinstance(opening.open_source(str(adm)), Npz)
+    with pytest.raises(UserError, match="has no images"):
+        opening.open_source(str(tmp_path))
+    for wrong in ("digitz", "fashion-mnist:train2", str(tmp_path / "none.npz")):
+        with pytest.raises(UserError, match=f"{wrong} does not exist or is no image source"):
+            opening.open_source(wrong)
+    with pytest.raises(UserError, match="no such folder"):
+        opening.open_source("fashion-mnist:test", data_path=str(tmp_path / "none"))
+
+
+def test_a_reference_is_statistics_images_or_both(adm: Path, tmp_path: Path) -> None:
+    statistics, real = opening.real_images(str(adm), 8)
+    assert statistics == adm
+    assert isinstance(real, Npz)
+    np.savez(tmp_path / "only.npz", mu=np.zeros(3), sigma=np.eye(3))
+    assert opening.real_images(str(tmp_path / "only.npz"), 8) == (tmp_path / "only.npz", None)
+    assert opening.real_images("digits", 8)[0] is None
+
+
+def test_given_statistics_count_and_images_give_the_features(adm: Path, projection: Any) -> None:
+    statistics, real = opening.real_images(str(adm), 8)
+    space = projection(16)
+    distance = Protocol("classifier", ("distance",))
+    found = opening.open_reference(statistics, real, space, distance, Work())
+    assert found.statistics.mu.tolist() == [3] * 6
+    assert (found.features, space.seen) == (None, []), "nothing to compute"
+    both = Protocol("classifier", ("distance", "kid"), reference_features=10)
+    found = opening.open_reference(statistics, real, space, both, Work())
+    assert found.statistics.mu.tolist() == [3] * 6
+    assert found.features is not None
+    assert found.features.shape == (10, 6)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "classes", "images", "expected"),
+    [
+        (True, 3, True, {"distance", "kid", "precision_recall", "score", "class_distance", "recognised"}),
+        (False, 3, True, {"distance", "kid", "precision_recall", "score"}),
+        (True, 0, True, {"distance", "kid", "precision_recall"}),
+        (True, 3, False, {"distance", "score"}),
+    ],
+)
+def test_all_that_can_be_had_is_measured(
+    noise: Noise, projection: Any, labelled: bool, classes: int, images: bool, expected: set[str]
+) -> None:
+    space = projection(16, classes=classes)
+    space.names_classes = classes > 0
+    real = noise(9) if images else None
+    assert set(opening.applicable(noise(9, classes=3 if labelled else 1), space, real)) == expected
+
+
+def test_small_or_grey_images_are_for_the_classifier(noise: Noise, tmp_path: Path) -> None:
+    assert opening.fitting_features(noise(3)) == "classifier"
+    for size, channels, expected in ((64, 3, "inception"), (63, 3, "classifier"), (64, 1, "classifier")):
+        np.savez(tmp_path / "a.npz", arr_0=np.zeros((2, size, size, channels), np.uint8))
+        assert opening.fitting_features(Npz(tmp_path / "a.npz")) == expected
+
+
+def test_a_classifier_needs_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="trained on the reference's images"):
+        opening.open_features("classifier", CPU, None, None)
+
+
+def test_latents_need_another_reference(tmp_path: Path) -> None:
+    np.save(tmp_path / "moments.npy", np.zeros((4, 8, 2, 2), np.float32))
+    np.save(tmp_path / "labels.npy", np.zeros(4, np.int64))
+    with pytest.raises(UserError, match="are no images: give images or statistics as --reference"):
+        opening.source_of_config(DataConfig(source="latents", path=str(tmp_path)), 2)
+
+
+def test_generators_are_told_from_images(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(tiny_config)
+    made = CATPipeline(build_generator(config), config, ("0", "1", "2"))
+    monkeypatch.setattr(opening, "load", lambda path, weights: made)
+    (tmp_path / "config.yaml").touch()
+    protocol = Protocol(samples=30, class_sampling="balanced", first_seed=4, psi=0.5)
+    source = opening.open_samples(str(tmp_path), protocol, "cpu")
+    assert isinstance(source, Generated)
+    assert (source.count, source.sampling, source.first_seed, source.psi) == (30, "balanced", 4, 0.5)
+    assert isinstance(opening.open_samples("a.safetensors", protocol, "cpu"), Generated)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    with pytest.raises(UserError, match="no images"):
+        Folder(folder)
+
+
+def test_the_first_process_works_before_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    for rank, expected in ((0, ["work", "wait"]), (1, ["wait", "work"])):
+        happened: list[str] = []
+        monkeypatch.setattr(Processes, "wait", lambda self, to=happened: to.append("wait"))
+        opening.in_turn(Processes(rank, 2), lambda to=happened: to.append("work"))  # type: ignore[misc]
+        assert happened == expected
