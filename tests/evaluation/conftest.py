@@ -57,7 +57,7 @@ def few_digits() -> Images:
     """150 real digits of three classes."""
     full = digits()
     few = (full.labels < 3).nonzero()[:150, 0]
-    return Images(full.images[few].numpy(), full.labels[few].numpy(), ("0", "1", "2"))
+    return Images(full.pixels[few].numpy(), full.labels[few].numpy(), ("0", "1", "2"))
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_other_images_or_classes_make_another_classifier(
     few_digits: Images, trainings: list[int], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FEWEST", 1)
-    pixels, labels = few_digits.images.numpy().copy(), few_digits.labels.numpy()
+    pixels, labels = few_digits.pixels.numpy().copy(), few_digits.labels.numpy()
     more = classifier(Memory(Images(pixels, labels, ("0", "1", "2", "3")), "x"), CPU, quiet=True)
     assert more.classes == 4
     classifier(Memory(few_digits, "x"), CPU, quiet=True)

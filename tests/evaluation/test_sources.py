@@ -335,9 +335,9 @@ def test_memory_gives_the_bytes_that_the_dataset_was_made_of() -> None:
     some = Memory(data, "mine", np.array([5, 0, 1]))
     assert len(some) == 3
     np.testing.assert_array_equal(some.read(0, 2)[0].numpy().transpose(0, 2, 3, 1), images[[5, 0]])
-    same = Memory(Images(data.images[[5, 0, 1]].numpy(), data.labels[[5, 0, 1]].numpy(), ("a", "b")), "other name")
+    same = Memory(Images(data.pixels[[5, 0, 1]].numpy(), data.labels[[5, 0, 1]].numpy(), ("a", "b")), "other name")
     assert some.identity() == same.identity() != source.identity()
-    relabelled = Images(data.images.numpy(), 1 - data.labels.numpy(), ("a", "b"))
+    relabelled = Images(data.pixels.numpy(), 1 - data.labels.numpy(), ("a", "b"))
     assert Memory(relabelled, "mine").identity() != source.identity()
 
 

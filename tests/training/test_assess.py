@@ -35,7 +35,7 @@ def data() -> Images:
     """A few real digits of three classes."""
     full = digits()
     few = (full.labels < 3).nonzero()[:50, 0]
-    return Images(full.images[few].numpy(), full.labels[few].numpy(), ("0", "1", "2"))
+    return Images(full.pixels[few].numpy(), full.labels[few].numpy(), ("0", "1", "2"))
 
 
 @pytest.fixture
