@@ -155,20 +155,11 @@ def test_dinov2_gives_the_class_token_of_normalised_images(dinov2_folder: Path) 
     assert Dinov2(CPU, str(dinov2_folder)).identity() == space.identity()
 
 
-def test_dinov2_without_its_weights_is_an_error_that_names_the_options(dinov2_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot load DINOv2 .*--feature-weights, or eval.weights"):
-        Dinov2(CPU, str(tmp_path))
-    (tmp_path / "config.json").write_bytes((dinov2_folder / "config.json").read_bytes())
-    from safetensors.torch import load_file, save_file
-
-    state = load_file(dinov2_folder / "model.safetensors")
-    del state["layernorm.weight"]
-    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"it lacks layernorm.weight"):
-        Dinov2(CPU, str(tmp_path))
-    (tmp_path / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="cannot load DINOv2"):
-        Dinov2(CPU, str(tmp_path))
+def test_dinov2_without_its_weights_is_an_error_that_names_the_options(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"nowhere does not exist; give a folder with .*--feature-weights .*--eval.weights"
+    ):
+        Dinov2(CPU, str(tmp_path / "nowhere"))
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

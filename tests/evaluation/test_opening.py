@@ -101,14 +101,14 @@ def test_a_classifier_needs_images(tmp_path: Path) -> None:
 def test_latents_need_another_reference(tmp_path: Path) -> None:
     np.save(tmp_path / "moments.npy", np.zeros((4, 8, 2, 2), np.float32))
     np.save(tmp_path / "labels.npy", np.zeros(4, np.int64))
-    with pytest.raises(UserError, match="are no images: give images or statistics as --reference"):
+    with pytest.raises(UserError, match="are no images: give images or statistics as the reference"):
         opening.source_of_config(DataConfig(source="latents", path=str(tmp_path)), 2)
 
 
 def test_generators_are_told_from_images(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = dataclasses.replace(tiny_config)
     made = CATPipeline(build_generator(config), config, ("0", "1", "2"))
-    monkeypatch.setattr(opening, "load", lambda path, weights: made)
+    monkeypatch.setattr(opening, "load", lambda path, weights, vae=None: made)
     (tmp_path / "config.yaml").touch()
     protocol = Protocol(samples=30, class_sampling="balanced", first_seed=4, psi=0.5)
     source = opening.open_samples(str(tmp_path), protocol, "cpu")

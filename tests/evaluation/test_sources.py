@@ -13,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from catgan.config import Config
+from catgan.cli import main
+from catgan.config import Config, DataConfig
 from catgan.data.datasets import Images
 from catgan.errors import UserError
-from catgan.evaluation.sources import Folder, Generated, Memory, Npz, with_channels
+from catgan.evaluation.opening import open_source, source_of_config
+from catgan.evaluation.sources import Folder, Generated, Memory, Npz, Stored, with_channels
 from catgan.pipeline import CATPipeline
 from catgan.training.step import build_generator
 
@@ -351,3 +353,36 @@ def test_grey_may_become_colour_and_not_the_other_way_round() -> None:
     assert torch.equal(with_channels(grey, 3, "x"), grey.repeat(1, 3, 1, 1))
     with pytest.raises(UserError, match="x has colour images, the classifier was trained on grey ones"):
         with_channels(grey.repeat(1, 3, 1, 1), 1, "x")
+
+
+# -- prepared data and latents -----------------------------------------------------------------------------------------
+
+
+def test_prepared_pictures_are_read_as_they_are_stored(tmp_path: Path) -> None:
+    drawn = pixels(6, size=8)
+    for i, image in enumerate(drawn):
+        save(tmp_path / "pictures" / ("ant", "bee")[i % 2] / f"{i}.png", image)
+    for dest in ("a", "b"):
+        assert main(["prepare", str(tmp_path / "pictures"), str(tmp_path / dest), "--size", "8"]) == 0
+    source = open_source(str(tmp_path / "a"))
+    assert isinstance(source, Stored)
+    assert (source.channels, source.class_names, len(source)) == (3, ("ant", "bee"), 6)
+    images, labels = source.read(2, 6)
+    assert labels is not None
+    assert labels.tolist() == [0, 1, 1, 1], "in the order of the folders"
+    assert torch.equal(images, torch.from_numpy(drawn[[4, 1, 3, 5]]).movedim(-1, 1))
+    assert source.identity() == open_source(str(tmp_path / "b")).identity(), "of the content, not of the place"
+    trained_on = source_of_config(DataConfig(source="prepared", path=str(tmp_path / "a")), 8)
+    assert trained_on.identity() == source.identity()
+
+
+def test_latents_are_evaluated_as_the_pictures_that_their_vae_makes(tiny_config: Config, tiny_vae: Path) -> None:
+    sample = dataclasses.replace(tiny_config.sample, channels=4, vae=str(tiny_vae))
+    config = dataclasses.replace(tiny_config, sample=sample)
+    generator = build_generator(config)
+    source = Generated(CATPipeline(generator, config, ("0", "1", "2")), 3)
+    assert source.channels == 3
+    assert source.read(0, 3)[0].shape == (3, 3, 64, 64), "eight pixels per latent's"
+    undecoded = dataclasses.replace(config, sample=dataclasses.replace(sample, vae=None))
+    with pytest.raises(UserError, match="latents of 4 channels, not pixels: give their VAE"):
+        Generated(CATPipeline(generator, undecoded, ("0", "1", "2")), 3)

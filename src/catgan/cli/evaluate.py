@@ -59,6 +59,8 @@ class EvaluateOptions:
     """average: the moving average (EMA); generator: the raw weights."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the generator's arithmetic."""
+    vae: str | None = None
+    """VAE of a latent model: folder or Hugging Face name; default: the one its configuration names."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch: int = 64
@@ -94,7 +96,7 @@ def main(argv: Sequence[str]) -> None:
     device = pick_device(processes.device(o.device))
     quiet = not processes.first
     protocol = wanted(o)
-    source = opening.open_samples(o.samples, protocol, str(device), o.data_path)
+    source = opening.open_samples(o.samples, protocol, str(device), o.data_path, o.vae)
     pipe = source.pipe if isinstance(source, Generated) else None
     if pipe is None:
         protocol = of_given_images(protocol, len(source), o.preset)

@@ -70,5 +70,7 @@ def describe(source: Source, reference: Reference, space: FeatureSpace, count: i
         about["feature_space"]["accuracy"] = space.accuracy
     if isinstance(source, Generated):
         about["measured"] |= {"recipe": source.pipe.config.recipe, "step": source.pipe.step}
-        about |= {"decoder": None, "rounding": ROUNDING}
+        vae = source.pipe.vae
+        decoder = vae and {"identity": vae.identity, "scale": vae.scale, "precision": source.pipe.precision}
+        about |= {"decoder": decoder, "rounding": ROUNDING}
     return about

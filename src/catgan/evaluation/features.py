@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.request import urlopen
 
 import torch
-import torch.nn.functional as F
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
+from catgan.encoders import load_dino
 from catgan.errors import UserError
 from catgan.evaluation.sources import digest
-from catgan.files import write_bytes
+from catgan.files import sha256, write_bytes
 from catgan.training.logs import Progress
 
 if TYPE_CHECKING:
@@ -98,47 +97,24 @@ class Inception:
 
 
 class Dinov2:
-    """The class token of a DINOv2 from `transformers`, at 224 px, bicubic, with ImageNet's mean and deviation."""
+    """The class token of a DINOv2, as the encoder of representation alignment computes it, at 224 px."""
 
     name, channels, classes, names_classes = "dinov2", 3, 0, False
-    size = 224
 
     def __init__(self, device: torch.device, weights: str = DINOV2) -> None:
-        """weights: a local folder with config.json and model.safetensors, or a name on the Hugging Face hub."""
-        transformers = need("transformers")
-        try:
-            model, found = transformers.Dinov2Model.from_pretrained(
-                weights, use_safetensors=True, output_loading_info=True
-            )
-            if found["missing_keys"]:  # they would be random numbers
-                raise ValueError(f"it lacks {min(found['missing_keys'])}")
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise UserError(
-                f"cannot load DINOv2 from {weights} ({first_line(error)}): it needs config.json and model.safetensors of "
-                f"https://huggingface.co/{DINOV2} in a folder; name that folder by --feature-weights, or eval.weights in training"
-            ) from None
-        self.network: nn.Module = model.to(device).eval().requires_grad_(False)
-        self.device, self.dim = device, int(model.config.hidden_size)
-        self.mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(3, 1, 1)
-        self.std = torch.tensor([0.229, 0.224, 0.225], device=device).view(3, 1, 1)
+        """weights: a local folder with config.json and model.safetensors, or a name on the Hugging Face Hub."""
+        self.encoder = load_dino(weights, device=device, option="--feature-weights (in training: --eval.weights)")
+        self.device, self.dim = device, self.encoder.dim
 
     def identity(self) -> str:
-        parts = [t.cpu().contiguous().numpy().tobytes() for t in self.network.state_dict().values()]
-        return digest("dinov2", str(self.size), *parts)
+        return digest("dinov2", str(self.encoder.size), self.encoder.identity)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        x = images.to(self.device).float() / 255
-        x = F.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
-        return self.network((x - self.mean) / self.std).pooler_output.float(), None
+        return self.encoder.encode(images.to(self.device))[0].float(), None
 
 
 def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_plain(path: Path) -> None:

@@ -10,14 +10,17 @@ from typing import TypeVar
 import torch
 
 from catgan.config import DataConfig
+from catgan.data import Dataset
 from catgan.data.datasets import Images, digits, fashion_folder, fashion_mnist, open_dataset
+from catgan.data.prepared import Prepared
 from catgan.errors import UserError
 from catgan.evaluation.classifier import classifier
 from catgan.evaluation.collect import Keep, Work
 from catgan.evaluation.features import Dinov2, FeatureSpace, Inception
 from catgan.evaluation.protocol import Features, Metric, Protocol
 from catgan.evaluation.reference import Reference, has_images, has_statistics, of_source, read_npz
-from catgan.evaluation.sources import Folder, Generated, Memory, Npz, Source
+from catgan.evaluation.sources import Folder, Generated, Memory, Npz, Source, Stored
+from catgan.export import is_export
 from catgan.pipeline import load
 from catgan.processes import Processes
 
@@ -25,12 +28,18 @@ T = TypeVar("T")
 SMALL = 64  # images below this size say little to Inception
 
 
-def open_samples(where: str, protocol: Protocol, device: str, data_path: str | None = None) -> Source:
-    """A generator where a run or a checkpoint is named, else given images."""
+def open_samples(
+    where: str, protocol: Protocol, device: str, data_path: str | None = None, vae: str | None = None
+) -> Source:
+    """A generator where a run, a checkpoint or an exported model is named, else given images.
+
+    vae: decodes its latents, in place of the one that its configuration names.
+    """
     path = Path(where)
-    if path.suffix == ".safetensors" or (path / "config.yaml").exists() or (path / "checkpoints").is_dir():
+    run = (path / "config.yaml").exists() or (path / "checkpoints").is_dir()
+    if path.suffix == ".safetensors" or run or is_export(path):
         protocol.check()
-        pipe = load(path, protocol.weights).to(device, protocol.precision)
+        pipe = load(path, protocol.weights, vae).to(device, protocol.precision)
         return Generated(pipe, protocol.samples, protocol.class_sampling, protocol.first_seed, protocol.psi)
     return open_source(where, data_path=data_path)
 
@@ -49,20 +58,28 @@ def open_source(where: str, size: int = 32, data_path: str | None = None) -> Sou
     path = Path(where)
     if path.is_file() and path.suffix == ".npz":
         return Npz(path)
+    if (path / "catgan.json").is_file():
+        return Stored(Prepared(path), where)
     if path.is_dir():
         return Folder(path)
     raise UserError(
-        f"{where} does not exist or is no image source: must be a folder of images, an .npz with arr_0, digits, "
+        f"{where} does not exist or is no image source: must be a folder of images or of prepared data, an .npz with arr_0, digits, "
         "fashion-mnist or fashion-mnist:test"
     )
 
 
 def source_of_config(data: DataConfig, size: int) -> Source:
     """The real images that a run is trained on."""
-    dataset = open_dataset(data, size)
-    if not isinstance(dataset, Images):
-        raise UserError(f"the run's data ({data.source}) are no images: give images or statistics as --reference")
-    return Memory(dataset, data.source)
+    return source_of_dataset(open_dataset(data, size), data.source)
+
+
+def source_of_dataset(dataset: Dataset, name: str) -> Source:
+    """The images of a dataset. Raises UserError where it has none."""
+    if isinstance(dataset, Images):
+        return Memory(dataset, name)
+    if isinstance(dataset, Prepared):
+        return Stored(dataset, str(dataset.folder))
+    raise UserError(f"the data ({name}) are no images: give images or statistics as the reference")
 
 
 def open_features(

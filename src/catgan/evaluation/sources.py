@@ -19,8 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from catgan.data.datasets import Images
+from catgan.data.prepared import Prepared
 from catgan.draws import Purpose, stream
 from catgan.errors import UserError
+from catgan.files import sha256
 from catgan.images import to_bytes
 from catgan.pipeline import CATPipeline
 
@@ -68,16 +70,16 @@ class Generated:
         """sampling: "balanced" takes the classes in turn, "uniform" draws them uniformly at random."""
         self.pipe, self.count, self.sampling, self.first_seed, self.psi = pipe, count, sampling, first_seed, psi
         self.name = f"{pipe.config.recipe}, step {pipe.step}"
-        self.channels = pipe.config.sample.channels
+        self.channels = pipe([0], [first_seed]).array.shape[-1]  # latents without their VAE raise here, before any work
         self.class_names = pipe.class_names if pipe.config.sample.classes > 1 else ()
         self.broken: list[str] = []
-        pipe([0], [first_seed]).array  # noqa: B018 - latents raise here, before any work
 
     def __len__(self) -> int:
         return self.count
 
     def identity(self) -> str:
-        drawn = (self.count, self.sampling, self.first_seed, self.psi, self.pipe.precision)
+        vae = self.pipe.vae and self.pipe.vae.identity
+        drawn = (self.count, self.sampling, self.first_seed, self.psi, self.pipe.precision, vae)
         return digest("generated", self.pipe.fingerprint(), str(drawn))
 
     @cached_property
@@ -124,6 +126,33 @@ class Memory:
         rows = np.arange(start, stop) if self.rows is None else self.rows[start:stop]
         x, y = self.dataset.batch(rows, 0, 0)
         return channels_first(to_bytes(x)), y if self.class_names else None
+
+
+class Stored:
+    """The pictures that `catgan prepare` stored."""
+
+    def __init__(self, dataset: Prepared, name: str) -> None:
+        self.dataset, self.name = dataset, name
+        self.channels = int(dataset.meta["channels"])
+        self.class_names = dataset.class_names if len(dataset.class_names) > 1 else ()
+        self.broken: list[str] = []
+        dataset.images(np.arange(0))  # raises where none are stored
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @cached_property
+    def _identity(self) -> str:
+        paths = [self.dataset.folder / entry["file"] for entry in self.dataset.meta["shards"]]
+        return digest("prepared", *(sha256(path) for path in paths))
+
+    def identity(self) -> str:
+        return self._identity
+
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        rows = np.arange(start, stop)
+        labels = torch.from_numpy(self.dataset.labels[rows].astype(np.int64))
+        return self.dataset.images(rows), labels if self.class_names else None
 
 
 class Npz:
@@ -218,11 +247,7 @@ class Folder:
 
     @cached_property
     def _identity(self) -> str:
-        content = []
-        for path in self.files:
-            with open(path, "rb") as file:
-                content.append(f"{path.relative_to(self.path)} {hashlib.file_digest(file, 'sha256').hexdigest()}")
-        return digest("folder", "\n".join(content))
+        return digest("folder", "\n".join(f"{path.relative_to(self.path)} {sha256(path)}" for path in self.files))
 
     def identity(self) -> str:
         return self._identity

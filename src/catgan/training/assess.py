@@ -48,25 +48,20 @@ class Assessor:
 
         Raises UserError for what this run cannot be evaluated by: before the first step, not after the first thousand.
         """
-        from catgan.data.datasets import Images
         from catgan.evaluation import opening
         from catgan.evaluation.collect import Work
         from catgan.evaluation.metrics import check_possible
-        from catgan.evaluation.sources import Memory
 
         e, sample = self.config.eval, self.config.sample
-        if sample.channels not in (1, 3):
+        if sample.channels not in (1, 3) and sample.vae is None:
             raise UserError(
-                f"eval.every needs pixels, and this run makes latents of {sample.channels} channels: set it to 0"
+                f"eval.every needs pixels, and this run makes latents of {sample.channels} channels: "
+                "set sample.vae to what decodes them, or eval.every to 0"
             )
         if e.reference is not None:
             statistics, real = opening.real_images(e.reference, sample.size)
-        elif isinstance(self.dataset, Images):
-            statistics, real = None, Memory(self.dataset, self.config.data.source)
         else:
-            raise UserError(
-                "eval.every needs something to compare with, and this run's data are no images: set eval.reference, or eval.every to 0"
-            )
+            statistics, real = None, opening.source_of_dataset(self.dataset, self.config.data.source)
         space = opening.open_features(e.features, self.device, e.weights, real, self.quiet)
         reference = opening.open_reference(statistics, real, space, self.protocol, Work(e.batch, quiet=self.quiet))
         check_possible(self.protocol, space, reference, sample.classes > 1)
