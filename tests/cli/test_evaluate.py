@@ -118,7 +118,10 @@ def test_given_images_are_recorded_as_given(
         ("{run} --metrics fid", "--metrics"),
         ("{run} --features classifier --reference {stats}", "trained on the reference's images"),
         ("{colours} --reference digits", "colour images, the classifier was trained on grey ones"),
-        ("{run} --features dinov2 --feature-weights {tmp}/none", "does not exist; give a folder with config.json and model.safetensors as --feature-weights"),
+        (
+            "{run} --features dinov2 --feature-weights {tmp}/none",
+            "does not exist; give a folder with config.json and model.safetensors as --feature-weights",
+        ),
         ("{run} --features inception --feature-weights {tmp}/none.pth", "cannot read"),
         ("{run} --preset imagenet-fid50k --count 10", "samples is 10, but --preset imagenet-fid50k fixes it to 50000"),
         ("{run} --preset imagenet-fid50k --psi 0.5", "psi is 0.5, but --preset imagenet-fid50k fixes it to 1.0"),
