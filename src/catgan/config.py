@@ -208,7 +208,7 @@ class EvalConfig:
     metrics: tuple[Literal["distance", "kid", "score", "precision_recall", "class_distance", "recognised"], ...] = (
         "distance",
     )
-    """What to measure; all but distance and recognised need `pip install catgan[eval]`."""
+    """What to measure; all but distance, class_distance and recognised need `pip install catgan[eval]`."""
     best: Literal[
         "frechet_distance", "kid", "inception_score", "precision", "recall", "class_distance", "recognised"
     ] = "frechet_distance"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -35,20 +35,22 @@ torchrun the processes share the work and give the numbers that one would.
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    samples: tyro.conf.Positional[str]
-    """What to measure."""
+    samples: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAMPLES")]
+    """A run directory, a checkpoint, or images: a folder, an .npz, digits, fashion-mnist or fashion-mnist:test."""
     reference: str | None = None
-    """What to compare with; default: the images that the run was trained on."""
+    """Real images to compare with, or an .npz with their mu and sigma; default: what the run was trained on."""
     features: Literal["auto", "inception", "dinov2", "classifier"] = "auto"
-    """Feature space; auto: inception, or classifier for grey images and those below 64 pixels."""
+    """Feature space; auto: inception, or classifier for grey images and those below 64 pixels. Only Inception's distance is FID."""
     feature_weights: str | None = None
-    """Local weights of inception (a .pth file) or dinov2 (a folder)."""
+    """Weights of inception (a .pth file) or dinov2 (a folder) on this machine, instead of downloading them."""
     metrics: tuple[Literal["distance", "kid", "score", "precision_recall", "class_distance", "recognised"], ...] = ()
-    """What to measure; default: all that samples, reference and features allow."""
+    """distance: Frechet distance (FID in Inception's features); kid: kernel distance; score: Inception Score;
+    precision_recall: both; class_distance: mean distance within each class; recognised: share whose class the classifier names.
+    Default: all that samples, reference and features allow."""
     preset: Literal["imagenet-fid50k"] | None = None
-    """A published protocol; samples, psi, weights, features and metrics then follow from it."""
+    """A published protocol: fixes features, metrics, count, class_sampling, psi and weights."""
     count: int = 50_000
-    """How many samples to generate."""
+    """How many samples to generate; given images are all measured."""
     class_sampling: Literal["uniform", "balanced"] = "uniform"
     """Classes of generated samples: uniform at random, or in turn."""
     first_seed: int = 0
@@ -64,17 +66,17 @@ class EvaluateOptions:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch: int = 64
-    """Images at a time."""
+    """Images at a time: lower it if memory runs out."""
     max_broken: float = 0.01
     """Share of image files that may be unreadable."""
     data_path: str | None = None
     """Folder of Fashion-MNIST's files, where it is named as samples or reference."""
     save_reference: Path | None = None
-    """Also write the reference's mu and sigma to this .npz."""
+    """Also write the reference's mu and sigma to this .npz, which can then be a --reference itself."""
     json: bool = False
     """Print JSON."""
     out: Path | None = None
-    """File of the result; default: RUN/evaluations/..., or evaluation.json."""
+    """File of the result; default: RUN/evaluations/..., or evaluation-....json here for given images."""
 
 
 def main(argv: Sequence[str]) -> None:

@@ -23,6 +23,8 @@ BLOCK = 1000  # rows of distances at a time in precision and recall
 def check_possible(protocol: Protocol, space: FeatureSpace, reference: Reference, labelled: bool) -> None:
     """Raise UserError for a metric that these features, this reference or these samples cannot give."""
     wanted = set(protocol.metrics)
+    if wanted & {"kid", "score", "precision_recall"}:
+        need("torch_fidelity")  # or its absence would be noticed after all the work
     if reference.statistics.dim != space.dim:
         raise UserError(
             f"{reference.name} has {reference.statistics.dim} features, {space.name} gives {space.dim}: "

@@ -64,7 +64,7 @@ def open_source(where: str, size: int = 32, data_path: str | None = None) -> Sou
         return Folder(path)
     raise UserError(
         f"{where} does not exist or is no image source: must be a folder of images or of prepared data, an .npz with arr_0, digits, "
-        "fashion-mnist or fashion-mnist:test"
+        "fashion-mnist or fashion-mnist:test; what is measured may also be a run directory or a checkpoint"
     )
 
 

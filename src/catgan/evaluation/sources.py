@@ -225,7 +225,9 @@ class Folder:
         self.path, self.name = path, str(path)
         self.files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if not self.files:
-            raise UserError(f"{path} has no images ({', '.join(sorted(SUFFIXES))}): choose another folder")
+            raise UserError(
+                f"{path} has no images ({', '.join(sorted(SUFFIXES))}): give a folder that has, or an .npz file"
+            )
         self.broken: list[str] = []
         folders = sorted({p.relative_to(path).parts[0] for p in self.files if p.parent != path})
         flat = any(p.parent == path for p in self.files)
