@@ -17,48 +17,31 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import catgan
-from catgan.config import RESUMABLE, Config, attribute, differences, dump_yaml, load_yaml
-from catgan.data import Dataset, ahead, check_fits, open_dataset, raw_images, rows
+from catgan.config import RESUMABLE, Config, differences, dump_yaml, load_yaml
+from catgan.data import Dataset, ahead, check_fits, open_dataset
 from catgan.devices import memory_error, pick_device
-from catgan.draws import sample_z
-from catgan.encoders import VAE, Encoder, encoder_for, vae_for
+from catgan.encoders import Encoder, encoder_for
 from catgan.errors import UserError
 from catgan.evaluation.alignment import MEASURES, alignment, diagnose
 from catgan.files import write_text
-from catgan.images import grid, save_png, tile_zoom, to_bytes, visible
 from catgan.objective.terms import Objective, default_objective
 from catgan.training import checkpoint
 from catgan.training.assess import Assessor
+from catgan.training.batches import Batch, Batches
+from catgan.training.fine_tuning import start_from
 from catgan.training.logs import MetricsLog, Progress, check_wandb
+from catgan.training.previews import Previews
 from catgan.training.step import Metrics, Step
-
-# What a run may change of the networks whose weights it starts from.
-FREE_IN_FINE_TUNING = (
-    "sample.classes", "sample.down", "sample.up", "sample.vae", "discriminator.aggregated",
-    "discriminator.representation_dim",
-)  # fmt: skip
-
-
-class Batch(NamedTuple):
-    """Real samples of one step."""
-
-    x: Tensor  # (B, C, S, S)
-    y: Tensor  # (B,) classes
-    images: Tensor | None  # (B, 3, P, P), uint8: raw images, where an encoder sees them
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(change(self.x), change(self.y), None if self.images is None else change(self.images))
 
 
 class DivergedError(UserError):
@@ -125,6 +108,8 @@ class Run:
             for t in getattr(objective, network)
         ) + (() if encoder is None else (f"encoder: {encoder.identity}",))
         self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
+        self.batches = Batches(config, dataset, encoder is not None, pinned=self.device.type == "cuda")
+        self.previews = Previews(config, out / "previews", self.device, self.say)
         self.assessor = Assessor(config, out, dataset, self.device, quiet)
         self.step = 0
         self.last_good: Path | None = None
@@ -160,7 +145,8 @@ class Run:
         checkpoint.check_space(self.out, kept * size)
         resumed = resume and self.restore()
         if not resumed and self.config.training.init_from:
-            self.initialise(Path(self.config.training.init_from))
+            source, step = start_from(Path(self.config.training.init_from), self.networks, self.config)
+            self.say(f"starting from the weights of {source} (step {step})")
         if self.config.eval.every:
             self.assessor.open()
         write_text(stored, dump_yaml(self.config))
@@ -213,30 +199,6 @@ class Run:
         for name in fixed_differences(header.config, self.config):
             raise checkpoint.DamagedError(f"{path} is of another run: its {name} differs")
 
-    def initialise(self, source: Path) -> None:
-        """Fine-tuning: weights of another run; classes start anew where their number differs."""
-        path = checkpoint.resolve(source)
-        header, tensors = checkpoint.read(path, [f"{n}." for n in self.networks])
-        for name in differences(header.config, self.config):
-            if name.split(".")[0] in ("sample", "generator", "discriminator") and name not in FREE_IN_FINE_TUNING:
-                there, here = (attribute(c, name) for c in (header.config, self.config))
-                raise UserError(
-                    f"cannot start from {source}: its {name} is {there}, this run's is {here}; set it to {there}"
-                )
-        if header.config.sample.classes != self.config.sample.classes:
-            for key in checkpoint.CLASS_TENSORS:
-                if key in tensors:
-                    network, _, own = key.partition(".")
-                    tensors[key] = self.networks[network].state_dict()[own]
-        if header.config.discriminator.representation_dim != self.config.discriminator.representation_dim:
-            head = "discriminator.representation."
-            tensors = {k: t for k, t in tensors.items() if not k.startswith(head)} | {
-                k: t for k, t in checkpoint.state_tensors(self.networks, {}).items() if k.startswith(head)
-            }
-        for name, module in self.networks.items():
-            checkpoint.load_network(module, tensors, name)
-        self.say(f"starting from the weights of {path} (step {header.step})")
-
     def description(self) -> dict[str, Any]:
         return {
             "class_names": self.class_names,
@@ -257,13 +219,13 @@ class Run:
         handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if in_main_thread() else {}
         for s in handlers:
             signal.signal(s, self.on_signal)
-        batches = ahead(self.read, range(self.step, total), c.data.workers, c.data.workers)
+        coming = ahead(self.batches.read, range(self.step, total), c.data.workers, c.data.workers)
         began, began_step = time.perf_counter(), self.step
         try:
             if self.step == 0:
-                self.preview()
+                self.previews.draw(self.synthesize, self.step)
             while self.step < total and self.stop_signal is None:
-                metrics = self.iterate(batches)
+                metrics = self.iterate(coming)
                 self.step += 1
                 self.pending.append((self.step, metrics))
                 last = self.step == total
@@ -281,7 +243,7 @@ class Run:
                 if c.eval.every and (self.step % c.eval.every == 0 or last):
                     log.write(self.step, self.evaluate())
                 if self.step % c.log.preview_every == 0 or last:
-                    self.preview()
+                    self.previews.draw(self.synthesize, self.step)
                 if self.step % c.checkpoint.every == 0 or last or self.step in c.checkpoint.keep_steps:
                     self.save()
                 if not self.quiet:
@@ -290,7 +252,7 @@ class Run:
                 self.save()
                 progress.note(f"stopped at step {self.step}, saved {self.last_good}; go on with --resume")
         finally:
-            batches.close()
+            coming.close()
             progress.close()
             log.close()
             for s, handler in handlers.items():
@@ -305,12 +267,12 @@ class Run:
         self.stop_signal = number
         signal.signal(number, signal.SIG_DFL)
 
-    def iterate(self, batches: Iterator[Batch]) -> Metrics:
+    def iterate(self, coming: Iterator[Batch]) -> Metrics:
         try:
             began = time.perf_counter()
-            batch = next(batches)
+            batch = next(coming)
             self.waited += time.perf_counter() - began
-            return self.engine.run(self.step, *self.on_device(batch))
+            return self.engine.run(self.step, *batch.to(self.device))
         except (RuntimeError, MemoryError) as error:
             if not memory_error(error):
                 raise
@@ -324,29 +286,14 @@ class Run:
             )
         )
 
-    def read(self, step: int) -> Batch:
-        """The batch of a step, on the CPU: a pure function, called from several threads."""
-        seed, count = self.config.training.seed, self.config.training.batch
-        chosen = rows(seed, step * count, count, len(self.dataset))
-        x, y = self.dataset.batch(chosen, seed, step)
-        if self.config.sample.classes == 1:
-            y = torch.zeros_like(y)
-        images = None if self.engine.encoder is None else raw_images(self.dataset, chosen)
-        batch = Batch(x, y, images)
-        return batch.each(Tensor.pin_memory) if self.device.type == "cuda" else batch
-
-    def on_device(self, batch: Batch, count: int | None = None) -> Batch:
-        """The first `count` samples of a batch, or all, where the networks are."""
-        return batch.each(lambda t: t[:count].to(self.device, non_blocking=True))
-
     def largest_fitting(self) -> int:
         """Try smaller micro-batches, without changing any weight, until one fits; 0 if none does."""
         size = self.config.training.micro_batch or self.config.training.batch
-        batch = self.read(self.step)
+        batch = self.batches.read(self.step)
         while size > 1:
             size //= 2
             try:
-                if self.engine.fits(*self.on_device(batch, size)):
+                if self.engine.fits(*batch.to(self.device, size)):
                     return size
             except (RuntimeError, MemoryError) as error:
                 if not memory_error(error):
@@ -416,38 +363,6 @@ class Run:
         result = self.assessor.measure(self.engine.average, self.class_names, self.step)
         self.assessor.keep_best(result, self.write_checkpoint)
         return {f"eval/{name}": value for name, value in result.metrics.items()}
-
-    def preview(self) -> None:
-        """A grid of samples (a column per class) and a grid of stages (h_0..h_K of one sample per row)."""
-        c = self.config
-        classes = c.previewed
-        shown = len(classes)
-        rows_ = c.log.preview_rows
-        y = torch.tensor(classes * rows_, device=self.device)
-        z = sample_z(range(len(y)), c.generator.z_dim).to(self.device)
-        h = self.synthesize(z, y)
-        pixels, stages = to_bytes(self.visible(h[-1])), to_bytes(self.visible(h[:, :shown]))
-        zoom = tile_zoom(pixels.shape[1])
-        folder = self.out / "previews"
-        samples = [[pixels[row * shown + k] for k in range(shown)] for row in range(rows_)]
-        save_png(grid(samples, zoom), folder / f"samples-{self.step:08d}.png")
-        save_png(grid([list(stages[:, k]) for k in range(shown)], zoom), folder / f"stages-{self.step:08d}.png")
-
-    @cached_property
-    def vae(self) -> VAE | None:
-        """The VAE that decodes previews; None for samples that are pixels, or if it cannot be had."""
-        path = self.config.sample.vae
-        if path is None:
-            return None
-        try:
-            return vae_for(self.config, path, self.device, self.config.training.precision)
-        except UserError as error:
-            self.say(f"previews show channels of the latents, not pictures: {error}")
-            return None
-
-    def visible(self, h: Tensor) -> Tensor:
-        """Something to look at: samples (..., C, S, S) decoded by their VAE if there is one."""
-        return visible(h) if self.vae is None else self.vae.decode(h.flatten(0, -4)).unflatten(0, h.shape[:-3])
 
 
 def fixed_differences(stored: Config, config: Config) -> list[str]:
