@@ -150,6 +150,7 @@ def validate(c: Config) -> None:
         ("optimizer.lr_generator", c.optimizer.lr_generator),
         ("optimizer.lr_discriminator", c.optimizer.lr_discriminator),
         ("optimizer.clip", c.optimizer.clip),
+        ("sample.latent_scale", s.latent_scale),
         ("optimizer.ema_half_life", c.optimizer.ema_half_life),
     ):
         require(0.0 < number < math.inf, name, number, "above 0 and finite")

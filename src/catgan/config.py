@@ -19,6 +19,7 @@ from catgan.checks import validate
 from catgan.errors import UserError
 
 FORMAT_VERSION = 1  # of config.yaml and of checkpoints
+LATENT_SCALE = 0.18215  # SD-VAE: latents times this have about unit variance
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class SampleConfig:
     """Filter of r_K back to full size, used by the diagnostics."""
     vae: str | None = None
     """VAE that decodes samples to pictures: folder or Hugging Face name; None: samples are pixels."""
+    vae_identity: str | None = None
+    """Digest of the encoder that made the latents: a VAE with another one does not decode them. None: not known."""
+    latent_scale: float = LATENT_SCALE
+    """What latents are multiplied by: the scaling_factor of their VAE."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 import catgan
 from catgan.config import FORMAT_VERSION, Config, from_dict, to_dict
-from catgan.data.datasets import LATENT_SCALE
 from catgan.errors import UserError
 from catgan.files import write_folder
 from catgan.training.checkpoint import Header
@@ -63,7 +62,7 @@ def preprocessing(config: Config) -> dict[str, Any]:
     s = config.sample
     if s.vae is None:
         return {"space": "pixels", "size": s.size, "channels": s.channels, "range": [-1, 1]}
-    return {"space": "latents", "size": s.size, "channels": s.channels, "scale": LATENT_SCALE, "vae": s.vae}
+    return {"space": "latents", "size": s.size, "channels": s.channels, "scale": s.latent_scale, "vae": s.vae}
 
 
 def is_export(path: Path) -> bool:

@@ -8,17 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from catgan.cli import main
+from catgan.cli.train import on_data
 from catgan.config import Config, dump_yaml, load_yaml
+from catgan.recipes import recipe
 from catgan.training import checkpoint
 
 TINY = (
@@ -110,28 +111,22 @@ def test_the_summary_says_what_was_made_and_left_out(tmp_path: Path, capsys: pyt
     assert call("prepare", root, tmp_path / "dest", "--size", 8) == 0, "called again, nothing happens"
 
 
-def test_latents_of_a_vae_are_trained_on(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class FakeVAE:
-        scale, downsample, channels, identity = 0.5, 8, 4, "fake"
+def test_prepared_data_are_trained_on_without_the_recipes_evaluation(source: Path, dest: Path) -> None:
+    base = recipe("fashion-mnist")
+    assert base.eval.every
+    assert on_data(base, dest, keep_sample=False).eval.every == 0
+    compared = replace(base, eval=replace(base.eval, reference=str(source)))
+    assert on_data(compared, dest, keep_sample=False).eval == compared.eval
 
-        def moments(self, x: torch.Tensor) -> torch.Tensor:
-            mean = torch.nn.functional.avg_pool2d(x, 8).mean(1, keepdim=True).expand(-1, 4, -1, -1)
-            return torch.cat([mean, torch.ones_like(mean)], 1)
 
-    asked = []
-    fake = types.ModuleType("catgan.encoders.vae")
-    fake.load_vae = lambda path, device: asked.append((path, str(device))) or FakeVAE()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "catgan.encoders", types.ModuleType("catgan.encoders"))
-    monkeypatch.setitem(sys.modules, "catgan.encoders.vae", fake)
-    options = ("--size", 64, "--vae", "some/vae", "--flip", "--no-images", "--device", "cpu")
-    assert call("prepare", source, tmp_path / "dest", *options) == 0
-    assert asked == [("some/vae", "cpu")]
-    assert "latents of 4x8x8" in capsys.readouterr().out
-    run = ("train", "digits", "--data", tmp_path / "dest", "--out", tmp_path / "run", "--steps", 2)
-    assert call(*run, *TINY.split()) == 0
-    assert load_yaml(tmp_path / "run" / "config.yaml").sample.channels == 4
+def test_data_of_pixels_has_no_vae_whatever_the_recipe(source: Path, tmp_path: Path) -> None:
+    assert call("prepare", source, tmp_path / "dest", "--size", 32) == 0
+    alone = ("--objective.representation", 0, "--discriminator.representation-dim", 0, "--precision", "float32")
+    small = ("--sample.scales", 16, 32, "--discriminator.patches", 8, 8, "--generator.patch", 8)
+    run = ("train", "cat-b2", "--data", tmp_path / "dest", "--out", tmp_path / "run", "--steps", 1, *alone, *small)
+    assert call(*run, *TINY.replace("--generator.depth 3", "--generator.depth 2").split()) == 0
+    assert load_yaml(tmp_path / "run" / "config.yaml").sample.vae is None
+    assert call("sample", tmp_path / "run", "--classes", "bee", "--seeds", 0, "--out", tmp_path / "samples") == 0
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from catgan.data import prepare as module
 from catgan.data.decode import to_picture
-from catgan.data.encode import Encoder
+from catgan.data.encode import LatentEncoder
 from catgan.data.prepare import Plan, make_plan, prepare
 from catgan.data.prepared import Prepared
 from catgan.data.sources import Source, open_source
@@ -29,7 +29,7 @@ SIZE = 8
 class FakeVAE:
     """A stand-in: the mean is the picture's 8x8 blocks averaged, plus one for every channel; the deviation is 1/4."""
 
-    scale, downsample, channels, identity = 0.5, 8, 4, "fake"
+    scale, downsample, channels, encoder_identity, path = 0.5, 8, 4, "fake", "some/vae"
 
     def moments(self, x: Tensor) -> Tensor:
         mean = torch.nn.functional.avg_pool2d(x, 8).mean(1, keepdim=True) + torch.arange(4).view(1, 4, 1, 1)
@@ -225,7 +225,7 @@ def test_channels_follow_the_source_unless_asked_for(tmp_path: Path) -> None:
     grey, colour = folder(tmp_path / "grey", 4, mode="L"), folder(tmp_path / "colour", 4)
     assert (plan_for(grey).channels, plan_for(colour).channels) == (1, 3)
     assert (plan_for(grey, channels=3).channels, plan_for(colour, channels=1).channels) == (3, 1)
-    assert plan_for(grey, encoder=Encoder(FakeVAE())).channels == 3
+    assert plan_for(grey, encoder=LatentEncoder(FakeVAE())).channels == 3
 
 
 def test_shards_are_many_enough_to_share_and_small_enough_to_hold(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def latent(tmp_path: Path) -> Callable[..., Path]:
     source = folder(tmp_path / "src")
 
     def make(name: str = "dest", flip: bool = False, images: bool = True, size: int = 16, **more: Any) -> Path:
-        encoder = Encoder(FakeVAE(), flip=flip, batch=2)
+        encoder = LatentEncoder(FakeVAE(), flip=flip, batch=2)
         plan = make_plan(source, size, encoder=encoder, images=images, shard_rows=5)
         prepare(source, tmp_path / name, plan, encoder, threads=2, quiet=True, **more)
         return tmp_path / name
@@ -283,8 +283,8 @@ def test_without_images_only_moments_are_kept(latent: Callable[..., Path]) -> No
 def test_sizes_and_channels_that_the_vae_cannot_take_are_refused(tmp_path: Path) -> None:
     source = folder(tmp_path / "src", 4)
     with pytest.raises(UserError, match="--size is 12: must be a multiple of 8"):
-        make_plan(source, 12, encoder=Encoder(FakeVAE()))
+        make_plan(source, 12, encoder=LatentEncoder(FakeVAE()))
     with pytest.raises(UserError, match="--channels is 1"):
-        make_plan(source, 16, channels=1, encoder=Encoder(FakeVAE()))
+        make_plan(source, 16, channels=1, encoder=LatentEncoder(FakeVAE()))
     with pytest.raises(UserError, match="--no-images without --vae"):
         make_plan(source, 16, images=False)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from catgan.config import DataConfig
-from catgan.data import open_dataset
-from catgan.data.encode import Encoder
+from catgan.config import Config, DataConfig, from_dict
+from catgan.data import check_fits, open_dataset, raw_images
+from catgan.data.encode import LatentEncoder
 from catgan.data.prepare import make_plan, prepare
 from catgan.data.prepared import Prepared
 from catgan.data.sources import Source
@@ -22,7 +22,7 @@ from catgan.errors import UserError
 class FakeVAE:
     """Mean: the columns of the picture in order, 0 at the left; deviation: 0. So a mirror image is recognised."""
 
-    scale, downsample, channels, identity = 0.5, 8, 4, "fake"
+    scale, downsample, channels, encoder_identity, path = 0.5, 8, 4, "fake", "some/vae"
 
     def moments(self, x: torch.Tensor) -> torch.Tensor:
         mean = x[:, :1, ::8, ::8].expand(-1, 4, -1, -1)
@@ -52,7 +52,7 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dest = tmp_path_factory.mktemp("latents") / "dest"
-    source, encoder = pictures(30), Encoder(FakeVAE(), flip=True)
+    source, encoder = pictures(30), LatentEncoder(FakeVAE(), flip=True)
     prepare(source, dest, make_plan(source, 16, encoder=encoder, shard_rows=7), encoder, threads=1, quiet=True)
     return dest
 
@@ -84,6 +84,30 @@ def test_half_of_the_latents_are_of_mirror_images_and_which_is_keyed_by_step(lat
     mirrored = torch.cat([data.mirrored(30, 0, step) for step in range(40)]).float().mean()
     assert 0.45 < mirrored < 0.55
     assert not torch.equal(data.mirrored(30, 0, 0), data.mirrored(30, 0, 1))
+
+
+def test_the_raw_image_of_a_mirrored_latent_is_mirrored(latents: Path) -> None:
+    """The pictures are brighter to the right, and so are their latents, unless mirrored."""
+    data, rows = Prepared(latents), np.arange(30)
+    for step in range(3):
+        x, images = data.batch(rows, 5, step)[0], raw_images(data, rows, 5, step)
+        assert (images.shape, images.dtype) == ((30, 3, 16, 16), torch.uint8)
+        rising = images[:, 0, 0, 15] > images[:, 0, 0, 0]
+        assert torch.equal(rising, x[:, 0, 0, 1] > x[:, 0, 0, 0])
+        assert 0 < rising.sum() < 30
+        assert torch.equal(images[~rising].flip(-1), data.images(rows)[~rising]), "nothing but mirrored"
+
+
+def test_raw_images_of_pixels_are_never_mirrored_and_grey_becomes_rgb(pixels: Path) -> None:
+    data, rows = Prepared(pixels), np.arange(30)
+    assert torch.equal(raw_images(data, rows, 5, 1), data.images(rows).expand(-1, 3, -1, -1))
+
+
+def test_a_configuration_with_another_scale_of_latents_is_refused(latents: Path, tiny_config: Config) -> None:
+    sample = {"size": 2, "channels": 4, "scales": [1, 2]}
+    with pytest.raises(UserError, match=r"sample\.latent_scale is 0\.18215: must be 0\.5, as in the data"):
+        check_fits(Prepared(latents), from_dict({"sample": sample}, tiny_config))
+    check_fits(Prepared(latents), from_dict({"sample": sample | {"latent_scale": 0.5}}, tiny_config))
 
 
 def test_latents_are_scaled_by_what_their_vae_says(latents: Path) -> None:

@@ -98,6 +98,10 @@ def test_the_identity_is_that_of_the_weights(vae: VAE, copy: Path) -> None:
     tensors["decoder.conv_out.bias"] += 1
     save_file(tensors, copy / WEIGHTS)
     assert load_vae(str(copy)).identity != vae.identity
+    assert load_vae(str(copy)).encoder_identity == vae.encoder_identity, "it makes the same latents"
+    tensors["quant_conv.bias"] += 1
+    save_file(tensors, copy / WEIGHTS)
+    assert load_vae(str(copy)).encoder_identity != vae.encoder_identity
 
 
 def test_attention_weights_under_their_old_names_are_read(vae: VAE, copy: Path) -> None:

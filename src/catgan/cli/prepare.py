@@ -16,7 +16,7 @@ from catgan.errors import UserError
 from catgan.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from catgan.data.encode import Encoder
+    from catgan.data.encode import LatentEncoder
 
 DESCRIPTION = """Make a folder of pictures into data to train on: catgan train RECIPE --data DEST.
 
@@ -115,9 +115,9 @@ def whole_number(name: str, least: int) -> int:
     return int(text)
 
 
-def open_encoder(o: PrepareOptions) -> Encoder:
+def open_encoder(o: PrepareOptions) -> LatentEncoder:
     """The VAE on this process's device."""
-    from catgan.data.encode import Encoder
+    from catgan.data.encode import LatentEncoder
     from catgan.devices import pick_device
     from catgan.encoders.vae import load_vae
 
@@ -125,7 +125,7 @@ def open_encoder(o: PrepareOptions) -> Encoder:
     device = pick_device(o.device)
     if o.device == "auto" and device.type == "cuda":
         device = pick_device(f"cuda:{whole_number('LOCAL_RANK', 0)}")
-    return Encoder(load_vae(o.vae, device), device, o.flip, o.batch)
+    return LatentEncoder(load_vae(o.vae, device, option="--vae"), device, o.flip, o.batch)
 
 
 def summary(dest: Path) -> str:

@@ -27,7 +27,7 @@ USAGE = f"""usage: catgan train RECIPE [--data DIR] [--out DIR] [--resume] [--co
 
 Train a recipe: {", ".join(RECIPES)}.
 
-  --data DIR      train on what catgan prepare made: channels, size and classes follow from it
+  --data DIR      train on what catgan prepare made: channels, size, classes and VAE follow from it
   --out DIR       run directory (default: runs/RECIPE)
   --resume        go on from the run's latest checkpoint; values then come from the run instead of the recipe
   --config FILE   YAML with some or all fields, over the recipe's values; a run's config.yaml is such a file
@@ -84,8 +84,15 @@ def on_data(config: Config, folder: Path, keep_sample: bool) -> Config:
     if keep_sample:
         return config
     channels, size, _ = sample_shape(meta)
-    sample = replace(config.sample, channels=channels, size=size, classes=len(meta["classes"]))
-    return replace(config, sample=sample)
+    sample = replace(config.sample, channels=channels, size=size, classes=len(meta["classes"]), vae=None)
+    if meta["vae"]:
+        sample = replace(
+            sample, vae=meta["vae_path"], vae_identity=meta["vae"]["identity"], latent_scale=meta["vae"]["scale"]
+        )
+    config = replace(config, sample=sample)
+    if config.eval.reference is None:  # evaluation reads no prepared data, and would compare with nothing
+        config = replace(config, eval=replace(config.eval, every=0))
+    return config
 
 
 def sizes_do_not_fit(folder: Path, config: Config) -> str:

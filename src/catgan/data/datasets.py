@@ -12,13 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catgan.checks import WITHOUT_REPRESENTATION
-from catgan.config import Config, DataConfig
+from catgan.checks import WITHOUT_REPRESENTATION, require
+from catgan.config import LATENT_SCALE, Config, DataConfig
 from catgan.draws import Purpose, normal
 from catgan.errors import UserError
 from catgan.images import to_bytes
-
-LATENT_SCALE = 0.18215  # SD-VAE: latents times this have about unit variance
 
 FASHION_CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
@@ -28,8 +26,9 @@ FASHION_CLASSES = (
 class Dataset(Protocol):
     """Samples x of shape (channels, size, size) with class numbers.
 
-    Optional: `images(rows)`, the raw images behind the samples, uint8 RGB (B, 3, P, P), which representation
-    alignment shows to its encoder.
+    Optional: `images(rows)`, the raw images behind the samples, uint8 RGB (B, 3, P, P) or grey (B, 1, P, P), which
+    representation alignment shows to its encoder; `mirrored(count, seed, step)`, which samples of a batch are mirror
+    images, bool (B,); `latent_scale`, what latents are multiplied by.
     """
 
     class_names: tuple[str, ...]
@@ -73,6 +72,8 @@ class Images:
 class Latents:
     """Moments of a VAE's posterior, memory-mapped: the latent is drawn from it anew at each read."""
 
+    latent_scale = LATENT_SCALE
+
     def __init__(self, moments: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
         """moments: (N, 2 * C, S, S), mean then standard deviation, unscaled; labels: (N,)."""
         self.moments, self.labels, self.class_names = moments, labels, class_names
@@ -84,7 +85,9 @@ class Latents:
 
     def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
         moments = torch.from_numpy(self.moments[rows].astype(np.float32))
-        return draw_posterior(moments, LATENT_SCALE, seed, step), torch.from_numpy(self.labels[rows].astype(np.int64))
+        return draw_posterior(moments, self.latent_scale, seed, step), torch.from_numpy(
+            self.labels[rows].astype(np.int64)
+        )
 
 
 def draw_posterior(moments: Tensor, scale: float, seed: int, step: int) -> Tensor:
@@ -230,16 +233,22 @@ def open_dataset(data: DataConfig, size: int) -> Dataset:
     return latents(folder)
 
 
-def raw_images(dataset: Dataset, rows: np.ndarray) -> Tensor:
-    """Raw images of the given rows, uint8 RGB (B, 3, P, P). Raises UserError for a dataset that has none."""
+def raw_images(dataset: Dataset, rows: np.ndarray, seed: int, step: int) -> Tensor:
+    """The raw images of what `batch` of the same arguments shows, mirrored where it is: uint8 RGB (B, 3, P, P).
+
+    Raises UserError for a dataset that has none.
+    """
     read = getattr(dataset, "images", None)
     if not callable(read):
         raise UserError(
             "the data has no raw images, which representation alignment shows to its encoder: prepare the data with "
             f"images, or train without: {WITHOUT_REPRESENTATION}"
         )
-    images: Tensor = torch.as_tensor(read(rows))
-    return images
+    images: Tensor = torch.as_tensor(read(rows)).expand(-1, 3, -1, -1)
+    choose = getattr(dataset, "mirrored", None)
+    if not callable(choose):
+        return images
+    return torch.where(choose(len(rows), seed, step).view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def check_fits(dataset: Dataset, config: Config) -> None:
@@ -256,3 +265,5 @@ def check_fits(dataset: Dataset, config: Config) -> None:
         )
     if len(dataset) == 0:
         raise UserError("the data has no samples")
+    scale = getattr(dataset, "latent_scale", s.latent_scale)
+    require(s.latent_scale == scale, "sample.latent_scale", s.latent_scale, f"{scale}, as in the data")

@@ -23,7 +23,7 @@ from typing import Any
 from catgan.data.ahead import ahead
 from catgan.data.crop import Crop
 from catgan.data.decode import BrokenError, Picture, is_grey, to_picture
-from catgan.data.encode import Encoder
+from catgan.data.encode import LatentEncoder
 from catgan.data.prepared import FORMAT
 from catgan.data.shards import Shard, dataset_files, read_json, shard_name, widths
 from catgan.data.sources import Source
@@ -72,7 +72,7 @@ def make_plan(
     size: int,
     crop: Crop = "center",
     channels: int | None = None,
-    encoder: Encoder | None = None,
+    encoder: LatentEncoder | None = None,
     images: bool = True,
     shard_rows: int | None = None,
 ) -> Plan:
@@ -113,7 +113,7 @@ def prepare(
     source: Source,
     dest: Path,
     plan: Plan,
-    encoder: Encoder | None = None,
+    encoder: LatentEncoder | None = None,
     *,
     max_broken: float = 0.01,
     threads: int = 4,
@@ -141,7 +141,7 @@ def prepare(
                     stop_if_broken(dest, report(source, plan, so_far), max_broken, rank)
         if progress:
             progress.close()
-        return finish(source, dest, plan, max_broken, rank)
+        return finish(source, dest, plan, encoder, max_broken, rank)
 
 
 def missing(dest: Path, shards: range) -> list[int]:
@@ -163,7 +163,12 @@ def shown(pictures: Iterator[Picture | BrokenError], progress: Progress | None) 
 
 
 def write_shard(
-    source: Source, dest: Path, plan: Plan, k: int, pictures: Iterator[Picture | BrokenError], encoder: Encoder | None
+    source: Source,
+    dest: Path,
+    plan: Plan,
+    k: int,
+    pictures: Iterator[Picture | BrokenError],
+    encoder: LatentEncoder | None,
 ) -> int:
     """Write shard k from the pictures that come next, and its record; returns how many of them are broken."""
     shard = Shard(plan.columns, len(plan.span(k)), encoder)
@@ -285,7 +290,7 @@ def stop_if_broken(dest: Path, said: dict[str, Any], max_broken: float, rank: in
         )
 
 
-def finish(source: Source, dest: Path, plan: Plan, max_broken: float, rank: int) -> bool:
+def finish(source: Source, dest: Path, plan: Plan, encoder: LatentEncoder | None, max_broken: float, rank: int) -> bool:
     """Write what DEST says of itself if no shard is missing; True if it is complete."""
     try:
         records = [json.loads(record(dest, k).read_text("utf-8")) for k in range(plan.shards)]
@@ -306,7 +311,8 @@ def finish(source: Source, dest: Path, plan: Plan, max_broken: float, rank: int)
     shards = [{name: r[name] for name in ("file", "rows", "bytes")} for r in records]
     files = dataset_files(plan.columns, plan.classes, [r["file"] for r in records])
     # The last of them is what says that all is there.
-    files["catgan.json"] = plan.to_dict() | {"source": source.where, "samples": said["rows"], "shards": shards}
+    where = {"source": source.where, "vae_path": encoder.path if encoder else None}
+    files["catgan.json"] = plan.to_dict() | where | {"samples": said["rows"], "shards": shards}
     for name, content in files.items():
         publish(dest, name, json.dumps(content, indent=2) + "\n", rank)
     shutil.rmtree(dest / "work", ignore_errors=True)

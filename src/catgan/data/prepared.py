@@ -44,6 +44,8 @@ class Prepared:
         self.folder, self.meta = folder, read_meta(folder)
         self.class_names: tuple[str, ...] = tuple(self.meta["classes"])
         self.shape = sample_shape(self.meta)
+        if self.meta["vae"] is not None:
+            self.latent_scale = float(self.meta["vae"]["scale"])
         self.columns = widths(*(self.meta[name] for name in ("size", "channels", "images", "vae")))
         shards = [self.open_shard(entry) for entry in self.meta["shards"]]
         self.arrays = {name: [shard[name] for shard in shards] for name in self.columns}
@@ -115,4 +117,4 @@ class Prepared:
                 moments[chosen] = self.gather(name, rows[chosen])
         channels, size, _ = self.shape
         both = torch.from_numpy(moments.reshape(-1, 2 * channels, size, size)).float()
-        return draw_posterior(both, self.meta["vae"]["scale"], seed, step), y
+        return draw_posterior(both, self.latent_scale, seed, step), y

@@ -20,7 +20,7 @@ from catgan.files import write_atomically
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from catgan.data.encode import Encoder
+    from catgan.data.encode import LatentEncoder
 
 TEXTS, NUMBERS = ("name", "changes"), ("width", "height")
 HALVES = ("moments", "moments_mirrored")
@@ -42,7 +42,7 @@ def widths(size: int, channels: int, images: bool, vae: dict[str, Any] | None) -
 class Shard:
     """Rows of one shard, gathered in memory until they are written."""
 
-    def __init__(self, columns: dict[str, int], capacity: int, encoder: Encoder | None) -> None:
+    def __init__(self, columns: dict[str, int], capacity: int, encoder: LatentEncoder | None) -> None:
         """columns: `widths` of what is kept. capacity: how many rows there may be."""
         self.encoder = encoder
         self.arrays = {

@@ -11,7 +11,6 @@ from torch import Tensor
 from catgan.checks import WITHOUT_REPRESENTATION, require
 from catgan.config import Config
 from catgan.data import Dataset, raw_images
-from catgan.data.datasets import LATENT_SCALE
 from catgan.encoders.dino import DINOv2, load_dino
 from catgan.encoders.vae import VAE, load_vae
 from catgan.errors import UserError
@@ -32,14 +31,19 @@ class Encoder(Protocol):
 
 def vae_for(config: Config, path: str, device: torch.device, precision: str, option: str = "--sample.vae") -> VAE:
     """The VAE of that path for the samples of a configuration. Raises UserError for one that cannot be theirs."""
-    vae = load_vae(path, device, precision, option=option)
+    vae, s = load_vae(path, device, precision, option=option), config.sample
+    require(vae.channels == s.channels, "sample.channels", s.channels, f"{vae.channels} for VAE {path}")
     require(
-        vae.channels == config.sample.channels,
-        "sample.channels",
-        config.sample.channels,
-        f"{vae.channels} for VAE {path}",
+        vae.scale == s.latent_scale, f"scaling_factor of VAE {path}", vae.scale, f"{s.latent_scale}, as in training"
     )
-    require(vae.scale == LATENT_SCALE, f"scaling_factor of VAE {path}", vae.scale, f"{LATENT_SCALE}, as in training")
+    if s.vae_identity is not None:
+        require(
+            vae.encoder_identity == s.vae_identity,
+            f"VAE {path}: the digest of its encoder",
+            vae.encoder_identity,
+            f"{s.vae_identity}, of the VAE that made the latents",
+            f"name that one with {option}",
+        )
     return vae
 
 
@@ -61,7 +65,7 @@ def encoder_for(
             "0 where objective.representation is 0, since nothing trains that head",
         )
         return None
-    raw_images(dataset, np.zeros(1, dtype=np.int64))
+    raw_images(dataset, np.zeros(1, dtype=np.int64), 0, 0)
     if encoder is None and config.encoder.path is None:
         raise UserError(
             f"objective.representation is {weight:g}, but encoder.path is not set: give a DINOv2, such as "

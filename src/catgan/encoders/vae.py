@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from catgan.encoders.files import find_folder, fingerprint, from_pretrained, need
 from catgan.errors import UserError
@@ -27,6 +27,8 @@ class VAE:
         self.downsample = 2 ** (len(config.block_out_channels) - 1)  # picture pixels per latent pixel, 8 for SD-VAE
         self.scale = float(config.scaling_factor)  # latents times this have about unit variance, 0.18215 for SD-VAE
         self.identity = fingerprint(model)
+        makes = [part for part in (model.encoder, model.quant_conv) if part is not None]
+        self.encoder_identity = fingerprint(nn.ModuleList(makes))  # equal for VAEs that share their latents
         self.precision = "float32"
 
     def to(self, device: torch.device | str, precision: str = "float32") -> VAE:

@@ -41,6 +41,6 @@ class Batches:
         x, y = self.dataset.batch(chosen, seed, step)
         if self.config.sample.classes == 1:
             y = torch.zeros_like(y)
-        images = raw_images(self.dataset, chosen) if self.with_images else None
+        images = raw_images(self.dataset, chosen, seed, step) if self.with_images else None
         batch = Batch(x, y, images)
         return batch.each(Tensor.pin_memory) if self.pinned else batch

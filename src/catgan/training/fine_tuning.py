@@ -12,7 +12,7 @@ from catgan.training import checkpoint
 
 # What a run may change of the networks whose weights it starts from.
 FREE = (
-    "sample.classes", "sample.down", "sample.up", "sample.vae",
+    "sample.classes", "sample.down", "sample.up", "sample.vae", "sample.vae_identity", "sample.latent_scale",
     "discriminator.aggregated", "discriminator.representation_dim",
 )  # fmt: skip
 
