@@ -54,6 +54,7 @@ def test_digits_are_like_digits_and_an_untrained_generators_samples_are_not(
     assert not any(word in said for word in ("FID", "KID", "Inception"))
     how = stored["protocol"]
     assert {f.name for f in dataclasses.fields(Protocol)} < how.keys()
+    assert (fake.step, real.step) == (7, 0), "the generator's, and none"
     assert how["measured"] == {
         "name": "digits, step 7", "images": 60, "identity": samples.identity(), "recipe": "digits", "step": 7,
     }  # fmt: skip

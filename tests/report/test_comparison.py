@@ -132,7 +132,7 @@ def fake_evaluation(distance: float, samples: int = 100, step: int = 4) -> dict[
         "step": step,
         "metrics": {"frechet_distance": distance, "kid": 0.1, "kid_std": 0.01},
         "names": {"frechet_distance": "classifier Frechet distance"},
-        "protocol": {"features": "a classifier", "samples": samples, "step": step},
+        "protocol": {"features": "a classifier", "samples": samples, "measured": {"step": step}},
     }
 
 

@@ -53,9 +53,9 @@ def evaluate(
     for name, broken in ((source.name, found.broken), (reference.name, reference.broken)):
         if broken:
             notes.append(f"{len(broken)} files of {name} could not be read and were left out: {'; '.join(broken[:5])}")
-    return Result(
-        numbers, protocol, describe(source, reference, space, found.moments.count), time.monotonic() - began, notes
-    )
+    about = describe(source, reference, space, found.moments.count)
+    step = source.pipe.step if isinstance(source, Generated) else 0
+    return Result(numbers, protocol, about, time.monotonic() - began, notes, step)
 
 
 def describe(source: Source, reference: Reference, space: FeatureSpace, count: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ BETTER = {"frechet_distance": "lower", "kid": "lower"} | dict.fromkeys(
 )
 DURING_TRAINING = re.compile(r"training-(\d+)")
 # What a protocol may say of the one evaluation rather than of how it was done.
-PER_EVALUATION = ("step", "run", "recipe", "checkpoint")
+PER_EVALUATION = ("measured",)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,6 @@ class Assessor:
         pipe = CATPipeline(generator, self.config, class_names, step).to(str(self.device), protocol.precision)
         source = Generated(pipe, protocol.samples, protocol.class_sampling, protocol.first_seed)
         result = evaluate(source, self.reference, self.space, protocol, Work(self.config.eval.batch))
-        result = replace(result, step=step)
         text = json.dumps(result.to_dict(), indent=2)
         write_text(self.out / "evaluations" / f"training-{step:08d}.json", text + "\n")
         return result
