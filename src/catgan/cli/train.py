@@ -90,7 +90,7 @@ def on_data(config: Config, folder: Path, keep_sample: bool) -> Config:
             sample, vae=meta["vae_path"], vae_identity=meta["vae"]["identity"], latent_scale=meta["vae"]["scale"]
         )
     config = replace(config, sample=sample)
-    if config.eval.reference is None:  # evaluation reads no prepared data, and would compare with nothing
+    if len(meta["classes"]) < 2 and config.eval.features == "classifier":  # there is nothing to classify
         config = replace(config, eval=replace(config.eval, every=0))
     return config
 
