@@ -177,6 +177,13 @@ def validate(c: Config) -> None:
             f"at least 1 with objective.representation {o.representation:g}",
             f"use 768 for DINOv2-B; to train without: {WITHOUT_REPRESENTATION}",
         )
+        for name, moved in (("augment.translation", c.augment.translation), ("augment.flip", c.augment.flip)):
+            require(
+                not (c.encoder.cached and moved),
+                name,
+                moved,
+                "0 with encoder.cached, whose features are of images as they are",
+            )
     check_seed(t.seed, "training.seed")
     require(c.eval.samples >= 2, "eval.samples", c.eval.samples, "at least 2")
     given_by = {m: n for n, made in NUMBERS.items() for m in made}

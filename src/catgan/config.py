@@ -110,6 +110,8 @@ class EncoderConfig:
     """Folder or Hugging Face name of a DINOv2; None is no encoder."""
     size: int = 224
     """Pixels to which real images are resized for it; a multiple of its patch size (14)."""
+    cached: bool = False
+    """Take its features from the data (`catgan prepare --encoder`); needs augment.translation 0 and augment.flip 0."""
 
 
 @dataclass(frozen=True)

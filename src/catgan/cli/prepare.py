@@ -16,6 +16,8 @@ from catgan.errors import UserError
 from catgan.recipes import RECIPES
 
 if TYPE_CHECKING:
+    import torch
+
     from catgan.data.encode import LatentEncoder
 
 DESCRIPTION = """Make a folder of pictures into data to train on: catgan train RECIPE --data DEST.
@@ -46,6 +48,10 @@ class PrepareOptions:
     """Column of classes of a Hugging Face dataset; by default the only one."""
     vae: str | None = None
     """Also store latents: folder or name of the VAE whose posterior's moments to keep."""
+    encoder: str | None = None
+    """Also store a DINOv2's features of the pictures: its folder or name. Large: 395 KB a picture for DINOv2-B."""
+    encoder_size: int = 224
+    """Pixels at which it sees them."""
     flip: bool = False
     """With --vae: also store the moments of mirrored pictures."""
     images: bool = True
@@ -83,6 +89,8 @@ def main(argv: Sequence[str]) -> None:
         world=world,
         quiet=rank > 0,
     )  # fmt: skip
+    if o.encoder:
+        complete = add_features(o, rank, world)
     print(summary(o.dest) if complete else f"process {rank} of {world} is done; the last one completes {o.dest}")
 
 
@@ -100,6 +108,10 @@ def check(o: PrepareOptions) -> None:
         raise UserError(f"--workers is {o.workers}: must be at least 0")
     if not 0 <= o.max_broken <= 1:
         raise UserError(f"--max-broken is {o.max_broken}: must be in [0, 1]")
+    if o.encoder and o.flip:
+        raise UserError("--encoder with --flip: there are no features of mirrored pictures; leave one of them out")
+    if o.encoder and not o.images:
+        raise UserError("--encoder without pictures: it looks at the stored ones; leave --no-images out")
     if o.flip and not o.vae:
         raise UserError("--flip without --vae: mirrored pictures need not be stored; leave it out")
     source, dest = Path(o.source).resolve(), o.dest.resolve()
@@ -115,17 +127,33 @@ def whole_number(name: str, least: int) -> int:
     return int(text)
 
 
+def own_device(name: str) -> torch.device:
+    """The device of this process: under torchrun, auto is a GPU for each."""
+    from catgan.devices import pick_device
+
+    device = pick_device(name)
+    return pick_device(f"cuda:{whole_number('LOCAL_RANK', 0)}") if name == "auto" and device.type == "cuda" else device
+
+
 def open_encoder(o: PrepareOptions) -> LatentEncoder:
     """The VAE on this process's device."""
     from catgan.data.encode import LatentEncoder
-    from catgan.devices import pick_device
     from catgan.encoders.vae import load_vae
 
     assert o.vae is not None
-    device = pick_device(o.device)
-    if o.device == "auto" and device.type == "cuda":
-        device = pick_device(f"cuda:{whole_number('LOCAL_RANK', 0)}")
+    device = own_device(o.device)
     return LatentEncoder(load_vae(o.vae, device, option="--vae"), device, o.flip, o.batch)
+
+
+def add_features(o: PrepareOptions, rank: int, world: int) -> bool:
+    """Whether the features of all pictures are there, after this process has done its share."""
+    from catgan.data.features import store_features
+    from catgan.encoders.dino import load_dino
+    from catgan.processes import Processes
+
+    Processes(rank, world).wait()  # for the pictures
+    encoder = load_dino(str(o.encoder), o.encoder_size, own_device(o.device), option="--encoder")
+    return store_features(o.dest, encoder, batch=o.batch, rank=rank, world=world, quiet=rank > 0)
 
 
 def summary(dest: Path) -> str:
@@ -141,6 +169,9 @@ def summary(dest: Path) -> str:
     ]
     if meta["vae"]:
         lines.append(f"latents of {'x'.join(map(str, shape))}")
+    if (dest / "features.json").exists():
+        about = read_json(dest / "features.json")
+        lines.append(f"features: {about['grid']}x{about['grid']} patches and a class token of {about['dim']} numbers")
     left_out = [
         f"{count} {what}"
         for count, what in (

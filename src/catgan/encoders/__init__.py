@@ -11,6 +11,7 @@ from torch import Tensor
 from catgan.checks import WITHOUT_REPRESENTATION, require
 from catgan.config import Config
 from catgan.data import Dataset, raw_images
+from catgan.data.features import StoredFeatures
 from catgan.encoders.dino import DINOv2, load_dino
 from catgan.encoders.vae import VAE, load_vae
 from catgan.errors import UserError
@@ -65,7 +66,13 @@ def encoder_for(
             "0 where objective.representation is 0, since nothing trains that head",
         )
         return None
-    raw_images(dataset, np.zeros(1, dtype=np.int64), 0, 0)
+    if config.encoder.cached and encoder is None:
+        encoder = StoredFeatures(dataset)
+        require(
+            encoder.size == config.encoder.size, "encoder.size", config.encoder.size, f"{encoder.size}, of the features"
+        )
+    else:
+        raw_images(dataset, np.zeros(1, dtype=np.int64), 0, 0)
     if encoder is None and config.encoder.path is None:
         raise UserError(
             f"objective.representation is {weight:g}, but encoder.path is not set: give a DINOv2, such as "

@@ -108,7 +108,7 @@ class Run:
             for t in getattr(objective, network)
         ) + (() if encoder is None else (f"encoder: {encoder.identity}",))
         self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
-        self.batches = Batches(config, dataset, encoder is not None, pinned=self.device.type == "cuda")
+        self.batches = Batches(config, dataset, encoder, pinned=self.device.type == "cuda")
         self.previews = Previews(config, out / "previews", self.device, self.say)
         self.assessor = Assessor(config, out, dataset, self.device, quiet)
         self.step = 0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from catgan.config import Config
+from catgan.data.features import StoredFeatures
 from catgan.devices import check_compiler, memory_error
 from catgan.discriminator import Discriminator
 from catgan.draws import Purpose, normal, uniform
@@ -240,9 +241,11 @@ class Step:
         """The encoder's features of raw images, moved and mirrored as the samples of the same u: (n, 1 + T_K, D)."""
         c = self.config
         assert self.encoder is not None
-        seen = resize(from_bytes(images, u.dtype), c.encoder.size, "bicubic", "bicubic")
+        if not isinstance(self.encoder, StoredFeatures):
+            seen = resize(from_bytes(images, u.dtype), c.encoder.size, "bicubic", "bicubic")
+            images = register(seen, u, c.augment, c.sample.size)
         with self.autocast():
-            cls, patches = self.encoder.encode(register(seen, u, c.augment, c.sample.size))
+            cls, patches = self.encoder.encode(images)
         return as_tokens(cls, patches, c.sample.scales[-1] // c.discriminator.patches[-1])
 
     def judge_for_generator(self, part: MicroBatch, h: Tensor) -> StepState:
