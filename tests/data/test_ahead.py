@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from catgan.data import ahead
 
@@ -58,3 +59,13 @@ def test_closing_ends_the_threads_and_starts_nothing_new() -> None:
     results.close()
     assert threading.active_count() == before
     assert len(calls) <= 7
+
+
+def test_reading_threads_compute_alone_and_leave_the_trainer_its_threads() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert list(ahead(lambda i: torch.get_num_threads(), range(3), 2, 2)) == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
