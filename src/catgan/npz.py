@@ -15,7 +15,7 @@ from catgan.checks import check_seed
 from catgan.errors import UserError
 from catgan.files import write_atomically, write_text
 from catgan.pipeline import CATPipeline
-from catgan.training.logs import Progress
+from catgan.progress import Progress
 
 
 def sample_npz(

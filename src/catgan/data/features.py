@@ -18,7 +18,7 @@ from catgan.data.prepared import Prepared
 from catgan.data.shards import read_json
 from catgan.errors import UserError
 from catgan.files import write_atomically, write_text
-from catgan.training.logs import Progress
+from catgan.progress import Progress
 
 if TYPE_CHECKING:
     from catgan.encoders import DINOv2

@@ -29,7 +29,7 @@ from catgan.data.shards import Shard, dataset_files, read_json, shard_name, widt
 from catgan.data.sources import Source
 from catgan.errors import UserError
 from catgan.files import write_text
-from catgan.training.logs import Progress
+from catgan.progress import Progress
 
 SHARD_BYTES = 2**29
 PEEKED = 64  # pictures that decide between grey and RGB

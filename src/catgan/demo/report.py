@@ -16,9 +16,9 @@ from catgan.files import write_text
 from catgan.images import gif, grid, png, to_bytes
 from catgan.interpolate import walk
 from catgan.pipeline import CATPipeline
+from catgan.progress import clock
 from catgan.report.records import Record, read_run, training_seconds
 from catgan.report.sections import alignment_panels, loss_panels, stage_table
-from catgan.training.logs import clock
 
 LOSSES = ("discriminator/adversarial", "generator/adversarial", "discriminator/r1")
 COLUMNS = 8  # digits per class shown of each kind

@@ -22,7 +22,7 @@ from catgan.data import Dataset
 from catgan.discriminator import Discriminator
 from catgan.evaluation.alignment import fixed_pairs
 from catgan.nn.layers import Attention, attend_within, full_precision
-from catgan.training.logs import Progress
+from catgan.progress import Progress
 
 if TYPE_CHECKING:
     from catgan.pipeline import CATPipeline

@@ -25,7 +25,7 @@ from catgan.evaluation.frechet import Moments
 from catgan.evaluation.sources import Source, with_channels
 from catgan.files import write_atomically
 from catgan.processes import Processes
-from catgan.training.logs import Progress
+from catgan.progress import Progress
 
 CHUNKS, SMALLEST_CHUNK = 64, 1024
 LARGEST_CLASS_MOMENTS = 512 * 2**20  # bytes

@@ -21,7 +21,7 @@ from catgan.encoders import load_dino
 from catgan.errors import UserError
 from catgan.evaluation.sources import digest
 from catgan.files import sha256, write_bytes
-from catgan.training.logs import Progress
+from catgan.progress import Progress
 
 if TYPE_CHECKING:
     from torch_fidelity import FeatureExtractorInceptionV3

@@ -15,10 +15,10 @@ from catgan import page
 from catgan.config import Config, attribute, differences, dump_yaml
 from catgan.evaluation.plots import Line, color, plot_lines
 from catgan.files import write_text
+from catgan.progress import clock
 from catgan.recipes import RECIPES
 from catgan.report.records import BETTER, METRICS, Evaluation, Record, arrow, shown_metrics, training_seconds, value
 from catgan.report.sections import alignment_panels, loss_panels, stage_table
-from catgan.training.logs import clock
 
 NETWORKS = {"discriminator": "#444444", "generator": "#b5446e"}
 

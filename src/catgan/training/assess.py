@@ -13,7 +13,7 @@ import torch
 from catgan.config import Config
 from catgan.errors import UserError
 from catgan.files import write_text
-from catgan.training.logs import Progress
+from catgan.progress import Progress
 
 if TYPE_CHECKING:
     from catgan.data import Dataset

@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import math
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -66,51 +63,3 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
             if isinstance(row, dict) and "step" in row:
                 rows.append(row)
     return rows
-
-
-class Progress:
-    """One line about where the run is: rewritten in place on a terminal, every ten seconds elsewhere."""
-
-    def __init__(self, start: int, total: int, batch: int, unit: str = "step") -> None:
-        self.total, self.batch, self.unit = total, batch, unit
-        self.began = self.shown = self.marked = time.monotonic()
-        self.marked_step = start
-        self.rate = 0.0  # images per second, smoothed
-        self.live = sys.stderr.isatty()
-
-    def update(self, step: int, text: str = "") -> None:
-        now = time.monotonic()
-        if now - self.shown < (0.2 if self.live else 10.0) and step != self.total:
-            return
-        if step > self.marked_step:
-            rate = (step - self.marked_step) * self.batch / max(now - self.marked, 1e-9)
-            self.rate = rate if self.rate == 0 else 0.7 * self.rate + 0.3 * rate
-        self.shown = self.marked = now
-        self.marked_step = step
-        left = (self.total - step) * self.batch / self.rate if self.rate else math.nan
-        line = (
-            f"{self.unit} {step}/{self.total} ({step / self.total:.0%})  {self.rate:.0f} images/s  "
-            f"elapsed {clock(now - self.began)}  left {clock(left)}  {text}"
-        )
-        self.print(f"\r\033[K{line}" if self.live else line, end="" if self.live else "\n")
-
-    def note(self, message: str) -> None:
-        """A line that stays."""
-        self.print(f"\r\033[K{message}" if self.live else message)
-
-    def close(self) -> None:
-        if self.live:
-            self.print("")
-
-    @staticmethod
-    def print(text: str, end: str = "\n") -> None:
-        print(text, end=end, file=sys.stderr, flush=True)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 3:07 or 1:02:03; -:-- if unknown."""
-    if not math.isfinite(seconds):
-        return "-:--"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

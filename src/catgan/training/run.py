@@ -35,11 +35,12 @@ from catgan.errors import UserError
 from catgan.evaluation.alignment import MEASURES, alignment, diagnose
 from catgan.files import write_text
 from catgan.objective.terms import Objective, default_objective
+from catgan.progress import Progress
 from catgan.training import checkpoint
 from catgan.training.assess import Assessor
 from catgan.training.batches import Batch, Batches
 from catgan.training.fine_tuning import start_from
-from catgan.training.logs import MetricsLog, Progress, check_wandb
+from catgan.training.logs import MetricsLog, check_wandb
 from catgan.training.previews import Previews
 from catgan.training.step import Metrics, Step
 
