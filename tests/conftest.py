@@ -21,6 +21,7 @@ from catgan.config import (
     SampleConfig,
     TrainingConfig,
 )
+from catgan.data.datasets import Images, digits
 from catgan.evaluation.compute import compute
 from catgan.recipes import recipe
 
@@ -51,6 +52,18 @@ def tiny_config() -> Config:
 def computed() -> Callable[[str], dict[str, Any]]:
     """What the recipe of that name costs; counted once."""
     return cache(lambda name: compute(recipe(name)))
+
+
+@pytest.fixture(scope="session")
+def some_digits() -> Callable[[int], Images]:
+    """Makes a dataset of that many real digits of three classes."""
+
+    def make(count: int) -> Images:
+        full = digits()
+        few = (full.labels < 3).nonzero()[:count, 0]
+        return Images(full.pixels[few].numpy(), full.labels[few].numpy(), ("0", "1", "2"))
+
+    return make
 
 
 @pytest.fixture(scope="session")

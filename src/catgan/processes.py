@@ -8,6 +8,8 @@ from datetime import timedelta
 
 import torch
 
+from catgan.errors import UserError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -19,7 +21,7 @@ class Processes:
     @classmethod
     def from_environment(cls) -> Processes:
         """What torchrun says in RANK and WORLD_SIZE; one process without it."""
-        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+        return cls(whole_number("RANK", 0), whole_number("WORLD_SIZE", 1))
 
     @property
     def first(self) -> bool:
@@ -28,7 +30,7 @@ class Processes:
     def device(self, name: str) -> str:
         """`auto` as this process's own GPU, where there are any."""
         if name == "auto" and self.world > 1 and torch.cuda.is_available():
-            return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+            return f"cuda:{whole_number('LOCAL_RANK', 0) % torch.cuda.device_count()}"
         return name
 
     def wait(self) -> None:
@@ -39,3 +41,11 @@ class Processes:
             if not dist.is_initialized():
                 dist.init_process_group("gloo", timeout=timedelta(days=1))
             dist.barrier()
+
+
+def whole_number(name: str, least: int) -> int:
+    """An environment variable as a number; `least` if it is not set."""
+    text = os.environ.get(name, str(least))
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(f"environment variable {name} is {text}: must be a number of at least {least}")
+    return int(text)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from catgan.config import Config
-from catgan.data.datasets import Images, digits
+from catgan.data.datasets import Images
 from catgan.evaluation.sources import Memory
 from catgan.pipeline import CATPipeline
 from catgan.training.step import build_generator
@@ -53,11 +53,9 @@ def noise() -> Callable[..., Memory]:
 
 
 @pytest.fixture(scope="session")
-def few_digits() -> Images:
+def few_digits(some_digits: Callable[[int], Images]) -> Images:
     """150 real digits of three classes."""
-    full = digits()
-    few = (full.labels < 3).nonzero()[:150, 0]
-    return Images(full.pixels[few].numpy(), full.labels[few].numpy(), ("0", "1", "2"))
+    return some_digits(150)
 
 
 @pytest.fixture

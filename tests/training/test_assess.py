@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import catgan
 from catgan.config import Config
-from catgan.data.datasets import Images, Latents, digits
+from catgan.data.datasets import Images, Latents
 from catgan.errors import UserError
 from catgan.evaluation import classifier
 from catgan.evaluation.protocol import Protocol, Result
@@ -28,14 +28,6 @@ FEW = {"every": 2, "samples": 20, "features": "classifier", "metrics": ("distanc
 @pytest.fixture(autouse=True)
 def short_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifier, "FEWEST", 1)
-
-
-@pytest.fixture(scope="module")
-def data() -> Images:
-    """A few real digits of three classes."""
-    full = digits()
-    few = (full.labels < 3).nonzero()[:50, 0]
-    return Images(full.pixels[few].numpy(), full.labels[few].numpy(), ("0", "1", "2"))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from catgan.config import Config
-from catgan.data.datasets import Images, digits
+from catgan.data.datasets import Images
 from catgan.errors import UserError
 from catgan.objective import StepState, Term, default_objective
 from catgan.training import checkpoint, train
@@ -28,14 +28,6 @@ from catgan.training.run import DivergedError, Run
 from catgan.training.step import Metrics, MicroBatch, Step
 
 Changed = Callable[..., Config]
-
-
-@pytest.fixture(scope="module")
-def data() -> Images:
-    """A few real digits of three classes."""
-    full = digits()
-    few = (full.labels < 3).nonzero()[:50, 0]
-    return Images(full.pixels[few].numpy(), full.labels[few].numpy(), ("0", "1", "2"))
 
 
 @pytest.fixture

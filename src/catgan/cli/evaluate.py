@@ -156,9 +156,7 @@ def of_given_images(protocol: Protocol, count: int, preset: str | None) -> Proto
         raise UserError(
             f"--preset {preset} measures {protocol.samples:,} samples, here are {count:,}: leave --preset out"
         )
-    return replace(
-        protocol, samples=count, class_sampling="as given", weights="none", first_seed=0, psi=1.0, precision="float32"
-    ).check()
+    return protocol.of_given_images(count).check()
 
 
 def wanted(o: EvaluateOptions) -> Protocol:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from catgan.data.encode import LatentEncoder
+    from catgan.processes import Processes
 
 DESCRIPTION = """Make a folder of pictures into data to train on: catgan train RECIPE --data DEST.
 
@@ -76,8 +77,10 @@ def main(argv: Sequence[str]) -> None:
 
     from catgan.data.prepare import make_plan, prepare
     from catgan.data.sources import open_source
+    from catgan.processes import Processes, whole_number
 
-    rank, world, local = (whole_number(name, least) for name, least in PLACES)
+    processes, local = Processes.from_environment(), whole_number("LOCAL_WORLD_SIZE", 1)
+    rank, world = processes.rank, processes.world
     source = open_source(o.source, o.split, o.image_column, o.label_column)
     encoder = open_encoder(o) if o.vae else None
     plan = make_plan(source, o.size, o.crop, o.channels, encoder, o.images, o.shard_rows)
@@ -90,12 +93,8 @@ def main(argv: Sequence[str]) -> None:
         quiet=rank > 0,
     )  # fmt: skip
     if o.encoder:
-        complete = add_features(o, rank, world)
+        complete = add_features(o, processes)
     print(summary(o.dest) if complete else f"process {rank} of {world} is done; the last one completes {o.dest}")
-
-
-# What torchrun tells a process of itself, and the least it can be.
-PLACES = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1))
 
 
 def check(o: PrepareOptions) -> None:
@@ -119,17 +118,10 @@ def check(o: PrepareOptions) -> None:
         raise UserError(f"{o.dest} lies in {o.source}: choose a DEST outside of SOURCE")
 
 
-def whole_number(name: str, least: int) -> int:
-    """An environment variable as a number; `least` if it is not set."""
-    text = os.environ.get(name, str(least))
-    if not text.isdecimal() or int(text) < least:
-        raise UserError(f"environment variable {name} is {text}: must be a number of at least {least}")
-    return int(text)
-
-
 def own_device(name: str) -> torch.device:
     """The device of this process: under torchrun, auto is a GPU for each."""
     from catgan.devices import pick_device
+    from catgan.processes import whole_number
 
     device = pick_device(name)
     return pick_device(f"cuda:{whole_number('LOCAL_RANK', 0)}") if name == "auto" and device.type == "cuda" else device
@@ -145,15 +137,16 @@ def open_encoder(o: PrepareOptions) -> LatentEncoder:
     return LatentEncoder(load_vae(o.vae, device, option="--vae"), device, o.flip, o.batch)
 
 
-def add_features(o: PrepareOptions, rank: int, world: int) -> bool:
+def add_features(o: PrepareOptions, processes: Processes) -> bool:
     """Whether the features of all pictures are there, after this process has done its share."""
     from catgan.data.features import store_features
     from catgan.encoders.dino import load_dino
-    from catgan.processes import Processes
 
-    Processes(rank, world).wait()  # for the pictures
+    processes.wait()  # for the pictures
     encoder = load_dino(str(o.encoder), o.encoder_size, own_device(o.device), option="--encoder")
-    return store_features(o.dest, encoder, batch=o.batch, rank=rank, world=world, quiet=rank > 0)
+    return store_features(
+        o.dest, encoder, batch=o.batch, rank=processes.rank, world=processes.world, quiet=not processes.first
+    )
 
 
 def summary(dest: Path) -> str:

@@ -63,17 +63,13 @@ class Collected:
     broken: list[str] = field(default_factory=list)
 
     def add(self, other: Collected) -> None:
+        """Take in what is summed up; features and logits are put together by `merged`."""
         self.moments.add(other.moments)
         for mine, theirs in zip(self.by_class, other.by_class, strict=True):
             mine.add(theirs)
-        self.features, self.logits = appended(self.features, other.features), appended(self.logits, other.logits)
         self.recognised += other.recognised
         self.labelled += other.labelled
         self.broken += other.broken
-
-
-def appended(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else torch.cat([a, b])
 
 
 def empty(space: FeatureSpace, keep: Keep, device: torch.device | str = "cpu") -> Collected:
@@ -131,7 +127,6 @@ def merged(parts: Iterable[Collected], total: Collected) -> Collected:
     for part in parts:
         rows += [part.features] if part.features is not None else []
         logits += [part.logits] if part.logits is not None else []
-        part.features = part.logits = None
         total.add(on_cpu(part))
     total.features = torch.cat(rows) if rows else None
     total.logits = torch.cat(logits) if logits else None

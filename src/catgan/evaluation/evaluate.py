@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,8 @@ def evaluate(
     folder: for unfinished work, see `collect`. Every process returns the same result. Raises UserError for metrics
     that cannot be had, and for more broken files than the share work.max_broken.
     """
-    if not isinstance(source, Generated):  # the samples are what they are
-        protocol = replace(protocol, samples=len(source), class_sampling="as given", weights="none")
+    if not isinstance(source, Generated):
+        protocol = protocol.of_given_images(len(source))
     protocol.check()
     labelled = bool(source.class_names)
     check_possible(protocol, space, reference, labelled)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -14,6 +14,9 @@ Features = Literal["inception", "dinov2", "classifier"]
 Metric = Literal["distance", "kid", "score", "precision_recall", "class_distance", "recognised"]
 PACKAGES = ("torch", "torch-fidelity", "torchvision", "transformers", "numpy", "pillow")
 ROUNDING = "round(127.5 x + 127.5), clamped to 0..255, uint8"
+
+
+HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "recognised")  # of the others lower is
 
 
 def versions() -> dict[str, str]:
@@ -64,6 +67,12 @@ class Protocol:
         check_psi(self.psi)
         check_seed(self.first_seed + self.samples - 1, "first_seed + samples - 1")
         return self
+
+    def of_given_images(self, count: int) -> Protocol:
+        """The protocol without what only generated samples have: given images are what they are."""
+        return replace(
+            self, samples=count, class_sampling="as given", weights="none", first_seed=0, psi=1.0, precision="float32"
+        )
 
     @property
     def rows_kept(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from catgan.config import Config, load_yaml
 from catgan.errors import UserError
+from catgan.evaluation.protocol import HIGHER_IS_BETTER
 from catgan.training.checkpoint import listed
 from catgan.training.logs import read_metrics
 
@@ -25,9 +26,7 @@ METRICS = {
     "class_distance": "class distance",
     "recognised": "recognised",
 }
-BETTER = {"frechet_distance": "lower", "kid": "lower"} | dict.fromkeys(
-    ("inception_score", "precision", "recall", "recognised"), "higher"
-)
+BETTER = {"frechet_distance": "lower", "kid": "lower"} | dict.fromkeys(HIGHER_IS_BETTER, "higher")
 DURING_TRAINING = re.compile(r"training-(\d+)")
 # What a protocol may say of the one evaluation rather than of how it was done.
 PER_EVALUATION = ("measured",)

@@ -12,6 +12,7 @@ import torch
 
 from catgan.config import Config
 from catgan.errors import UserError
+from catgan.evaluation.protocol import HIGHER_IS_BETTER
 from catgan.files import write_text
 from catgan.progress import Progress
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from catgan.generator import Generator
 
 BEST = "best.safetensors"
-HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "recognised")
 
 
 class Assessor:
