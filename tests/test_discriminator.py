@@ -10,7 +10,7 @@ import torch
 from catgan.config import from_dict
 from catgan.discriminator import Discriminator
 from catgan.errors import UserError
-from catgan.training.step import build_networks
+from catgan.networks import build_networks
 
 SMALL: dict[str, Any] = {
     "channels": 2, "classes": 4, "scales": (2, 4, 8), "patches": (1, 2, 2), "depth": 3, "width": 16, "heads": 2,

@@ -37,7 +37,7 @@ def exported(run: Path, tmp_path: Path) -> Path:
 
 def latent_pipe(tiny_config: Config) -> CATPipeline:
     """An untrained generator of latents, whose configuration names no VAE."""
-    from catgan.training.step import build_generator
+    from catgan.networks import build_generator
 
     config = from_dict({"sample": {"channels": 4}}, tiny_config)
     return CATPipeline(build_generator(config), config, ("a", "b", "c"))

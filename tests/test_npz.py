@@ -9,9 +9,9 @@ import pytest
 
 from catgan.config import Config
 from catgan.errors import UserError
+from catgan.networks import build_generator
 from catgan.npz import sample_npz
 from catgan.pipeline import CATPipeline
-from catgan.training.step import build_generator
 
 
 class Interrupting(CATPipeline):

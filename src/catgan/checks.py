@@ -152,6 +152,7 @@ def validate(c: Config) -> None:
         ("optimizer.clip", c.optimizer.clip),
         ("sample.latent_scale", s.latent_scale),
         ("optimizer.ema_half_life", c.optimizer.ema_half_life),
+        ("training.timeout", t.timeout),
     ):
         require(0.0 < number < math.inf, name, number, "above 0 and finite")
     for name, number in (

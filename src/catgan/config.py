@@ -167,7 +167,7 @@ class TrainingConfig:
     batch: int = 512
     """Samples per iteration."""
     micro_batch: int = 0
-    """Samples per forward pass; gradients add up to the whole batch's. 0 is the whole batch at once."""
+    """Samples per forward pass and process; gradients add up to the whole batch's. 0 is all of a process's at once."""
     seed: int = 0
     """Seed of the initial weights and of every draw."""
     device: str = "auto"
@@ -182,6 +182,12 @@ class TrainingConfig:
     """Run directory or checkpoint whose weights to start from (fine-tuning)."""
     threads: int = 0
     """CPU threads of PyTorch; 0 leaves its choice."""
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    """How several processes (torchrun) train together: whole networks in each, or sharded ones."""
+    recompute: bool = False
+    """Activation checkpointing: keep each block's input alone and compute the rest again. Less memory, more time."""
+    timeout: int = 600
+    """Seconds that one process may keep the others waiting in a step before the run ends."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +204,9 @@ class LogConfig:
     """Steps between alignment diagnostics of the averaged generator."""
     diagnose_samples: int = 1000
     """(class, seed) pairs that a diagnosis uses."""
+    peak: float | None = None
+    """TFLOP/s that one device can do, of which `mfu` is the achieved share; None: the datasheet's, for GPUs that plan
+    knows."""
     wandb: bool = False
     """Also log to Weights & Biases (needs `pip install catgan[wandb]`)."""
 
@@ -275,9 +284,13 @@ class Config:
         return self
 
 
-# Fields that `--resume` may change: they do not touch the numbers that training computes. Of the encoder a
-# checkpoint remembers the weights, whatever their path.
-RESUMABLE = ("training.steps", "data.workers", "log", "eval", "checkpoint", "sample.vae", "encoder.path")
+# Fields that `--resume` may change: but for the batch they do not touch the numbers that training computes, up to
+# rounding. The data goes on at the same sample. Of the encoder a checkpoint remembers the weights, whatever their path.
+RESUMABLE = (
+    "training.steps", "training.batch", "training.micro_batch", "training.parallel", "training.recompute",
+    "training.compile", "training.device", "training.threads", "training.timeout", "training.reuse_fakes",
+    "data.workers", "log", "eval", "checkpoint", "sample.vae", "encoder.path",
+)  # fmt: skip
 
 
 def to_dict(config: Config) -> dict[str, Any]:

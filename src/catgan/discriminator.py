@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from catgan.checks import check_scales, check_width
-from catgan.nn.layers import Attention, RMSNorm, SwiGLU, full_precision, linear, patchify, wide
+from catgan.nn.layers import Attention, RMSNorm, SwiGLU, full_precision, linear, patchify, remembering, wide
 from catgan.nn.positions import rotary_table, sincos_positions
 
 
@@ -40,6 +40,8 @@ class Discriminator(nn.Module):
     With `aggregated` every token attends to every scale: the paper's ablation, in which d_k depends on all x_j.
     Raises UserError for scales and patches that do not fit.
     """
+
+    recompute = False  # activations again in the backward pass, instead of keeping them
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class Discriminator(nn.Module):
         x = torch.cat(parts, dim=1)
         spans = (x.shape[1],) if self.aggregated else lengths
         for block in self.blocks:
-            x = block(x, rotary, spans)
+            x = remembering(block, self.recompute)(x, rotary, spans)
         return x.split(lengths, dim=1)
 
     def logits(self, features: Sequence[Tensor], y: Tensor) -> Tensor:

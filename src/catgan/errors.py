@@ -9,3 +9,4 @@ class UserError(Exception):
     """
 
     exit_code = 2
+    said = False  # whether all processes of a run raise it, so that the first one alone needs to say it

@@ -77,7 +77,7 @@ def read_export(path: Path) -> tuple[Header, dict[str, Tensor]]:
         if about.get("kind") != KIND:
             raise UserError(f"{path} is no exported generator of catgan: config.json has kind {about.get('kind')}")
         config = from_dict(about["config"], where=str(path / "config.json")).validate()
-        header = Header(about["step"], config, tuple(about["class_names"]), ())
+        header = Header(about["step"], about["step"] * config.training.batch, config, tuple(about["class_names"]), ())
         tensors = load_file(path / "model.safetensors")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{path} is damaged: {error!r}") from None

@@ -13,7 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catgan.checks import check_depth, check_patch, check_width
-from catgan.nn.layers import Attention, EqualizedLinear, SwiGLU, linear, rms_norm, unpatchify, wide
+from catgan.nn.layers import (
+    Attention,
+    EqualizedLinear,
+    SwiGLU,
+    full_precision,
+    linear,
+    remembering,
+    rms_norm,
+    unpatchify,
+    wide,
+)
 from catgan.nn.positions import rotary_table, sincos_positions
 
 STYLE_BETA = 0.995  # decay of the running mean of w, per class and update
@@ -62,6 +72,7 @@ class Generator(nn.Module):
     Raises UserError for a depth that the stages do not divide or a width that the heads do not.
     """
 
+    recompute = False  # activations again in the backward pass, instead of keeping them
     style_sum: Tensor
     style_updates: Tensor
     positions: Tensor
@@ -98,7 +109,8 @@ class Generator(nn.Module):
 
     def style(self, z: Tensor, y: Tensor) -> Tensor:
         """z: (B, z_dim), standard normal; y: (B,) class numbers. Returns w: (B, d)."""
-        return self.mapping(torch.cat([rms_norm(self.class_embedding(y)), rms_norm(z)], dim=1))
+        with full_precision(z.device):
+            return self.mapping(torch.cat([rms_norm(self.class_embedding(y)), rms_norm(z)], dim=1))
 
     def style_mean(self, y: Tensor) -> Tensor:
         """Mean style of the classes y, (B, d): the running average with the bias of its zero start removed."""
@@ -129,13 +141,20 @@ class Generator(nn.Module):
         h: Tensor | None = None
         stages = []
         for i, block in enumerate(self.blocks):
-            x = block(x, w, self.rotary)
+            x = remembering(block, self.recompute)(x, w, self.rotary)
             if (i + 1) % per_stage == 0:
                 out = self.outputs[i // per_stage](x, w)
                 h = out if h is None else h + out
                 stages.append(h)
         return torch.stack(stages) if all_stages else stages[-1]
 
-    def forward(self, z: Tensor, y: Tensor, psi: float = 1.0, all_stages: bool = False) -> Tensor:
-        """z: (B, z_dim); y: (B,); psi in [0, 1]. Returns h_K: (B, C, S, S), or with `all_stages` (K + 1, B, C, S, S)."""
-        return self.synthesize(self.truncate(self.style(z, y), y, psi), all_stages)
+    def forward(
+        self, z: Tensor, y: Tensor, psi: float = 1.0, all_stages: bool = False, with_style: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """z: (B, z_dim); y: (B,); psi in [0, 1]. Returns h_K: (B, C, S, S), or with `all_stages` (K + 1, B, C, S, S).
+
+        With `with_style` w (B, d) comes first.
+        """
+        w = self.truncate(self.style(z, y), y, psi)
+        h = self.synthesize(w, all_stages)
+        return (w, h) if with_style else h

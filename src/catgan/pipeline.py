@@ -27,9 +27,9 @@ from catgan.errors import UserError
 from catgan.export import FILES, is_export, read_export
 from catgan.generator import Generator
 from catgan.images import to_bytes, to_picture
+from catgan.networks import build_discriminator, build_generator
 from catgan.pyramid import Pyramid
 from catgan.training import checkpoint
-from catgan.training.step import build_discriminator, build_generator
 
 
 @dataclass(frozen=True)

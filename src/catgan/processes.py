@@ -1,14 +1,29 @@
-"""One process or several, as torchrun started them."""
+"""One process or several, as torchrun started them. No torch on import: the command line must start fast."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-
-import torch
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from catgan.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch.distributed import ProcessGroup
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=1)  # for work that one process does while the others wait
+groups: dict[str, ProcessGroup] = {}  # by purpose; made once, by all processes at the same place
+
+
+class OtherProcessError(UserError):
+    """The first process failed, and has said why."""
+
+    said = True
 
 
 @dataclass(frozen=True)
@@ -27,20 +42,69 @@ class Processes:
     def first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def several(self) -> bool:
+        return self.world > 1
+
     def device(self, name: str) -> str:
         """`auto` as this process's own GPU, where there are any."""
-        if name == "auto" and self.world > 1 and torch.cuda.is_available():
+        import torch
+
+        if name == "auto" and self.several and torch.cuda.is_available():
             return f"cuda:{whole_number('LOCAL_RANK', 0) % torch.cuda.device_count()}"
         return name
 
+    def meet(self, timeout: timedelta = PATIENCE, device: torch.device | None = None) -> None:
+        """Connect the processes, if they are not: with gloo on the CPU, and NCCL for tensors on a GPU.
+
+        timeout: of a collective operation in the default group.
+        """
+        import torch.distributed as dist
+
+        if self.several and not dist.is_initialized():
+            cuda = device is not None and device.type == "cuda"
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timeout)
+
+    def group(self, purpose: str, timeout: timedelta = PATIENCE) -> ProcessGroup:
+        """A gloo group of all processes for one purpose, so that its operations cannot mix with those of others."""
+        import torch.distributed as dist
+
+        self.meet()
+        if purpose not in groups:
+            groups[purpose] = cast("ProcessGroup", dist.new_group(backend="gloo", timeout=timeout))
+        return groups[purpose]
+
     def wait(self) -> None:
         """Until all processes are here. Work between two meetings may take up to a day."""
-        if self.world > 1:
+        if self.several:
             import torch.distributed as dist
 
-            if not dist.is_initialized():
-                dist.init_process_group("gloo", timeout=timedelta(days=1))
-            dist.barrier()
+            dist.barrier(group=self.group("waiting"))
+
+    def from_first(self, work: Callable[[], T]) -> T:
+        """What `work` returns in the first process, in all of them. Raises OtherProcessError where it failed there."""
+        if not self.several:
+            return work()
+        import torch.distributed as dist
+
+        answer: list[Any] = [False, None]
+        try:
+            if self.first:
+                answer = [True, work()]
+        finally:
+            dist.broadcast_object_list(answer, src=0, group=self.group("waiting"))
+        if not answer[0]:
+            raise OtherProcessError("the first process could not go on")
+        result: T = answer[1]
+        return result
+
+    def leave(self) -> None:
+        """Disconnect, after all work is done."""
+        import torch.distributed as dist
+
+        if self.several and dist.is_initialized():
+            groups.clear()
+            dist.destroy_process_group()
 
 
 def whole_number(name: str, least: int) -> int:

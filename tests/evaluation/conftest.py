@@ -12,8 +12,8 @@ from torch import Tensor
 from catgan.config import Config
 from catgan.data.datasets import Images
 from catgan.evaluation.sources import Memory
+from catgan.networks import build_generator
 from catgan.pipeline import CATPipeline
-from catgan.training.step import build_generator
 
 
 class Projection:

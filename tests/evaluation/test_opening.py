@@ -17,9 +17,9 @@ from catgan.evaluation import opening
 from catgan.evaluation.collect import Work
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.sources import Folder, Generated, Memory, Npz
+from catgan.networks import build_generator
 from catgan.pipeline import CATPipeline
 from catgan.processes import Processes
-from catgan.training.step import build_generator
 
 CPU = torch.device("cpu")
 Noise = Callable[..., Memory]

@@ -19,8 +19,8 @@ from catgan.data.datasets import Images
 from catgan.errors import UserError
 from catgan.evaluation.opening import open_source, source_of_config
 from catgan.evaluation.sources import Folder, Generated, Memory, Npz, Stored, with_channels
+from catgan.networks import build_generator
 from catgan.pipeline import CATPipeline
-from catgan.training.step import build_generator
 
 Draw = Callable[..., np.ndarray]
 

@@ -57,7 +57,9 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 def entries(run: Path) -> list[dict[str, float]]:
     """metrics.jsonl without what depends on the clock."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("images_per_second", "data_share")} for row in rows]
+    return [
+        {k: v for k, v in row.items() if not k.startswith(("images_per_second", "time/", "memory/"))} for row in rows
+    ]
 
 
 def test_extending_a_finished_run_equals_a_longer_run(changed: Changed, data: Images, tmp_path: Path) -> None:
@@ -93,10 +95,10 @@ def test_reading_ahead_changes_no_number(workers: int, changed: Changed, data: I
 
 def test_an_error_of_the_data_ends_the_run_with_its_own_words(changed: Changed, data: Images, tmp_path: Path) -> None:
     class Torn(Images):
-        def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        def batch(self, rows: np.ndarray, seed: int, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
             if step == 2:
                 raise UserError("the disk is gone")
-            return super().batch(rows, seed, step)
+            return super().batch(rows, seed, step, first)
 
     before = threading.active_count()
     torn = Torn(data.pixels.numpy(), data.labels.numpy(), data.class_names)
@@ -108,9 +110,9 @@ def test_an_error_of_the_data_ends_the_run_with_its_own_words(changed: Changed, 
 
 def test_the_share_of_time_spent_waiting_for_data_is_logged(changed: Changed, data: Images, tmp_path: Path) -> None:
     class Slow(Images):
-        def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        def batch(self, rows: np.ndarray, seed: int, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
             time.sleep(1.0)
-            return super().batch(rows, seed, step)
+            return super().batch(rows, seed, step, first)
 
     slow = Slow(data.pixels.numpy(), data.labels.numpy(), data.class_names)
     for name, dataset in (("quick", data), ("slow", slow)):
@@ -118,9 +120,9 @@ def test_the_share_of_time_spent_waiting_for_data_is_logged(changed: Changed, da
         train(config, tmp_path / name, dataset=dataset, quiet=True)
     shares = {
         name: [
-            row["data_share"]
+            row["time/data"]
             for row in map(json.loads, (tmp_path / name / "metrics.jsonl").open())
-            if "data_share" in row
+            if "time/data" in row
         ]
         for name in ("quick", "slow")
     }
@@ -169,7 +171,7 @@ def test_the_last_checkpoints_and_the_named_ones_stay(changed: Changed, data: Im
 @pytest.mark.parametrize(
     ("group", "values", "named"),
     [
-        ("training", {"batch": 4}, "training.batch"),
+        ("training", {"precision": "bfloat16"}, "training.precision"),
         ("training", {"seed": 1}, "training.seed"),
         ("optimizer", {"lr_generator": 0.5}, "optimizer.lr_generator"),
         ("objective", {"consistency": 0.0}, "objective.consistency"),

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from catgan.config import Config, from_dict
 from catgan.draws import Purpose
 from catgan.errors import UserError
+from catgan.networks import build_networks, penalised_samples
 from catgan.objective import Objective, StepState, Term, augment, default_objective
 from catgan.training import ema
-from catgan.training.step import Metrics, Step, build_networks, penalised_samples
+from catgan.training.step import Metrics, Step
 
 Gradients = dict[str, dict[str, Tensor]]
 

@@ -53,7 +53,9 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"command is {name}: must be one of {', '.join(COMMANDS)}")
         import_module(f"catgan.cli.{name}").main(rest)
     except UserError as error:
-        print(f"catgan {name}: error: {error}" if name in COMMANDS else f"catgan: error: {error}", file=sys.stderr)
+        if not (error.said and rank()):
+            who = f"catgan {name}" if name in COMMANDS else "catgan"
+            print(f"{who}: error: {f'rank {rank()}: ' if rank() else ''}{error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -64,9 +66,15 @@ def main(argv: list[str] | None = None) -> int:
         said = explained(error)
         if said is None:
             raise
-        print(f"catgan {name}: error: {said}", file=sys.stderr)
+        print(f"catgan {name}: error: {f'rank {rank()}: ' if rank() else ''}{said}", file=sys.stderr)
         return 2
     return 0
+
+
+def rank() -> int:
+    """This process's number under torchrun; 0 without."""
+    text = os.environ.get("RANK", "0")
+    return int(text) if text.isdecimal() else 0
 
 
 def explained(error: Exception) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from catgan.cli.parse import parse
 from catgan.config import Config, load_yaml
 from catgan.errors import UserError
+from catgan.processes import whole_number
 from catgan.recipes import RECIPES, recipe
 
 # Short names of the options that are used most.
@@ -30,6 +31,7 @@ Train a recipe: {", ".join(RECIPES)}.
   --data DIR      train on what catgan prepare made: channels, size, classes and VAE follow from it
   --out DIR       run directory (default: runs/RECIPE)
   --resume        go on from the run's latest checkpoint; values then come from the run instead of the recipe
+                  (processes that torchrun starts again do so by themselves)
   --config FILE   YAML with some or all fields, over the recipe's values; a run's config.yaml is such a file
   {", ".join(SHORT)}
                   short for the training.* options of these names
@@ -40,6 +42,7 @@ Options go over --data, that over the YAML file, and that over the recipe.
   catgan train digits --resume --steps 4000
   catgan train digits --data prepared --out runs/pictures
   catgan train fashion-mnist --data.path /usr/share/datasets/fashion-mnist --batch 64
+  torchrun --nproc-per-node 8 -m catgan train cat-h2 --precision bfloat16 --micro-batch 32
 """
 
 
@@ -53,6 +56,8 @@ def main(argv: Sequence[str]) -> None:
     base = recipe(name)
     own, options = split_own(rest)
     out = Path(own.out or f"runs/{name}")
+    if whole_number("TORCHELASTIC_RESTART_COUNT", 0) and (out / "config.yaml").exists():
+        own.resume = True
     if own.resume and (out / "config.yaml").exists():
         base = load_yaml(out / "config.yaml")
         if base.recipe != name:
@@ -72,7 +77,8 @@ def main(argv: Sequence[str]) -> None:
     from catgan.training.run import train
 
     train(config, out, resume=own.resume)
-    print(f"trained {config.training.steps} steps: {out}\nnext: catgan sample {out}    catgan diagnose {out}")
+    if not whole_number("RANK", 0):
+        print(f"trained {config.training.steps} steps: {out}\nnext: catgan sample {out}    catgan diagnose {out}")
 
 
 def on_data(config: Config, folder: Path, keep_sample: bool) -> Config:

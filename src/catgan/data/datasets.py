@@ -27,8 +27,8 @@ class Dataset(Protocol):
     """Samples x of shape (channels, size, size) with class numbers.
 
     Optional: `images(rows)`, the raw images behind the samples, uint8 RGB (B, 3, P, P) or grey (B, 1, P, P), which
-    representation alignment shows to its encoder; `mirrored(count, seed, step)`, which samples of a batch are mirror
-    images, bool (B,); `latent_scale`, what latents are multiplied by.
+    representation alignment shows to its encoder; `mirrored(count, seed, step, first)`, which samples of a batch are
+    mirror images, bool (B,); `latent_scale`, what latents are multiplied by.
     """
 
     class_names: tuple[str, ...]
@@ -36,10 +36,11 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, rows: np.ndarray, seed: int, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
         """Samples (B, C, S, S), float32, and classes (B,), int64, of the given rows.
 
-        (seed, step) keys whatever is drawn anew at each read. A pure function of its arguments, called from several
+        (seed, step) keys whatever is drawn anew at each read; `first` is where the rows begin in the step's batch, of
+        which a process may read a part. A pure function of its arguments, called from several
         threads at once, ahead of training (`data.workers`).
         """
         ...
@@ -59,7 +60,7 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, rows: np.ndarray, seed: int, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
         index = torch.from_numpy(rows)
         return self.pixels[index], self.labels[index]
 
@@ -83,17 +84,21 @@ class Latents:
     def __len__(self) -> int:
         return len(self.moments)
 
-    def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, rows: np.ndarray, seed: int, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
         moments = torch.from_numpy(self.moments[rows].astype(np.float32))
-        return draw_posterior(moments, self.latent_scale, seed, step), torch.from_numpy(
+        return draw_posterior(moments, self.latent_scale, seed, step, first), torch.from_numpy(
             self.labels[rows].astype(np.int64)
         )
 
 
-def draw_posterior(moments: Tensor, scale: float, seed: int, step: int) -> Tensor:
-    """scale * (mean + std * noise), (B, C, S, S), of moments (B, 2 * C, S, S), float32: new noise at each step."""
+def draw_posterior(moments: Tensor, scale: float, seed: int, step: int, first: int = 0) -> Tensor:
+    """scale * (mean + std * noise), (B, C, S, S), of moments (B, 2 * C, S, S), float32: new noise at each step.
+
+    first: where these samples begin in the step's batch.
+    """
     mean, std = moments.chunk(2, dim=1)
-    return (mean + std * normal(seed, Purpose.POSTERIOR, step, mean.shape)) * scale
+    noise = normal(seed, Purpose.POSTERIOR, step, (first + len(mean), *mean.shape[1:]))[first:]
+    return (mean + std * noise) * scale
 
 
 def digits() -> Images:
@@ -233,7 +238,7 @@ def open_dataset(data: DataConfig, size: int) -> Dataset:
     return latents(folder)
 
 
-def raw_images(dataset: Dataset, rows: np.ndarray, seed: int, step: int) -> Tensor:
+def raw_images(dataset: Dataset, rows: np.ndarray, seed: int, step: int, first: int = 0) -> Tensor:
     """The raw images of what `batch` of the same arguments shows, mirrored where it is: uint8 RGB (B, 3, P, P).
 
     Raises UserError for a dataset that has none.
@@ -248,7 +253,7 @@ def raw_images(dataset: Dataset, rows: np.ndarray, seed: int, step: int) -> Tens
     choose = getattr(dataset, "mirrored", None)
     if not callable(choose):
         return images
-    return torch.where(choose(len(rows), seed, step).view(-1, 1, 1, 1), images.flip(-1), images)
+    return torch.where(choose(len(rows), seed, step, first).view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def check_fits(dataset: Dataset, config: Config) -> None:

@@ -97,24 +97,24 @@ class Prepared:
         size, channels = self.meta["size"], self.meta["channels"]
         return torch.from_numpy(self.gather("image", rows).reshape(-1, size, size, channels)).movedim(-1, 1)
 
-    def mirrored(self, count: int, seed: int, step: int) -> Tensor:
+    def mirrored(self, count: int, seed: int, step: int, first: int = 0) -> Tensor:
         """Which samples of a batch are drawn as mirror images, (count,), bool: each with probability 1/2, if stored."""
         if self.meta["vae"] is None or not self.meta["vae"]["flip"]:
             return torch.zeros(count, dtype=torch.bool)
-        return uniform(seed, Purpose.MIRROR, step, (count,)) < 0.5
+        return uniform(seed, Purpose.MIRROR, step, (first + count,))[first:] < 0.5
 
-    def batch(self, rows: np.ndarray, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, rows: np.ndarray, seed: int, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
         """Pixels in [-1, 1], or latents drawn anew from their posteriors; float32 (B, C, S, S), and classes (B,)."""
         y = torch.from_numpy(self.labels[rows])
         if self.meta["vae"] is None:
             # In place, because for large pictures more time goes into fresh memory than into arithmetic.
             x = self.pixels(rows).to(torch.float32, memory_format=torch.contiguous_format)
             return x.div_(127.5).sub_(1), y
-        mirrored = self.mirrored(len(rows), seed, step).numpy()
+        mirrored = self.mirrored(len(rows), seed, step, first).numpy()
         moments = np.empty((len(rows), self.columns["moments"]), np.float16)
         for name, chosen in zip(HALVES, (~mirrored, mirrored), strict=True):
             if chosen.any():
                 moments[chosen] = self.gather(name, rows[chosen])
         channels, size, _ = self.shape
         both = torch.from_numpy(moments.reshape(-1, 2 * channels, size, size)).float()
-        return draw_posterior(both, self.latent_scale, seed, step), y
+        return draw_posterior(both, self.latent_scale, seed, step, first), y

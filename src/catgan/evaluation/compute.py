@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from catgan.config import Config
 from catgan.evaluation.costs import FAKES_TWICE, dinov2_b
-from catgan.training.step import build_discriminator, build_generator
+from catgan.networks import build_discriminator, build_generator
 
 
 def gmacs(run: Callable[[], Any]) -> float:

@@ -52,6 +52,16 @@ GPUS = {
 }
 
 
+def datasheet_peak(device: str, precision: str) -> float:
+    """TFLOP/s of the GPU of that full name ("NVIDIA H100 80GB HBM3"), dense; 0 for one that is not in the table."""
+    words = device.lower().replace("-", " ").split()
+    for name, gpu in GPUS.items():
+        model, _, memory = name.partition("-")
+        if (model in words or model in "".join(words)) and memory in device:
+            return gpu.bfloat16 if precision == "bfloat16" else gpu.float32
+    return 0.0
+
+
 def plan(
     config: Config, gpu: GPU, gpus: int, micro_batch: int = 0, utilisation: float = 0.4, price: float | None = None
 ) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from catgan.nn.positions import rotate
 
@@ -27,6 +29,13 @@ def wide(x: Tensor) -> Tensor:
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Switch autocast off. The meta device, which only counts, knows none."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def remembering(block: nn.Module, recompute: bool) -> Callable[..., Tensor]:
+    """The block, or with `recompute` one that keeps its inputs alone and runs again in the backward pass."""
+    if recompute and torch.is_grad_enabled():
+        return partial(checkpoint, block, use_reentrant=False, preserve_rng_state=False)
+    return block
 
 
 class RMSNorm(nn.Module):

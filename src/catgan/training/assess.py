@@ -13,7 +13,8 @@ import torch
 from catgan.config import Config
 from catgan.errors import UserError
 from catgan.evaluation.protocol import HIGHER_IS_BETTER
-from catgan.files import write_text
+from catgan.files import discard, write_text
+from catgan.processes import Processes
 from catgan.progress import Progress
 
 if TYPE_CHECKING:
@@ -29,8 +30,18 @@ BEST = "best.safetensors"
 class Assessor:
     """Evaluates generators of one run by `config.eval`, after `open`."""
 
-    def __init__(self, config: Config, out: Path, dataset: Dataset, device: torch.device, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        out: Path,
+        dataset: Dataset,
+        device: torch.device,
+        processes: Processes = Processes(),  # noqa: B008  (frozen)
+        quiet: bool = False,
+    ) -> None:
+        """processes: who share the work."""
         self.config, self.out, self.dataset, self.device, self.quiet = config, out, dataset, device, quiet
+        self.processes = processes
         self.space: FeatureSpace | None = None
         self.reference: Reference | None = None
 
@@ -62,8 +73,11 @@ class Assessor:
             statistics, real = opening.real_images(e.reference, sample.size)
         else:
             statistics, real = None, opening.source_of_dataset(self.dataset, self.config.data.source)
-        space = opening.open_features(e.features, self.device, e.weights, real, self.quiet)
-        reference = opening.open_reference(statistics, real, space, self.protocol, Work(e.batch, quiet=self.quiet))
+        space = opening.in_turn(
+            self.processes, lambda: opening.open_features(e.features, self.device, e.weights, real, self.quiet)
+        )
+        work = Work(e.batch, self.processes, quiet=self.quiet)
+        reference = opening.open_reference(statistics, real, space, self.protocol, work)
         check_possible(self.protocol, space, reference, sample.classes > 1)
         self.space, self.reference = space, reference
 
@@ -81,9 +95,19 @@ class Assessor:
         protocol = self.protocol
         pipe = CATPipeline(generator, self.config, class_names, step).to(str(self.device), protocol.precision)
         source = Generated(pipe, protocol.samples, protocol.class_sampling, protocol.first_seed)
-        result = evaluate(source, self.reference, self.space, protocol, Work(self.config.eval.batch))
-        text = json.dumps(result.to_dict(), indent=2)
-        write_text(self.out / "evaluations" / f"training-{step:08d}.json", text + "\n")
+        out = self.out / "evaluations" / f"training-{step:08d}.json"
+        folder = out.with_name(f".{out.stem}.work") if self.processes.several else None
+        work = Work(self.config.eval.batch, self.processes)
+        if folder is not None:
+            if self.processes.first:
+                discard(folder)  # of a run that ended here and went on from an earlier checkpoint
+            self.processes.wait()
+        result = evaluate(source, self.reference, self.space, protocol, work, folder)
+        if self.processes.first:
+            write_text(out, json.dumps(result.to_dict(), indent=2) + "\n")
+        if folder is not None:
+            self.processes.wait()
+            discard(folder)
         return result
 
     def keep_best(self, result: Result, save: Callable[[Path], None]) -> bool:

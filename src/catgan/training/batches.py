@@ -1,4 +1,4 @@
-"""The real samples of each step: a pure function of configuration, data and step."""
+"""The real samples of each step: a pure function of configuration, data, step and position in the data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from catgan.encoders import Encoder
 
 
 class Batch(NamedTuple):
-    """Real samples of one step."""
+    """Real samples of one step: a process's share of the batch."""
 
     x: Tensor  # (B, C, S, S)
     y: Tensor  # (B,) classes
@@ -30,24 +30,37 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Reads the batches of one run."""
+    """Reads the batches of one run, or one process's share of each."""
 
-    def __init__(self, config: Config, dataset: Dataset, encoder: Encoder | None, pinned: bool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        encoder: Encoder | None,
+        pinned: bool,
+        share: tuple[int, int] | None = None,
+    ) -> None:
         """encoder: what raw images or stored features are read for. pinned: in memory from which copies to a GPU need
-        not be waited for."""
+        not be waited for. share: where this process's samples of a batch begin and end."""
         self.config, self.dataset, self.encoder, self.pinned = config, dataset, encoder, pinned
+        self.first, self.end = share or (0, config.training.batch)
+        self.origin = (0, 0)  # a step and its first sample's number, from which on the batch has its present size
+
+    def position(self, step: int) -> int:
+        """How many samples of the data the steps before this one have read."""
+        return self.origin[1] + (step - self.origin[0]) * self.config.training.batch
 
     def read(self, step: int) -> Batch:
         """The batch of a step, on the CPU. Called from several threads."""
-        seed, count = self.config.training.seed, self.config.training.batch
-        chosen = rows(seed, step * count, count, len(self.dataset))
-        x, y = self.dataset.batch(chosen, seed, step)
+        seed, first = self.config.training.seed, self.first
+        chosen = rows(seed, self.position(step) + first, self.end - first, len(self.dataset))
+        x, y = self.dataset.batch(chosen, seed, step, first)
         if self.config.sample.classes == 1:
             y = torch.zeros_like(y)
         images = None
         if isinstance(self.encoder, StoredFeatures):
             images = self.encoder.read(chosen)
         elif self.encoder is not None:
-            images = raw_images(self.dataset, chosen, seed, step)
+            images = raw_images(self.dataset, chosen, seed, step, first)
         batch = Batch(x, y, images)
         return batch.each(Tensor.pin_memory) if self.pinned else batch

@@ -31,6 +31,7 @@ class Header:
     """What a checkpoint says of itself."""
 
     step: int
+    samples: int  # of the data that it has seen
     config: Config
     class_names: tuple[str, ...]
     objective: tuple[str, ...]  # its terms, as text
@@ -50,6 +51,7 @@ def write(path: Path, tensors: dict[str, Tensor], header: Header) -> None:
         "kind": KIND,
         "format": FORMAT_VERSION,
         "step": header.step,
+        "samples": header.samples,
         "config": to_dict(header.config),
         "class_names": header.class_names,
         "objective": header.objective,
@@ -81,7 +83,7 @@ def read_header(path: Path) -> Header:
             raise DamagedError(f"{path} is no checkpoint of a run, but {meta['kind']}")
         if version == FORMAT_VERSION:
             config = from_dict(meta["config"], where=str(path)).validate()
-            return Header(meta["step"], config, tuple(meta["class_names"]), tuple(meta["objective"]))
+            return Header(meta["step"], meta["samples"], config, tuple(meta["class_names"]), tuple(meta["objective"]))
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{path} has a damaged header: {error!r}") from None
     except UserError as error:

@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from catgan.training.parallel import local
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -30,6 +32,8 @@ def decay(step: int, half_life: float, warmup: float) -> float:
 @torch.no_grad()
 def update(average: nn.Module, network: nn.Module, weight: float) -> None:
     """average = weight * average + (1 - weight) * network, for parameters; buffers are copied."""
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1.0 - weight)
+    torch._foreach_lerp_(
+        [local(p) for p in average.parameters()], [local(p) for p in network.parameters()], 1.0 - weight
+    )
     for a, b in zip(average.buffers(), network.buffers(), strict=True):
         a.copy_(b)

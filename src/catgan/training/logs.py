@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
+import platform
+import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from catgan.config import Config, to_dict
 from catgan.errors import UserError
 from catgan.files import write_text
+from catgan.processes import Processes
 
 
 class MetricsLog:
@@ -45,6 +50,28 @@ class MetricsLog:
         self.tensorboard.close()
         if self.wandb is not None:
             self.wandb.finish()
+
+
+class RankLog:
+    """What one process did and when, in RUN/logs/rank-XXXXX.log, so that a run of many can be understood afterwards."""
+
+    def __init__(self, folder: Path, processes: Processes) -> None:
+        self.path = folder / "logs" / f"rank-{processes.rank:05}.log"
+
+    def write(self, message: str) -> None:
+        """Before the run directory is accepted nothing is written into it."""
+        if self.path.parent.parent.is_dir():
+            self.path.parent.mkdir(exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(f"{datetime.now(UTC).isoformat(' ', 'milliseconds')} {message}\n")
+
+    def __enter__(self) -> RankLog:
+        self.write(f"process {os.getpid()} on {platform.node()}")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self.write("ended by " + "".join(traceback.format_exception(error)).rstrip())
 
 
 def check_wandb(config: Config) -> None:

@@ -4,6 +4,7 @@ RUN/config.yaml        the resolved configuration
 RUN/run.json           class names, versions, machine
 RUN/metrics.jsonl      every scalar, by step
 RUN/tensorboard/       the same for TensorBoard
+RUN/logs/              what each process did, rank-00000.log and so on
 RUN/previews/          sample grids and stage grids
 RUN/evaluations/       results of evaluations, with their protocols
 RUN/checkpoints/       step-XXXXXXXX.safetensors, and best.safetensors where eval.every asks for it
@@ -16,8 +17,7 @@ import os
 import platform
 import signal
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,22 +33,28 @@ from catgan.devices import memory_error, pick_device
 from catgan.encoders import Encoder, encoder_for
 from catgan.errors import UserError
 from catgan.evaluation.alignment import MEASURES, alignment, diagnose
+from catgan.evaluation.compute import compute
+from catgan.evaluation.plan import datasheet_peak
 from catgan.files import write_text
 from catgan.objective.terms import Objective, default_objective
+from catgan.processes import Processes
 from catgan.progress import Progress
 from catgan.training import checkpoint
 from catgan.training.assess import Assessor
 from catgan.training.batches import Batch, Batches
 from catgan.training.fine_tuning import start_from
-from catgan.training.logs import MetricsLog, check_wandb
+from catgan.training.logs import MetricsLog, RankLog, check_wandb
+from catgan.training.parallel import Parallel
 from catgan.training.previews import Previews
 from catgan.training.step import Metrics, Step
+from catgan.training.timing import peak_memory
 
 
 class DivergedError(UserError):
     """A loss or a gradient is not finite."""
 
     exit_code = 1
+    said = True
 
 
 def train(
@@ -67,17 +73,23 @@ def train(
     what `RESUMABLE` names only. objective: in place of `default_objective(config)`. dataset: in place of the one that
     config.data names. encoder: on the training device, in place of the DINOv2 that config.encoder names.
     Raises UserError for bad input, DivergedError for losses that are not finite, and KeyboardInterrupt or
-    SystemExit after Ctrl-C or SIGTERM, with a checkpoint saved.
+    SystemExit after Ctrl-C or SIGTERM, with a checkpoint saved. Under torchrun all processes train this one run; each
+    calls this with the same arguments.
     """
     config.validate()
-    out = Path(out)
+    out, processes = Path(out), Processes.from_environment()
+    check_shares(config, processes.world)
+    device = pick_device(processes.device(config.training.device))
     if dataset is None:
         dataset = open_dataset(config.data, config.sample.size)
     check_fits(dataset, config)
-    encoder = encoder_for(config, dataset, pick_device(config.training.device), encoder, resume)
-    run = Run(config, out, dataset, objective or default_objective(config), quiet, encoder)
+    encoder = encoder_for(config, dataset, device, encoder, resume)
+    parallel = Parallel(processes, device, config.training.parallel == "fsdp2", config.training.timeout)
+    run = Run(config, out, dataset, objective or default_objective(config), quiet, encoder, parallel)
     run.prepare(resume)
-    run.loop()
+    with run.log:
+        run.loop()
+    processes.leave()
     return out
 
 
@@ -92,12 +104,20 @@ class Run:
         objective: Objective,
         quiet: bool,
         encoder: Encoder | None = None,
+        parallel: Parallel | None = None,
     ) -> None:
-        self.config, self.out, self.dataset, self.quiet = config, out, dataset, quiet
-        self.device = pick_device(config.training.device)
+        self.parallel = parallel or Parallel(Processes(), pick_device(config.training.device))
+        self.processes, self.device, self.stopwatch = (
+            self.parallel.processes,
+            self.parallel.device,
+            self.parallel.stopwatch,
+        )
+        self.config, self.out, self.dataset = config, out, dataset
+        self.quiet = quiet or not self.processes.first
+        self.log = RankLog(out, self.processes)
         if config.training.threads:
             torch.set_num_threads(config.training.threads)
-        self.engine = Step(config, objective, self.device, encoder)
+        self.engine = Step(config, objective, self.device, encoder, self.parallel)
         self.networks: dict[str, torch.nn.Module] = {
             "generator": self.engine.generator,
             "discriminator": self.engine.discriminator,
@@ -109,14 +129,16 @@ class Run:
             for t in getattr(objective, network)
         ) + (() if encoder is None else (f"encoder: {encoder.identity}",))
         self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
-        self.batches = Batches(config, dataset, encoder, pinned=self.device.type == "cuda")
+        share = self.parallel.share(config.training.batch)
+        self.batches = Batches(config, dataset, encoder, self.device.type == "cuda", share)
         self.previews = Previews(config, out / "previews", self.device, self.say)
-        self.assessor = Assessor(config, out, dataset, self.device, quiet)
+        self.assessor = Assessor(config, out, dataset, self.device, self.processes, self.quiet)
         self.step = 0
         self.last_good: Path | None = None
         self.pending: list[tuple[int, Metrics]] = []
-        self.stop_signal: int | None = None
-        self.waited = 0.0  # seconds for data, since the last log entry
+        self.stop_signal = 0
+        self.logged = 0  # the step of the last log entry
+        self.flops = 0.0  # of a sample and step, for the achieved share of the device's peak
 
     # -- before the first step -------------------------------------------------------------------------------------
 
@@ -125,11 +147,54 @@ class Run:
         return self.out / "checkpoints"
 
     def say(self, message: str) -> None:
+        self.log.write(message)
         if not self.quiet:
             Progress.print(message)
 
     def prepare(self, resume: bool) -> None:
         """Check the directory, restore what is to be restored, and write what says what the run is."""
+        path = self.processes.from_first(lambda: self.open_directory(resume))
+        if path is not None:
+            self.restore(path)
+        elif self.config.training.init_from:
+            source, step = start_from(Path(self.config.training.init_from), self.networks, self.config)
+            self.say(f"starting from the weights of {source} (step {step})")
+        if self.config.eval.every:
+            self.assessor.open()
+        if self.processes.first:
+            write_text(self.out / "config.yaml", dump_yaml(self.config))
+            write_text(self.out / "run.json", json.dumps(self.description(), indent=2))
+        self.flops = 2e9 * compute(self.config)["training"]["gmacs_per_sample"] if self.peak else 0.0
+        count = {n: quantity(sum(p.numel() for p in network.parameters())) for n, network in self.networks.items()}
+        self.say(
+            f"{self.config.recipe} on {self.where}: generator {count['generator']}, discriminator {count['discriminator']} "
+            f"parameters, {len(self.dataset)} samples; checkpoints of {checkpoint.forecast(self.networks) / 1e6:.1f} MB, "
+            f"up to {self.kept} of them"
+        )
+
+    @property
+    def where(self) -> str:
+        """The device, or how many processes on what."""
+        world = self.processes.world
+        return f"{world} x {self.device.type} ({self.config.training.parallel})" if world > 1 else str(self.device)
+
+    @property
+    def kept(self) -> int:
+        """How many checkpoints there may be at a time."""
+        c = self.config
+        return c.checkpoint.keep + len(c.checkpoint.keep_steps) + 1 + bool(c.eval.every)
+
+    @property
+    def peak(self) -> float:
+        """FLOP/s that the device can do at the most, as far as known; else 0."""
+        if self.config.log.peak is not None:
+            return self.config.log.peak * 1e12
+        if self.device.type != "cuda":
+            return 0.0
+        return datasheet_peak(torch.cuda.get_device_name(self.device), self.config.training.precision) * 1e12
+
+    def open_directory(self, resume: bool) -> Path | None:
+        """Check the run directory; the checkpoint to go on from, if any. For the first process."""
         stored = self.out / "config.yaml"
         if stored.exists():
             self.check_same(load_yaml(stored), resume)
@@ -139,24 +204,10 @@ class Run:
             )
         elif self.out.exists() and (not self.out.is_dir() or any(p for p in self.out.iterdir() if p.name[0] != ".")):
             raise UserError(f"{self.out} exists and is no run of catgan: choose another --out or an empty folder")
-        size = checkpoint.forecast(self.networks)
-        kept = self.config.checkpoint.keep + len(self.config.checkpoint.keep_steps) + 1 + bool(self.config.eval.every)
         check_writable(self.out)
         check_wandb(self.config)
-        checkpoint.check_space(self.out, kept * size)
-        resumed = resume and self.restore()
-        if not resumed and self.config.training.init_from:
-            source, step = start_from(Path(self.config.training.init_from), self.networks, self.config)
-            self.say(f"starting from the weights of {source} (step {step})")
-        if self.config.eval.every:
-            self.assessor.open()
-        write_text(stored, dump_yaml(self.config))
-        write_text(self.out / "run.json", json.dumps(self.description(), indent=2))
-        count = {n: quantity(sum(p.numel() for p in network.parameters())) for n, network in self.networks.items()}
-        self.say(
-            f"{self.config.recipe} on {self.device}: generator {count['generator']}, discriminator {count['discriminator']} parameters, "
-            f"{len(self.dataset)} samples; checkpoints of {size / 1e6:.1f} MB, up to {kept} of them"
-        )
+        checkpoint.check_space(self.out, self.kept * checkpoint.forecast(self.networks))
+        return self.usable_checkpoint() if resume else None
 
     def check_same(self, stored: Config, resume: bool) -> None:
         if stored.recipe != self.config.recipe:
@@ -170,8 +221,8 @@ class Run:
                 f"cannot resume {self.out} with another {name}: a resumed run may change only {', '.join(RESUMABLE)}"
             )
 
-    def restore(self) -> bool:
-        """Go on from the latest whole checkpoint; False if there is none."""
+    def usable_checkpoint(self) -> Path | None:
+        """The latest whole checkpoint; None if there is none yet."""
         path = checkpoint.latest(self.checkpoints, lambda message: self.say(f"warning: {message}"), self.check_own)
         if path is None:
             if checkpoint.listed(self.checkpoints):
@@ -179,8 +230,8 @@ class Run:
                     f"none of the checkpoints in {self.checkpoints} can be used: delete them to start from step 0, or choose another --out"
                 )
             self.say(f"{self.out} has no checkpoint yet: starting from step 0")
-            return False
-        header, tensors = checkpoint.read(path)
+            return None
+        header = checkpoint.read_header(path)
         if header.objective != self.terms:
             raise UserError(
                 f"cannot resume {self.out} with another objective: it was {'; '.join(header.objective)}, now {'; '.join(self.terms)}"
@@ -189,11 +240,16 @@ class Run:
             raise UserError(
                 f"training.steps is {self.config.training.steps}, but {self.out} is at step {header.step} already: must be at least that"
             )
-        checkpoint.restore(tensors, self.networks, self.engine.optimizers)
         checkpoint.set_aside(self.checkpoints, header.step)
+        return path
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        header, tensors = checkpoint.read(path)
+        checkpoint.restore(tensors, self.networks, self.engine.optimizers)
         self.step, self.last_good = header.step, path
+        self.batches.origin = (header.step, header.samples)
         self.say(f"resuming from {path} at step {self.step}")
-        return True
 
     def check_own(self, header: checkpoint.Header, path: Path) -> None:
         """Raise DamagedError for a checkpoint of another run that lies among this one's."""
@@ -208,60 +264,69 @@ class Run:
             "catgan": catgan.__version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {self.device}",
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {self.where}",
         }
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def loop(self) -> None:
         c, total = self.config, self.config.training.steps
-        log = MetricsLog(self.out, c, self.step)
+        log = MetricsLog(self.out, c, self.step) if self.processes.first else None
         progress = Progress(self.step, total, c.training.batch)
         handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if in_main_thread() else {}
         for s in handlers:
             signal.signal(s, self.on_signal)
         coming = ahead(self.batches.read, range(self.step, total), c.data.workers, c.data.workers)
-        began, began_step = time.perf_counter(), self.step
         try:
             if self.step == 0:
-                self.previews.draw(self.synthesize, self.step)
-            while self.step < total and self.stop_signal is None:
-                metrics = self.iterate(coming)
-                self.step += 1
-                self.pending.append((self.step, metrics))
-                last = self.step == total
-                if self.step % c.log.every == 0 or last:
-                    scalars = self.flush() | self.alignment_now()
-                    elapsed = time.perf_counter() - began
-                    scalars["epoch"] = self.step * c.training.batch / len(self.dataset)
-                    scalars["images_per_second"] = (self.step - began_step) * c.training.batch / elapsed
-                    scalars["data_share"] = self.waited / elapsed
-                    log.write(self.step, scalars)
-                    began, began_step, self.waited = time.perf_counter(), self.step, 0.0
-                if (self.step % c.log.diagnose_every == 0 or last) and len(c.sample.scales) > 1:
-                    self.flush()
-                    log.write(self.step, self.diagnosis())
-                if c.eval.every and (self.step % c.eval.every == 0 or last):
-                    log.write(self.step, self.evaluate())
-                if self.step % c.log.preview_every == 0 or last:
-                    self.previews.draw(self.synthesize, self.step)
-                if self.step % c.checkpoint.every == 0 or last or self.step in c.checkpoint.keep_steps:
-                    self.save()
+                self.preview()
+            self.stopwatch.read()
+            self.logged = self.step
+            while self.step < total and not self.stop_signal:
+                with self.parallel.watched(f"step {self.step}"):
+                    self.pending.append((self.step + 1, self.iterate(coming)))
+                    self.step += 1
+                    self.stop_signal = int(self.parallel.largest(self.stop_signal))
+                    self.look_and_save(log)
                 if not self.quiet:
                     progress.update(self.step)
-            if self.stop_signal is not None:
+            if self.stop_signal:
                 self.save()
-                progress.note(f"stopped at step {self.step}, saved {self.last_good}; go on with --resume")
+                self.log.write(f"stopped by signal {self.stop_signal} at step {self.step}")
+                if not self.quiet:
+                    progress.note(f"stopped at step {self.step}, saved {self.last_good}; go on with --resume")
         finally:
             coming.close()
-            progress.close()
-            log.close()
+            if not self.quiet:
+                progress.close()
+            if log is not None:
+                log.close()
             for s, handler in handlers.items():
                 signal.signal(s, handler)
         if self.stop_signal == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.stop_signal is not None:
+        if self.stop_signal:
             raise SystemExit(128 + self.stop_signal)
+
+    def look_and_save(self, log: MetricsLog | None) -> None:
+        """What is due after this step: log entries, diagnosis, evaluation, previews, a checkpoint."""
+        c, step, last = self.config, self.step, self.step == self.config.training.steps
+        scalars: dict[str, float] = {}
+        if step % c.log.every == 0 or last:
+            scalars = self.flush() | self.alignment_now() | self.speed()
+            scalars["epoch"] = self.batches.position(step) / len(self.dataset)
+        with self.stopwatch.of("evaluation"):
+            if (step % c.log.diagnose_every == 0 or last) and len(c.sample.scales) > 1:
+                self.flush()
+                scalars |= self.diagnosis()
+            if c.eval.every and (step % c.eval.every == 0 or last):
+                scalars |= self.evaluate()
+            if step % c.log.preview_every == 0 or last:
+                self.preview()
+        if scalars and log is not None:
+            log.write(step, scalars)
+        if step % c.checkpoint.every == 0 or last or step in c.checkpoint.keep_steps:
+            self.save()
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Finish the step and save; a second signal ends the process at once."""
@@ -270,26 +335,27 @@ class Run:
 
     def iterate(self, coming: Iterator[Batch]) -> Metrics:
         try:
-            began = time.perf_counter()
-            batch = next(coming)
-            self.waited += time.perf_counter() - began
+            with self.stopwatch.of("data"):
+                batch = next(coming)
             return self.engine.run(self.step, *batch.to(self.device))
         except (RuntimeError, MemoryError) as error:
             if not memory_error(error):
                 raise
-        fits = self.largest_fitting()
+        size = self.config.training.micro_batch or self.config.training.batch // self.processes.world
+        if self.processes.several:  # trying smaller ones would have to be done by all processes at once
+            raise UserError(f"out of memory on {self.device} with {size} samples per pass: use a smaller --micro-batch")
+        fits = self.largest_fitting(size)
         raise UserError(
-            f"out of memory on {self.device} with {self.config.training.micro_batch or self.config.training.batch} samples per pass: "
+            f"out of memory on {self.device} with {size} samples per pass: "
             + (
-                f"--micro-batch {fits} fits; start again with it in a new --out"
+                f"--micro-batch {fits} fits; go on with it and --resume, or start again in a new --out"
                 if fits
                 else "not even 1 sample fits; use a smaller network"
             )
         )
 
-    def largest_fitting(self) -> int:
+    def largest_fitting(self, size: int) -> int:
         """Try smaller micro-batches, without changing any weight, until one fits; 0 if none does."""
-        size = self.config.training.micro_batch or self.config.training.batch
         batch = self.batches.read(self.step)
         while size > 1:
             size //= 2
@@ -320,7 +386,10 @@ class Run:
 
     def write_checkpoint(self, path: Path) -> None:
         tensors = checkpoint.state_tensors(self.networks, self.engine.optimizers)
-        checkpoint.write(path, tensors, checkpoint.Header(self.step, self.config, self.class_names, self.terms))
+        samples = self.batches.position(self.step)
+        checkpoint.write(
+            path, tensors, checkpoint.Header(self.step, samples, self.config, self.class_names, self.terms)
+        )
 
     def save(self) -> None:
         self.flush()
@@ -335,35 +404,76 @@ class Run:
         """Alignment of the training fakes of this very step: free, but of raw weights and random samples."""
         assert self.engine.fakes is not None
         measured = alignment(self.engine.fakes.float(), self.engine.pyramid)
-        return {f"alignment/{m}/{k}": v for m in MEASURES for k, v in enumerate(measured[m].mean(0).tolist())}
+        return self.parallel.mean(
+            {f"alignment/{m}/{k}": v for m in MEASURES for k, v in enumerate(measured[m].mean(0).tolist())}
+        )
 
-    def synthesize(self, z: Tensor, y: Tensor) -> Tensor:
-        average = self.engine.average
-        with torch.no_grad():
-            w = average.style(z, y)
-            with self.engine.autocast():
-                return average.synthesize(w, all_stages=True).float()
+    def speed(self) -> dict[str, float]:
+        """Where the time since the last entry went, on average over the processes, and what was done in it."""
+        elapsed, seconds = self.stopwatch.read()
+        shares = {f"time/{part}": spent / elapsed for part, spent in seconds.items()}
+        shares["time/forward_backward"] = 1 - sum(shares.values())
+        self.log.write(
+            f"step {self.step}: " + ", ".join(f"{n.removeprefix('time/')} {v:.1%}" for n, v in shares.items())
+        )
+        images = (self.step - self.logged) * self.config.training.batch
+        rate = images / (elapsed - seconds["evaluation"] - seconds["checkpoint"])
+        self.logged = self.step
+        scalars = self.parallel.mean(shares) | {"images_per_second": rate}
+        scalars["memory/peak_gb"] = self.parallel.largest(peak_memory(self.device)) / 1e9
+        if self.flops:
+            scalars["mfu"] = self.flops * rate / (self.peak * self.processes.world)
+        return scalars
+
+    def synthesis(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The averaged generator as a function of z and y to all stages. All processes must ask for it."""
+        average = self.engine.whole_average()
+
+        def synthesize(z: Tensor, y: Tensor) -> Tensor:
+            with torch.no_grad(), self.engine.autocast():
+                h: Tensor = average(z, y, all_stages=True)
+            return h.float()
+
+        return synthesize
+
+    def preview(self) -> None:
+        synthesize = self.synthesis()
+        if self.processes.first:
+            self.previews.draw(synthesize, self.step)
+        self.processes.wait()
 
     def diagnosis(self) -> dict[str, float]:
-        """The fixed protocol on the averaged generator."""
-        c = self.config
-        result = diagnose(
-            self.synthesize,
-            self.engine.pyramid,
-            classes=c.sample.classes,
-            z_dim=c.generator.z_dim,
-            device=self.device,
-            samples=c.log.diagnose_samples,
-        )
-        stages = {f"diagnose/{m}/{k}": v for m in MEASURES for k, v in enumerate(getattr(result, m))}
-        return stages | {f"diagnose/{m}/mean": v for m, v in result.averages().items()}
+        """The fixed protocol on the averaged generator, by the first process."""
+        c, synthesize = self.config, self.synthesis()
+        scalars: dict[str, float] = {}
+        if self.processes.first:
+            result = diagnose(
+                synthesize,
+                self.engine.pyramid,
+                classes=c.sample.classes,
+                z_dim=c.generator.z_dim,
+                device=self.device,
+                samples=c.log.diagnose_samples,
+            )
+            scalars = {f"diagnose/{m}/{k}": v for m in MEASURES for k, v in enumerate(getattr(result, m))}
+            scalars |= {f"diagnose/{m}/mean": v for m, v in result.averages().items()}
+        self.processes.wait()
+        return scalars
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the averaged generator; keep this checkpoint if it is the best so far."""
         self.flush()
-        result = self.assessor.measure(self.engine.average, self.class_names, self.step)
+        result = self.assessor.measure(self.engine.whole_average(), self.class_names, self.step)
         self.assessor.keep_best(result, self.write_checkpoint)
         return {f"eval/{name}": value for name, value in result.metrics.items()}
+
+
+def check_shares(config: Config, processes: int) -> None:
+    """Raise UserError unless the batch can be divided among so many processes."""
+    if config.training.batch % processes:
+        raise UserError(
+            f"training.batch is {config.training.batch}: must be a multiple of the number of processes, {processes}"
+        )
 
 
 def fixed_differences(stored: Config, config: Config) -> list[str]:

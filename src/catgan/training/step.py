@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,43 +12,20 @@ from torch import Tensor, nn
 from catgan.config import Config
 from catgan.data.features import StoredFeatures
 from catgan.devices import check_compiler, memory_error
-from catgan.discriminator import Discriminator
 from catgan.draws import Purpose, normal, uniform
 from catgan.encoders import Encoder
 from catgan.generator import Generator
 from catgan.images import from_bytes
+from catgan.networks import build_generator, build_networks, penalised_samples
 from catgan.objective.augment import PARAMETERS, augment, register
 from catgan.objective.representation import as_tokens
 from catgan.objective.terms import Objective, StepState, Term
+from catgan.processes import Processes
 from catgan.pyramid import Pyramid, resize
 from catgan.training import ema
+from catgan.training.parallel import Parallel, whole
 
 Metrics = dict[str, Tensor]
-
-
-def build_generator(config: Config) -> Generator:
-    """The generator of a configuration, with weights drawn from torch's current random state."""
-    s, g = config.sample, config.generator
-    return Generator(
-        size=s.size, channels=s.channels, classes=s.classes, stages=len(s.scales),
-        depth=g.depth, width=g.width, heads=g.heads, patch=g.patch, z_dim=g.z_dim,
-    )  # fmt: skip
-
-
-def build_discriminator(config: Config) -> Discriminator:
-    """The discriminator of a configuration, with weights drawn from torch's current random state."""
-    s, d = config.sample, config.discriminator
-    return Discriminator(
-        channels=s.channels, classes=s.classes, scales=s.scales, patches=d.patches, depth=d.depth, width=d.width,
-        heads=d.heads, head_dim=d.head_dim, aggregated=d.aggregated, representation_dim=d.representation_dim,
-    )  # fmt: skip
-
-
-def build_networks(config: Config) -> tuple[Generator, Discriminator]:
-    """Both networks, with initial weights that depend on the seed alone. Leaves torch's random state alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
-        return build_generator(config), build_discriminator(config)
 
 
 def build_optimizer(config: Config, network: nn.Module, learning_rate: float) -> torch.optim.AdamW:
@@ -57,12 +34,6 @@ def build_optimizer(config: Config, network: nn.Module, learning_rate: float) ->
     return torch.optim.AdamW(
         network.parameters(), lr=learning_rate, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True
     )
-
-
-def penalised_samples(batch: int, fraction: float) -> Tensor:
-    """Global indices of the samples under the penalties: evenly spread, at least one."""
-    count = max(1, int(batch * fraction))
-    return torch.arange(count) * batch // count
 
 
 # The uniform numbers that each network's step draws for its views of real samples and fakes.
@@ -74,7 +45,7 @@ AUGMENTATIONS = {
 
 @dataclass
 class MicroBatch:
-    """The samples [start, stop) of a global batch and their share of its draws."""
+    """Some consecutive samples of a global batch and their share of its draws."""
 
     step: int
     x: Tensor
@@ -84,21 +55,42 @@ class MicroBatch:
     penalised: Tensor  # local indices
     noise: dict[Purpose, list[Tensor]]  # perturbations of the penalised samples: one at full size, or one per scale
     images: Tensor | None = None  # raw images of x, for the encoder
+    last: bool = True  # of this process's samples: the processes exchange gradients after it
 
 
 class Step:
     """The networks, their optimisers and the average, and how one iteration changes them.
 
     encoder: a frozen one on the same device, for a discriminator with a representation head.
+    parallel: the processes that share every batch; by default this one alone.
     """
 
     def __init__(
-        self, config: Config, objective: Objective, device: torch.device, encoder: Encoder | None = None
+        self,
+        config: Config,
+        objective: Objective,
+        device: torch.device,
+        encoder: Encoder | None = None,
+        parallel: Parallel | None = None,
     ) -> None:
         self.config, self.objective, self.device, self.encoder = config, objective, device, encoder
+        self.parallel = parallel or Parallel(Processes(), device)
+        begin, end = self.parallel.share(config.training.batch)
+        self.reuses_fakes = replace(config, training=replace(config.training, batch=end - begin)).reuses_fakes
         generator, discriminator = build_networks(config)
         self.generator, self.discriminator = generator.to(device), discriminator.to(device)
         self.average = ema.averaged(self.generator)
+        if encoder is None and self.discriminator.representation is not None:
+            self.discriminator.representation.requires_grad_(False)  # it would never get a gradient
+        for network in (self.generator, self.discriminator):
+            network.recompute = config.training.recompute
+        for network in (self.generator, self.discriminator, self.average):
+            self.parallel.shard(network)
+        self.trained = {
+            "generator": self.parallel.trained(self.generator),
+            "discriminator": self.parallel.trained(self.discriminator),
+        }
+        self.judging = [p for p in self.discriminator.parameters() if p.requires_grad]
         self.optimizers = {
             "generator": build_optimizer(config, self.generator, config.optimizer.lr_generator),
             "discriminator": build_optimizer(config, self.discriminator, config.optimizer.lr_discriminator),
@@ -118,36 +110,39 @@ class Step:
 
     def run(self, step: int, x: Tensor, y: Tensor, images: Tensor | None = None) -> Metrics:
         """Iteration `step` (0, 1, ...) on real samples x (B, C, S, S) of classes y (B,), with an encoder also their raw
-        images, uint8 (B, 3, P, P). Returns scalars and vectors over scales; nothing here waits for the device."""
+        images, uint8 (B, 3, P, P); of several processes, each gives its share of them. Returns scalars and vectors over
+        scales, of the whole batch; nothing here waits for the device."""
         metrics: Metrics = {}
+        norms: Metrics = {}
         reused: tuple[Tensor, Tensor] | None = None
         for part in self.micro_batches("discriminator", step, x, y, images):
-            if self.config.reuses_fakes:
+            self.parallel.exchange(self.trained["discriminator"], part.last)
+            if self.reuses_fakes:
                 reused = self.generate(part.z, part.y)
                 h = reused[1].detach()
             else:
-                with torch.no_grad():
-                    h = self.generate(part.z, part.y)[1]
+                h = self.look(part.z, part.y)
             self.backward("discriminator", self.judge_for_discriminator(part, h), metrics)
-        self.update("discriminator", metrics)
+        self.update("discriminator", norms)
 
         styles, fakes = [], []
-        self.discriminator.requires_grad_(False)
+        self.freeze(True)
         try:
             for part in self.micro_batches("generator", step, x, y):
+                self.parallel.exchange(self.trained["generator"], part.last)
                 w, h = reused if reused is not None else self.generate(part.z, part.y)
                 self.backward("generator", self.judge_for_generator(part, h), metrics)
                 styles.append(w.detach())
                 fakes.append(h.detach())
         finally:
-            self.discriminator.requires_grad_(True)
-        self.update("generator", metrics)
+            self.freeze(False)
+        self.update("generator", norms)
 
-        self.generator.update_style_mean(torch.cat(styles), y)
+        self.generator.update_style_mean(self.parallel.gather(torch.cat(styles)), self.parallel.gather(y))
         o = self.config.optimizer
         ema.update(self.average, self.generator, ema.decay(step + 1, o.ema_half_life, o.ema_warmup))
         self.fakes = torch.cat(fakes, dim=1)
-        return metrics
+        return self.parallel.sum(metrics) | norms
 
     def fits(self, x: Tensor, y: Tensor, images: Tensor | None = None) -> bool:
         """Whether gradients for these few samples fit into memory. Changes no weight."""
@@ -169,9 +164,10 @@ class Step:
     def micro_batches(
         self, network: str, step: int, x: Tensor, y: Tensor, images: Tensor | None = None
     ) -> Iterator[MicroBatch]:
-        """Draw all numbers of a network's step for the whole batch, then hand out slices."""
-        c, seed, batch = self.config, self.config.training.seed, len(x)
-        size = c.training.micro_batch or batch
+        """Draw all numbers of a network's step for the whole batch, then hand out slices of this process's share."""
+        c, seed, batch = self.config, self.config.training.seed, len(x) * self.parallel.processes.world
+        begin, end = self.parallel.share(batch)
+        size = c.training.micro_batch or len(x)
         fresh_z = network == "generator" and c.objective.fresh_z
         z = normal(seed, Purpose.Z_GENERATOR if fresh_z else Purpose.Z, step, (batch, c.generator.z_dim))
         draws = {p: uniform(seed, p, step, (batch, PARAMETERS)) for p in AUGMENTATIONS[network]}
@@ -179,18 +175,20 @@ class Step:
         perturbs = network == "discriminator" and self.objective.penalises
         purposes = (Purpose.PENALTY_REAL, Purpose.PENALTY_FAKE) if perturbs else ()
         noise = {p: self.perturbations(p, step, len(penalised)) for p in purposes}
-        for start in range(0, batch, size):
-            stop = min(start + size, batch)
+        for start in range(begin, end, size):
+            stop = min(start + size, end)
+            here = slice(start - begin, stop - begin)
             mine = (penalised >= start) & (penalised < stop)
             yield MicroBatch(
                 step,
-                x[start:stop],
-                y[start:stop],
+                x[here],
+                y[here],
                 self.place(z[start:stop]),
                 {p: self.place(u[start:stop]) for p, u in draws.items()},
                 (penalised[mine] - start).to(self.device),
                 {p: [self.place(n[mine]) for n in scales] for p, scales in noise.items()},
-                None if images is None else images[start:stop],
+                None if images is None else images[here],
+                last=stop == end,
             )
 
     def perturbations(self, purpose: Purpose, step: int, count: int) -> list[Tensor]:
@@ -205,10 +203,22 @@ class Step:
         return draw.to(self.device, self.generator.positions.dtype, non_blocking=True)
 
     def generate(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Styles w (n, d) and stages h (K + 1, n, C, S, S)."""
-        w = self.generator.style(z, y)
+        """Styles w (n, d) and stages h (K + 1, n, C, S, S), to be trained."""
         with self.autocast():
-            return w, self.generator.synthesize(w, all_stages=True)
+            w, h = self.trained["generator"](z, y, all_stages=True, with_style=True)
+        return w, h
+
+    @torch.no_grad()
+    def look(self, z: Tensor, y: Tensor) -> Tensor:
+        """Stages h (K + 1, n, C, S, S) without gradient."""
+        with self.autocast():
+            h: Tensor = self.generator(z, y, all_stages=True)
+        return h
+
+    def freeze(self, frozen: bool) -> None:
+        """Whether the discriminator's parameters go without gradient."""
+        for parameter in self.judging:
+            parameter.requires_grad_(not frozen)
 
     # -- what each step shows to the discriminator -----------------------------------------------------------------
 
@@ -226,9 +236,9 @@ class Step:
         pyramid, represented = [torch.cat(scale) for scale in zip(*views, strict=True)], None
         with self.autocast():
             if self.encoder is None:
-                logits = self.discriminator(pyramid, torch.cat(labels))
+                logits = self.trained["discriminator"](pyramid, torch.cat(labels))
             else:
-                logits, represented = self.discriminator(pyramid, torch.cat(labels), represented=n)
+                logits, represented = self.trained["discriminator"](pyramid, torch.cat(labels), represented=n)
         m = len(chosen) if penalises else 0
         real, fake, real_perturbed, fake_perturbed = logits.split([n, n, m, m])
         target = None if part.images is None else self.encoded(part.images, u_real)
@@ -285,19 +295,27 @@ class Step:
             loss = loss + term.weight_at(state.step) * share.mean()
             accumulate(metrics, f"{network}/{term.name}", share)
         assert isinstance(loss, Tensor)
-        loss.backward()
+        self.parallel.backward(loss)
         accumulate(metrics, f"{network}/loss", loss)
         if network == "discriminator":
             accumulate(metrics, "logits/real", state.real.sum(0) / batch)
             accumulate(metrics, "logits/fake", state.fake.sum(0) / batch)
 
-    def update(self, network: str, metrics: Metrics) -> None:
-        """Clip, step, forget the gradients."""
+    def update(self, network: str, norms: Metrics) -> None:
+        """Clip, step, forget the gradients. Their norm before the clipping goes into `norms`."""
         optimizer = self.optimizers[network]
         parameters = optimizer.param_groups[0]["params"]
-        metrics[f"{network}/gradient_norm"] = nn.utils.clip_grad_norm_(parameters, self.config.optimizer.clip)
+        norms[f"{network}/gradient_norm"] = whole(nn.utils.clip_grad_norm_(parameters, self.config.optimizer.clip))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+    def whole_average(self) -> Generator:
+        """The averaged generator with all its weights. Under FSDP2 a copy, for which all processes must call this."""
+        if not self.parallel.sharded:
+            return self.average
+        average = build_generator(self.config).to(self.device).requires_grad_(False).eval()
+        average.load_state_dict({name: whole(t) for name, t in self.average.state_dict().items()})
+        return average
 
 
 def accumulate(metrics: Metrics, name: str, value: Tensor) -> None:

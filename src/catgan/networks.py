@@ -1,0 +1,41 @@
+"""The networks of a configuration."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from catgan.config import Config
+from catgan.discriminator import Discriminator
+from catgan.generator import Generator
+
+
+def build_generator(config: Config) -> Generator:
+    """The generator of a configuration, with weights drawn from torch's current random state."""
+    s, g = config.sample, config.generator
+    return Generator(
+        size=s.size, channels=s.channels, classes=s.classes, stages=len(s.scales),
+        depth=g.depth, width=g.width, heads=g.heads, patch=g.patch, z_dim=g.z_dim,
+    )  # fmt: skip
+
+
+def build_discriminator(config: Config) -> Discriminator:
+    """The discriminator of a configuration, with weights drawn from torch's current random state."""
+    s, d = config.sample, config.discriminator
+    return Discriminator(
+        channels=s.channels, classes=s.classes, scales=s.scales, patches=d.patches, depth=d.depth, width=d.width,
+        heads=d.heads, head_dim=d.head_dim, aggregated=d.aggregated, representation_dim=d.representation_dim,
+    )  # fmt: skip
+
+
+def build_networks(config: Config) -> tuple[Generator, Discriminator]:
+    """Both networks, with initial weights that depend on the seed alone. Leaves torch's random state alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        return build_generator(config), build_discriminator(config)
+
+
+def penalised_samples(batch: int, fraction: float) -> Tensor:
+    """Global indices of the samples under the penalties: evenly spread, at least one."""
+    count = max(1, int(batch * fraction))
+    return torch.arange(count) * batch // count

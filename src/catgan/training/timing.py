@@ -1,0 +1,69 @@
+"""Where the time of a run goes."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+Part = Literal["data", "communication", "checkpoint", "evaluation"]
+PARTS: tuple[Part, ...] = ("data", "communication", "checkpoint", "evaluation")
+Mark = float | torch.cuda.Event
+
+
+class Stopwatch:
+    """Seconds that went into each part of a run; whatever is in none of them is forward, backward and update."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[Part, float] = defaultdict(float)
+        self.open: list[tuple[Part, torch.cuda.Event, torch.cuda.Event]] = []  # between marks in a GPU's queue
+        self.began = time.perf_counter()
+
+    @contextmanager
+    def of(self, part: Part) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] += time.perf_counter() - began
+
+    def mark(self) -> Mark:
+        """This moment; on a GPU, when it has come to this place in its queue."""
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def add(self, part: Part, began: Mark, ended: Mark) -> None:
+        if isinstance(began, float) and isinstance(ended, float):
+            self.seconds[part] += ended - began
+        elif isinstance(began, torch.cuda.Event) and isinstance(ended, torch.cuda.Event):
+            self.open.append((part, began, ended))
+
+    def read(self) -> tuple[float, dict[Part, float]]:
+        """Seconds since the last reading, and those of each part. On a GPU, waits for it where marks are open."""
+        for part, began, ended in self.open:
+            ended.synchronize()
+            self.seconds[part] += began.elapsed_time(ended) / 1000
+        now = time.perf_counter()
+        elapsed, seconds = now - self.began, {part: self.seconds[part] for part in PARTS}
+        self.began = now
+        self.seconds.clear()
+        self.open.clear()
+        return elapsed, seconds
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the most so far: of tensors on a GPU, of the whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,98 @@
+"""What each of several processes does in test_parallel.py: some iterations in float64, by DDP and by FSDP2."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from catgan.config import Config, from_dict
+from catgan.networks import build_networks
+from catgan.objective import default_objective
+from catgan.processes import Processes
+from catgan.training import step as stepping
+from catgan.training.parallel import Parallel, whole
+from catgan.training.step import Step
+
+STEPS = 20
+MODES = ("ddp", "fsdp2")
+# One pass per process and step; and one sample per pass, fakes generated twice, activations recomputed.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "accumulated": {"micro_batch": 1, "recompute": True, "reuse_fakes": False},
+}
+
+
+def configuration(**training: Any) -> Config:
+    """Two scales, small enough for hundreds of steps, with a batch for up to four processes."""
+    return from_dict(
+        {
+            "sample": {"size": 8, "channels": 1, "classes": 5, "scales": [4, 8], "vae": None},
+            "generator": {"depth": 2, "width": 16, "heads": 2, "patch": 4, "z_dim": 4},
+            "discriminator": {"depth": 1, "width": 16, "heads": 2, "patches": [4, 4], "head_dim": 8},
+            "augment": {"color": 0.5},
+            "training": {"batch": 8, "steps": STEPS, "seed": 3, **training},
+            "objective": {"representation": 0.0},
+            "encoder": {"path": None},
+        },
+        from_dict({"discriminator": {"representation_dim": 0}}),
+    ).validate()
+
+
+def real(config: Config, step: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The whole batch of a step."""
+    generator = torch.Generator().manual_seed(step)
+    s, n = config.sample, config.training.batch
+    x = torch.rand(n, s.channels, s.size, s.size, generator=generator, dtype=torch.float64) * 2 - 1
+    return x.to(dtype), torch.randint(s.classes, (n,), generator=generator)
+
+
+def iterations(config: Config, parallel: Parallel | None, steps: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Every metric of every step, every gradient of the first one, and all weights and buffers at the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stepping, "build_networks", lambda c: tuple(n.to(dtype) for n in build_networks(c)))
+        step = Step(config, default_objective(config), torch.device("cpu"), parallel=parallel)
+    found: dict[str, Tensor] = {}
+    update = step.update
+
+    def spy(network: str, norms: dict[str, Tensor]) -> None:
+        if f"gradient {network}" not in found:
+            found[f"gradient {network}"] = torch.cat(
+                [whole(p.grad).flatten() for p in getattr(step, network).parameters() if p.grad is not None]
+            )
+        update(network, norms)
+
+    step.update = spy  # type: ignore[method-assign]
+    begin, end = step.parallel.share(config.training.batch)
+    for i in range(steps):
+        x, y = real(config, i, dtype)
+        metrics = step.run(i, x[begin:end], y[begin:end])
+        found |= {f"{i} {name}": value.clone() for name, value in metrics.items()}
+    for name in ("generator", "discriminator", "average"):
+        state = getattr(step, name).state_dict()
+        found |= {f"final {name}.{key}": whole(value).clone() for key, value in state.items()}
+    return found
+
+
+def work(rank: int, world: int, folder: Path) -> None:
+    """One of `world` processes. The first writes what it found."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": (folder / "port").read_text()}
+    torch.set_num_threads(1)
+    found = {"world": torch.tensor(world)}
+    processes = Processes(rank, world)
+    for mode in MODES:
+        parallel = Parallel(processes, torch.device("cpu"), mode == "fsdp2", timeout=120)
+        for variant, training in VARIANTS.items():
+            for dtype, steps in ((torch.float64, STEPS), (torch.float32, 1)):
+                result = iterations(configuration(**training), parallel, steps, dtype)
+                name = f"{mode} {variant} {str(dtype).removeprefix('torch.')}"
+                found |= {f"{name} {key}": value for key, value in result.items()}
+    if processes.first:
+        torch.save(found, folder / "found.pt")
+    processes.wait()
+    processes.leave()

@@ -1,0 +1,104 @@
+"""Several processes compute what one would: losses, gradients, norms, style means, penalties, average, scalars."""
+
+from __future__ import annotations
+
+import socket
+
+import equivalence
+import pytest
+import torch
+import torch.multiprocessing as mp
+from equivalence import MODES, STEPS, VARIANTS, configuration, iterations
+from torch import Tensor
+
+from catgan.config import from_dict
+from catgan.errors import UserError
+from catgan.objective import default_objective
+from catgan.processes import Processes
+from catgan.training.parallel import Parallel
+from catgan.training.run import check_shares
+from catgan.training.step import Step
+
+Found = dict[str, Tensor]
+# Every logit has this bias times the class embedding, and losses are of differences: its gradient is only rounding,
+# which Adam, dividing by its size, makes into steps of full length in a random direction.
+NO_GRADIENT = "discriminator.head.bias"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def one() -> Found:
+    return iterations(configuration(), None, STEPS, torch.float64)
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What so many real processes, connected by gloo, found."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "port").write_text(str(free_port()))
+    mp.spawn(equivalence.work, (request.param, folder), nprocs=request.param)
+    found: Found = torch.load(folder / "found.pt", weights_only=True)
+    return found
+
+
+def chosen(found: Found, prefix: str) -> Found:
+    return {n.removeprefix(prefix): v for n, v in found.items() if n.startswith(prefix)}
+
+
+def furthest(found: Found, expected: Found) -> tuple[float, str]:
+    """The largest difference relative to the largest element of a tensor, and its name."""
+    assert found.keys() == expected.keys()
+    names = [n for n in found if NO_GRADIENT not in n]
+    return max(
+        (float((found[n] - expected[n]).abs().max() / expected[n].abs().max().clamp_min(1e-30)), n) for n in names
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("mode", MODES)
+def test_it_equals_one_process(several: Found, one: Found, mode: str, variant: str) -> None:
+    mine = chosen(several, f"{mode} {variant} float64 ")
+    difference, name = furthest(mine, one)
+    assert difference < 1e-9, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("mode", MODES)
+def test_its_first_step_equals_that_of_one_process_in_float32(several: Found, mode: str, variant: str) -> None:
+    """With passes of equal size in both: float32 arithmetic depends on it, and the penalties magnify that.
+
+    Adam's first step has one length whatever the gradient's, so weights afterwards are not compared.
+    """
+    found = {n: v for n, v in chosen(several, f"{mode} {variant} float32 ").items() if not n.startswith("final ")}
+    passes = 1 if variant == "accumulated" else configuration().training.batch // int(several["world"])
+    alone = iterations(configuration(micro_batch=passes), None, 1, torch.float32)
+    difference, name = furthest(found, {n: alone[n] for n in found})
+    assert difference < 1e-5, name
+
+
+def test_each_process_takes_consecutive_samples() -> None:
+    alone = Parallel(Processes(), torch.device("cpu"))
+    assert alone.share(8) == (0, 8)
+
+
+def test_a_batch_that_the_processes_do_not_divide_is_an_error() -> None:
+    check_shares(configuration(), 4)
+    with pytest.raises(UserError, match=r"training\.batch is 8: must be a multiple of the number of processes, 3"):
+        check_shares(configuration(), 3)
+
+
+def test_a_head_that_nothing_trains_is_frozen() -> None:
+    """DDP would wait for its gradients. A resumed run may have one; freezing for the generator's step leaves it so."""
+    config = from_dict({"discriminator": {"representation_dim": 4}}, configuration())
+    step = Step(config, default_objective(config), torch.device("cpu"))
+    step.run(0, *equivalence.real(config, 0, torch.float32))
+    frozen = {n for n, p in step.discriminator.named_parameters() if not p.requires_grad}
+    assert frozen == {n for n, _ in step.discriminator.named_parameters() if n.startswith("representation.")}
