@@ -120,9 +120,9 @@ def test_average_and_raw_weights_are_both_there(run: Path) -> None:
         catgan.load(run, weights="best")
 
 
-def test_a_checkpoint_file_loads_like_its_run(run: Path) -> None:
-    file = run / "checkpoints" / "step-00000003.safetensors"
-    assert torch.equal(catgan.load(file)([0], [0]).latents, catgan.load(run)([0], [0]).latents)
+def test_a_checkpoint_loads_like_its_run(run: Path) -> None:
+    saved = run / "checkpoints" / "step-00000003"
+    assert torch.equal(catgan.load(saved)([0], [0]).latents, catgan.load(run)([0], [0]).latents)
     with pytest.raises(UserError, match="does not exist"):
         catgan.load(run / "nowhere")
 

@@ -18,7 +18,7 @@ import yaml
 from catgan.checks import validate
 from catgan.errors import UserError
 
-FORMAT_VERSION = 1  # of config.yaml and of checkpoints
+FORMAT_VERSION = 1  # of config.yaml and of exported models
 LATENT_SCALE = 0.18215  # SD-VAE: latents times this have about unit variance
 
 
@@ -228,7 +228,7 @@ class EvalConfig:
     best: Literal[
         "frechet_distance", "kid", "inception_score", "precision", "recall", "class_distance", "recognised"
     ] = "frechet_distance"
-    """The number by which checkpoints/best.safetensors is kept."""
+    """The number by which checkpoints/best-XXXXXXXX is kept."""
     reference: str | None = None
     """Images, or an .npz with mu and sigma, to compare with; None is the training data."""
     weights: str | None = None

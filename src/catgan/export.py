@@ -16,7 +16,7 @@ import catgan
 from catgan.config import FORMAT_VERSION, Config, from_dict, to_dict
 from catgan.errors import UserError
 from catgan.files import write_folder
-from catgan.training.checkpoint import Header
+from catgan.training.manifest import Header
 
 if TYPE_CHECKING:
     from catgan.pipeline import CATPipeline
@@ -77,7 +77,8 @@ def read_export(path: Path) -> tuple[Header, dict[str, Tensor]]:
         if about.get("kind") != KIND:
             raise UserError(f"{path} is no exported generator of catgan: config.json has kind {about.get('kind')}")
         config = from_dict(about["config"], where=str(path / "config.json")).validate()
-        header = Header(about["step"], about["step"] * config.training.batch, config, tuple(about["class_names"]), ())
+        samples = about["step"] * config.training.batch
+        header = Header(about["step"], config, tuple(about["class_names"]), (), samples)
         tensors = load_file(path / "model.safetensors")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{path} is damaged: {error!r}") from None

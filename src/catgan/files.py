@@ -73,7 +73,7 @@ def flush(path: Path) -> None:
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """A hidden name beside `path`; what is put there is flushed and renamed to `path`, or deleted after an error."""
-    aside = path.with_name(f".{path.name}.part")
+    aside = aside_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -83,15 +83,32 @@ def written_aside(path: Path) -> Iterator[Path]:
         flush(path.parent)
     except (OSError, SafetensorError) as error:
         discard(aside)
-        code = getattr(error, "errno", None)
-        if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            raise UserError(
-                f"the disk is full: could not write {path}; what was there before is untouched; free some space"
-            ) from None
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise unwritable(path, error) from None
     except BaseException:
         discard(aside)
         raise
+
+
+def unwritable(path: Path, error: OSError | SafetensorError) -> UserError:
+    """What to tell a user whose file or folder could not be written."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        return UserError(
+            f"the disk is full: could not write {path}; what was there before is untouched; free some space"
+        )
+    return UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}")
+
+
+def aside_of(path: Path) -> Path:
+    """The hidden name beside `path` for what is not yet, or no longer, whole."""
+    return path.with_name(f".{path.name}.part")
+
+
+def delete_folder(path: Path) -> None:
+    """Delete a folder so that a crash never leaves half of it under its name."""
+    aside = aside_of(path)
+    discard(aside)
+    os.replace(path, aside)
+    discard(aside)
 
 
 def sha256(path: Path) -> str:

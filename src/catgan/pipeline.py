@@ -199,7 +199,7 @@ class CATPipeline:
 
 
 def load(path: str | Path, weights: str = "average", vae: str | Path | VAE | None = None) -> CATPipeline:
-    """Load a generator from a run directory (its latest checkpoint), a checkpoint file or an exported folder, onto the CPU.
+    """Load a generator from a run directory (its latest checkpoint), a checkpoint or an exported folder, onto the CPU.
 
     weights: "average" (EMA) or "generator" (raw; not exported). vae: in place of the one that the configuration names.
     Raises UserError if there is nothing to load.
@@ -221,7 +221,7 @@ def load(path: str | Path, weights: str = "average", vae: str | Path | VAE | Non
 
 
 def load_discriminator(path: str | Path) -> Discriminator:
-    """Load the discriminator of a run directory (its latest checkpoint) or a checkpoint file, onto the CPU.
+    """Load the discriminator of a run directory (its latest checkpoint) or a checkpoint, onto the CPU.
 
     As it was trained: there is no average of it. Raises UserError if there is nothing to load.
     """

@@ -82,7 +82,7 @@ def test_a_run_is_compared_with_its_data_and_the_result_lies_in_it(
 
 def test_json_is_what_is_stored(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "result.json"
-    checkpoint = run / "checkpoints" / "step-00000001.safetensors"
+    checkpoint = run / "checkpoints" / "step-00000001"
     assert call(checkpoint, "--count", 200, "--metrics", "distance", "--json", "--psi", 0.5, "--out", out) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads(out.read_text())

@@ -19,7 +19,8 @@ from catgan.errors import UserError
 from catgan.evaluation import classifier
 from catgan.evaluation.protocol import Protocol, Result
 from catgan.training import checkpoint, train
-from catgan.training.assess import Assessor, best_so_far
+from catgan.training.assess import Assessor, best_name, best_so_far
+from catgan.training.manifest import MANIFEST
 
 Changed = Callable[..., Config]
 FEW = {"every": 2, "samples": 20, "features": "classifier", "metrics": ("distance", "recognised"), "batch": 8}
@@ -61,6 +62,13 @@ def result(metric: str, value: float, step: int, reference: str = "r") -> Result
     return Result({metric: value}, Protocol("classifier", ("distance",)), about, 0.0, step=step)
 
 
+def saved(path: Path, done: Callable[[], None]) -> None:
+    """In place of a checkpoint, complete at once."""
+    path.mkdir(parents=True)
+    (path / MANIFEST).touch()
+    done()
+
+
 def test_evaluation_is_recorded_everywhere_and_changes_no_weight(
     changed: Changed, data: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,7 +90,8 @@ def test_evaluation_is_recorded_everywhere_and_changes_no_weight(
     assert [e.step for e in events.Scalars("eval/recognised")] == [2, 4, 5]
 
     best = min(stored, key=lambda s: s["metrics"]["frechet_distance"])
-    kept = run / "checkpoints" / "best.safetensors"
+    kept = run / "checkpoints" / best_name(best["step"])
+    assert list(kept.parent.glob("best-*")) == [kept]
     note = json.loads((run / "checkpoints" / "best.json").read_text())
     assert (note["step"], note["value"]) == (best["step"], best["metrics"]["frechet_distance"])
     assert note["name"] == "classifier Frechet distance"
@@ -121,13 +130,8 @@ def test_the_best_is_the_smallest_or_the_largest_as_the_metric_wants(
 ) -> None:
     assessor = Assessor(changed(best=metric), tmp_path, data, torch.device("cpu"), quiet=True)
     for step, value in enumerate(values, 1):
-
-        def save(path: Path, step: int = step) -> None:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(str(step))
-
-        assessor.keep_best(result(metric, value, step), save)
-    assert (tmp_path / "checkpoints" / "best.safetensors").read_text() == str(best)
+        assessor.keep_best(result(metric, value, step), saved)
+    assert [p.name for p in (tmp_path / "checkpoints").glob("best-*")] == [best_name(best)]
     note = best_so_far(tmp_path / "checkpoints")
     assert note is not None
     assert (note["step"], note["value"]) == (best, values[best - 1])
@@ -136,11 +140,10 @@ def test_the_best_is_the_smallest_or_the_largest_as_the_metric_wants(
 def test_numbers_of_another_protocol_or_reference_are_not_compared(
     changed: Changed, data: Images, tmp_path: Path
 ) -> None:
-    (tmp_path / "checkpoints").mkdir()
     assessor = Assessor(changed(), tmp_path, data, torch.device("cpu"), quiet=True)
 
     def better(r: Result) -> bool:
-        return assessor.keep_best(r, lambda path: path.write_text("x"))
+        return assessor.keep_best(r, saved)
 
     assert better(result("frechet_distance", 1.0, 1))
     assert not better(result("frechet_distance", 2.0, 2))
@@ -153,7 +156,9 @@ def test_a_best_checkpoint_that_is_gone_or_unexplained_does_not_count(tmp_path: 
     assert best_so_far(tmp_path) is None
     (tmp_path / "best.json").write_text('{"step": 1, "metric": "kid", "value": 1, "measured_by": ""}')
     assert best_so_far(tmp_path) is None
-    (tmp_path / "best.safetensors").touch()
+    (tmp_path / best_name(1)).mkdir()
+    assert best_so_far(tmp_path) is None
+    (tmp_path / best_name(1) / MANIFEST).touch()
     assert best_so_far(tmp_path) is not None
     (tmp_path / "best.json").write_text('{"step": 1, "met')
     assert best_so_far(tmp_path) is None
@@ -166,7 +171,7 @@ def test_a_number_that_could_not_be_had_keeps_nothing_and_ends_nothing(
     values = FEW | {"samples": 4, "metrics": ("class_distance",), "best": "class_distance"}
     run = train(changed(2, **values), tmp_path / "run", dataset=data, quiet=True)
     assert "no class_distance at step 2: no per-class distance: class 1 has fewer" in capsys.readouterr().err
-    assert not (run / "checkpoints" / "best.safetensors").exists()
+    assert not list((run / "checkpoints").glob("best*"))
     assert catgan.load(run).step == 2
 
 
@@ -186,7 +191,7 @@ def test_what_cannot_be_evaluated_is_said_before_the_first_step(
     named = {k: v.format(tmp=tmp_path) if isinstance(v, str) else v for k, v in values.items()}
     with pytest.raises(UserError, match=said):
         train(changed(4, **FEW | named), tmp_path / "run", dataset=data, quiet=True)
-    assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file()]
+    assert not [p for p in (tmp_path / "run").rglob("*") if p.name != ".lock"]
 
 
 def test_latents_cannot_be_evaluated_without_a_decoder(changed: Changed, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,10 +240,12 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     train(changed(training={"steps": 6}), tmp_path / "plain", dataset=data, quiet=True)
     train(changed(training={"steps": 4}), tmp_path / "run", dataset=data, quiet=True)
     newest = checkpoint.listed(tmp_path / "run" / "checkpoints")[-1]
-    newest.write_bytes(newest.read_bytes()[:-100])
+    cut = newest / "average-00000.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-100])
     train(changed(training={"steps": 6}), tmp_path / "run", dataset=data, resume=True)
     said = capsys.readouterr().err
-    assert f"{newest} is truncated" in said
+    assert f"{newest} is damaged: average-00000.safetensors has" in said
+    assert "using step-00000002 instead" in said
     assert "at step 2" in said
     assert_same(final(tmp_path / "plain"), final(tmp_path / "run"))
 
@@ -316,7 +319,9 @@ def test_fine_tuning_survives_a_kill_before_its_first_checkpoint(
     source = train(changed(training={"steps": 2}), tmp_path / "source", dataset=data, quiet=True)
     config = changed(training={"init_from": str(source), "steps": 3})
     train(config, tmp_path / "plain", dataset=data, quiet=True)
-    Run(config, tmp_path / "killed", data, default_objective(config), quiet=True).prepare(resume=False)
+    killed = Run(config, tmp_path / "killed", data, default_objective(config), quiet=True)
+    killed.prepare(resume=False)
+    killed.lock.release()  # as the system does
     train(config, tmp_path / "killed", dataset=data, quiet=True, resume=True)
     assert_same(final(tmp_path / "plain"), final(tmp_path / "killed"))
 
@@ -369,8 +374,9 @@ def test_checkpoints_past_the_one_resumed_from_are_set_aside(changed: Changed, d
     run = tmp_path / "run"
     train(changed(training={"steps": 4}), run, dataset=data, quiet=True)
     newest = checkpoint.listed(run / "checkpoints")[-1]
-    newest.write_bytes(b"damaged")
-    (run / "checkpoints" / ".step-00000009.safetensors.part").write_bytes(b"unfinished")
+    (newest / "manifest.json").write_bytes(b"damaged")
+    (run / "checkpoints" / ".step-00000009.part").mkdir()
+    (run / "checkpoints" / ".best-00000009.part").mkdir()
     train(changed(training={"steps": 3}, checkpoint={"keep": 1}), run, dataset=data, quiet=True, resume=True)
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [
         checkpoint.name(3),
@@ -381,7 +387,7 @@ def test_checkpoints_past_the_one_resumed_from_are_set_aside(changed: Changed, d
 def test_resuming_without_a_usable_checkpoint_touches_nothing(changed: Changed, data: Images, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(changed(training={"steps": 2}), run, dataset=data, quiet=True)
-    checkpoint.listed(run / "checkpoints")[-1].write_bytes(b"damaged")
+    (checkpoint.listed(run / "checkpoints")[-1] / "manifest.json").write_bytes(b"damaged")
     before = (run / "metrics.jsonl").read_bytes()
     with pytest.raises(UserError, match="none of the checkpoints"):
         train(changed(training={"steps": 4}), run, dataset=data, quiet=True, resume=True)
@@ -394,7 +400,7 @@ def test_a_checkpoint_of_another_run_is_passed_over(
     train(changed(training={"steps": 4, "seed": 5}), tmp_path / "other", dataset=data, quiet=True)
     train(changed(training={"steps": 2}), tmp_path / "run", dataset=data, quiet=True)
     foreign = tmp_path / "run" / "checkpoints" / checkpoint.name(4)
-    foreign.write_bytes((tmp_path / "other" / "checkpoints" / checkpoint.name(4)).read_bytes())
+    shutil.copytree(tmp_path / "other" / "checkpoints" / checkpoint.name(4), foreign)
     train(changed(training={"steps": 3}), tmp_path / "run", dataset=data, resume=True)
     said = capsys.readouterr().err
     assert "is of another run: its training.seed differs" in said

@@ -39,7 +39,7 @@ class DiagnoseOptions(RunOptions):
     json: bool = False
     """Print the JSON instead of the table."""
     out: Path | None = None
-    """Folder to write to; default: diagnosis in the run directory, or beside the checkpoint file."""
+    """Folder to write to; default: diagnosis in the run directory, or beside the checkpoint."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -47,13 +47,13 @@ def main(argv: Sequence[str]) -> None:
     for name, value in (("--samples", o.samples), ("--batch", o.batch)):
         if value < 1:
             raise UserError(f"{name} is {value}: must be at least 1")
-    out = o.out or (o.run if o.run.is_dir() else o.run.parent) / "diagnosis"
 
     from catgan.evaluation.alignment import diagnose_pipeline
     from catgan.evaluation.plots import plot_alignment, plot_attention
     from catgan.files import write_bytes, write_text
-    from catgan.training.checkpoint import resolve
+    from catgan.training.checkpoint import is_checkpoint, resolve
 
+    out = o.out or (o.run.parent if is_checkpoint(o.run) else o.run) / "diagnosis"
     # Once: a run that still trains must not write the next checkpoint between the reading of its two networks.
     o = replace(o, run=resolve(o.run))
     pipe = o.load()

@@ -144,8 +144,10 @@ def show(result: Result, out: Path, as_json: bool) -> None:
 
 def default_out(o: EvaluateOptions, protocol: Protocol, key: str) -> Path:
     """evaluations/ of the run that is measured, else the current folder."""
+    from catgan.training.checkpoint import is_checkpoint
+
     path = Path(o.samples)
-    run = path if path.is_dir() else path.parent.parent
+    run = path if path.is_dir() and not is_checkpoint(path) else path.parent.parent
     name = f"{protocol.features}-{protocol.samples}-{key}.json"
     return run / "evaluations" / name if (run / "config.yaml").exists() else Path(f"evaluation-{key}.json")
 

@@ -21,7 +21,7 @@ catgan.load(DIR), CATPipeline.from_pretrained(DIR) or any command that takes a r
 @dataclass(frozen=True)
 class ExportOptions:
     run: tyro.conf.Positional[Path]
-    """Run directory (its latest checkpoint) or checkpoint file."""
+    """Run directory (its latest checkpoint) or checkpoint."""
     out: tyro.conf.Positional[Path]
     """Folder to make."""
     vae: str | None = None

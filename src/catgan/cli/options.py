@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class RunOptions:
     run: tyro.conf.Positional[Path]
-    """Run directory (its latest checkpoint), checkpoint file or exported folder."""
+    """Run directory (its latest checkpoint), checkpoint or exported folder."""
     weights: Literal["average", "generator"] = "average"
     """average: the moving average (EMA); generator: the raw weights."""
     device: str = "auto"

@@ -23,6 +23,7 @@ from catgan.evaluation.sources import Folder, Generated, Memory, Npz, Source, St
 from catgan.export import is_export
 from catgan.pipeline import load
 from catgan.processes import Processes
+from catgan.training.checkpoint import is_checkpoint
 
 T = TypeVar("T")
 SMALL = 64  # images below this size say little to Inception
@@ -37,7 +38,7 @@ def open_samples(
     """
     path = Path(where)
     run = (path / "config.yaml").exists() or (path / "checkpoints").is_dir()
-    if path.suffix == ".safetensors" or run or is_export(path):
+    if path.suffix == ".safetensors" or run or is_checkpoint(path) or is_export(path):
         protocol.check()
         pipe = load(path, protocol.weights, vae).to(device, protocol.precision)
         return Generated(pipe, protocol.samples, protocol.class_sampling, protocol.first_seed, protocol.psi)

@@ -69,7 +69,7 @@ class Record:
     @property
     def step(self) -> int:
         """The last step that left a trace."""
-        saved = [int(m[1]) for p in listed(self.folder / "checkpoints") if (m := re.fullmatch(r"step-(\d+)", p.stem))]
+        saved = [int(m[1]) for p in listed(self.folder / "checkpoints") if (m := re.fullmatch(r"step-(\d+)", p.name))]
         return int(max([0, *saved, *(r["step"] for r in self.rows)]))
 
     @property

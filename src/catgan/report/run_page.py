@@ -19,6 +19,7 @@ from catgan.progress import clock
 from catgan.recipes import RECIPES
 from catgan.report.records import BETTER, METRICS, Evaluation, Record, arrow, shown_metrics, training_seconds, value
 from catgan.report.sections import alignment_panels, loss_panels, stage_table
+from catgan.training.checkpoint import listed
 
 NETWORKS = {"discriminator": "#444444", "generator": "#b5446e"}
 
@@ -289,7 +290,7 @@ def commands(record: Record) -> str:
     else:
         more = f"# go on\n{more}"
     lines = [more]
-    if any(record.folder.glob("checkpoints/*.safetensors")):
+    if listed(record.folder / "checkpoints"):
         if c.sample.channels in (1, 3):
             lines.append(f"# samples\ncatgan sample {run} --out samples")
         if len(c.sample.scales) > 1:

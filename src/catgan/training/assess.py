@@ -13,9 +13,10 @@ import torch
 from catgan.config import Config
 from catgan.errors import UserError
 from catgan.evaluation.protocol import HIGHER_IS_BETTER
-from catgan.files import discard, write_text
+from catgan.files import delete_folder, discard, write_text
 from catgan.processes import Processes
 from catgan.progress import Progress
+from catgan.training.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from catgan.data import Dataset
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from catgan.evaluation.protocol import Protocol, Result
     from catgan.evaluation.reference import Reference
     from catgan.generator import Generator
-
-BEST = "best.safetensors"
 
 
 class Assessor:
@@ -110,15 +109,19 @@ class Assessor:
             discard(folder)
         return result
 
-    def keep_best(self, result: Result, save: Callable[[Path], None]) -> bool:
-        """Save the checkpoint as the best one if `eval.best` is better than ever before in this run."""
+    def keep_best(self, result: Result, save: Callable[[Path, Callable[[], None]], None]) -> bool:
+        """Save the checkpoint as the best one if `eval.best` is better than ever before in this run.
+
+        save: writes a checkpoint, and calls what it is given when that is complete.
+        """
         metric = self.config.eval.best
         if metric not in result.metrics:
-            Progress.print(f"warning: no {metric} at step {result.step}: {'; '.join(result.warnings)}")
+            if not self.quiet:
+                Progress.print(f"warning: no {metric} at step {result.step}: {'; '.join(result.warnings)}")
             return False
         value = result.metrics[metric]
         folder = self.out / "checkpoints"
-        known = best_so_far(folder)
+        known = self.processes.from_first(lambda: best_so_far(folder))
         sign = -1 if metric in HIGHER_IS_BETTER else 1
         measured_by = how_measured(result)
         if (
@@ -127,12 +130,25 @@ class Assessor:
             and sign * known["value"] <= sign * value
         ):
             return False
-        save(folder / BEST)
+        path = folder / best_name(result.step)
         note = {"step": result.step, "metric": metric, "value": value, "name": result.names[metric]}
-        write_text(folder / "best.json", json.dumps(note | {"measured_by": measured_by}) + "\n")
-        if not self.quiet:
-            Progress.print(f"best so far: {note['name']} {value:.5g} at step {result.step}, kept as {folder / BEST}")
+
+        def done() -> None:
+            if not self.processes.first:
+                return
+            write_text(folder / "best.json", json.dumps(note | {"measured_by": measured_by}) + "\n")
+            for other in folder.glob("best-*"):
+                if other != path:
+                    delete_folder(other)
+            if not self.quiet:
+                Progress.print(f"best so far: {note['name']} {value:.5g} at step {result.step}, kept as {path}")
+
+        save(path, done)
         return True
+
+
+def best_name(step: int) -> str:
+    return f"best-{step:08d}"
 
 
 def how_measured(result: Result) -> str:
@@ -149,4 +165,5 @@ def best_so_far(folder: Path) -> dict[str, Any] | None:
         note: dict[str, Any] = json.loads((folder / "best.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return note if (folder / BEST).exists() and {"step", "metric", "value", "measured_by"} <= note.keys() else None
+    complete = {"step", "metric", "value", "measured_by"} <= note.keys()
+    return note if complete and (folder / best_name(note["step"]) / MANIFEST).is_file() else None

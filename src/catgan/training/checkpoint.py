@@ -1,126 +1,174 @@
-"""Checkpoints: one safetensors file each, written aside and renamed, so that a file under its name is complete.
+"""Checkpoints of a run: finding them, reading them, and putting their tensors back into networks and optimisers.
 
-A file holds the tensors of both networks, the average and both optimisers, and in its header a JSON text with the
-format version, the step, the whole configuration and the class names. No pickle is written or read.
+Tensors are read from whichever files hold them, and only the rows that are asked for. So a checkpoint of any number of
+processes, with whole (DDP) or sharded (FSDP2) networks, goes into any other number, of either kind. The layout is told
+in `manifest.py`; `saving.py` writes it. No pickle is written or read.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import EllipsisType
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from catgan.config import FORMAT_VERSION, Config, from_dict, to_dict
 from catgan.errors import UserError
-from catgan.files import discard, write_atomically
+from catgan.files import aside_of, delete_folder, discard, sha256
+from catgan.training.manifest import MANIFEST, DamagedError, Header, Place, read_manifest
 
-KIND = "catgan-checkpoint"
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a checkpoint says of itself."""
-
-    step: int
-    samples: int  # of the data that it has seen
-    config: Config
-    class_names: tuple[str, ...]
-    objective: tuple[str, ...]  # its terms, as text
-
-
-class DamagedError(UserError):
-    """A file that is not a complete checkpoint of this format."""
+NAMED = re.compile(r"(step|best)-\d{8,}")
 
 
 def name(step: int) -> str:
-    return f"step-{step:08d}.safetensors"
+    return f"step-{step:08d}"
 
 
-def write(path: Path, tensors: dict[str, Tensor], header: Header) -> None:
-    """Write a checkpoint so that a crash at any moment leaves either no file of this name or a complete one."""
-    meta = {
-        "kind": KIND,
-        "format": FORMAT_VERSION,
-        "step": header.step,
-        "samples": header.samples,
-        "config": to_dict(header.config),
-        "class_names": header.class_names,
-        "objective": header.objective,
-    }
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is a checkpoint, be it a damaged one."""
+    return path.is_dir() and ((path / MANIFEST).is_file() or NAMED.fullmatch(path.name) is not None)
 
-    def fill(aside: Path) -> None:
-        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, aside, {"catgan": json.dumps(meta)})
 
-    write_atomically(path, fill)
+# -- reading ---------------------------------------------------------------------------------------------------------
 
 
 def read_header(path: Path) -> Header:
-    """The header alone, in milliseconds. Raises DamagedError for a truncated or foreign file."""
+    """What a checkpoint says of itself, in milliseconds: its files are there, but their content is not read.
+
+    Raises DamagedError for what is no complete checkpoint.
+    """
+    return read_manifest(path).header
+
+
+def verify(path: Path) -> None:
+    """Read every byte of a checkpoint. Raises DamagedError if one is not as it was written."""
+    files = read_manifest(path).files
+    with ThreadPoolExecutor(8) as pool:  # hashing does not hold the interpreter
+        for _ in pool.map(lambda name: check_file(path, name, files[name].sha256), files):
+            pass
+
+
+def check_file(path: Path, name: str, expected: str) -> None:
     try:
-        path.open("rb").close()
+        found = sha256(path / name)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("catgan")
-    except (SafetensorError, OSError) as error:
-        raise DamagedError(f"{path} is truncated or no checkpoint: {error}") from None
-    if text is None:
-        raise DamagedError(f"{path} is a safetensors file, but not a checkpoint of catgan")
-    try:
-        meta: dict[str, Any] = json.loads(text)
-        version = meta["format"]
-        if meta["kind"] != KIND:
-            raise DamagedError(f"{path} is no checkpoint of a run, but {meta['kind']}")
-        if version == FORMAT_VERSION:
-            config = from_dict(meta["config"], where=str(path)).validate()
-            return Header(meta["step"], meta["samples"], config, tuple(meta["class_names"]), tuple(meta["objective"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{path} has a damaged header: {error!r}") from None
-    except UserError as error:
-        raise DamagedError(f"{path} does not fit this catgan: {error}") from None
-    raise DamagedError(
-        f"{path} has checkpoint format {version}, this catgan reads {FORMAT_VERSION}: use the version that wrote it"
-    )
+        raise DamagedError(f"cannot read {path / name}: {error.strerror}") from None
+    if found != expected:
+        raise DamagedError(f"{path} is damaged: the checksum of {name} is wrong")
 
 
-def read(path: Path, prefixes: Iterable[str] = ("",), device: str = "cpu") -> tuple[Header, dict[str, Tensor]]:
-    """Header and those tensors whose names start with one of the prefixes."""
-    header = read_header(path)
-    wanted = tuple(prefixes)
-    with safe_open(path, "pt", device=device) as file:
-        return header, {key: file.get_tensor(key) for key in file.keys() if key.startswith(wanted)}  # noqa: SIM118
+class Rows(Protocol):
+    """What a tensor and a stored tensor have in common."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: slice | EllipsisType, /) -> Tensor: ...
+
+
+class Stored:
+    """A tensor of a checkpoint: `stored[...]` reads all of it, `stored[2:5]` some of its rows."""
+
+    def __init__(self, reader: Reader, name: str, place: Place) -> None:
+        self.reader, self.name, self.shape, self.parts = reader, name, place.shape, place.parts
+
+    def __getitem__(self, rows: slice | EllipsisType) -> Tensor:
+        if not self.shape or (rows is ... and len(self.parts) == 1):
+            return self.reader.file(self.parts[0][0]).get_tensor(self.name)
+        start, stop, _ = (slice(None) if rows is ... else rows).indices(self.shape[0])
+        ends = [*(row for _, row in self.parts[1:]), self.shape[0]]
+        found: list[Tensor] = []
+        for (file, row), end in zip(self.parts, ends, strict=True):
+            if max(start, row) < min(stop, end) or (stop <= start and not found):
+                part = self.reader.file(file).get_slice(self.name)
+                found.append(part[max(start - row, 0) : max(min(stop, end) - row, 0)])
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+
+class Reader(Mapping[str, Stored]):
+    """The tensors of a checkpoint by name. The files that hold what is asked for are opened, and no others.
+
+    verified: the checksums are known to be right; else those of each opened file are checked.
+    Raises DamagedError, also later, for a file that is not as it was written.
+    """
+
+    def __init__(self, path: Path, verified: bool = False) -> None:
+        self.path, self.verified = path, verified
+        self.manifest = read_manifest(path)
+        self.header = self.manifest.header
+        self.opened: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Stored:
+        return Stored(self, name, self.manifest.tensors[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.manifest.tensors)
+
+    def __len__(self) -> int:
+        return len(self.manifest.tensors)
+
+    def file(self, name: str) -> Any:
+        if name not in self.opened:
+            if not self.verified:
+                check_file(self.path, name, self.manifest.files[name].sha256)
+            try:
+                self.opened[name] = safe_open(self.path / name, "pt")
+            except (SafetensorError, OSError) as error:
+                raise DamagedError(f"{self.path / name} cannot be read: {error}") from None
+        return self.opened[name]
+
+
+def read(path: Path, prefixes: Iterable[str] = ("",)) -> tuple[Header, dict[str, Tensor]]:
+    """Header and those tensors whose names start with one of the prefixes, checked against their checksums."""
+    reader, wanted = Reader(path), tuple(prefixes)
+    return reader.header, {key: stored[...] for key, stored in reader.items() if key.startswith(wanted)}
+
+
+# -- a folder of checkpoints -----------------------------------------------------------------------------------------
 
 
 def listed(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first."""
-    return sorted(folder.glob("step-*.safetensors"))
+    return sorted(p for p in folder.glob("step-*") if NAMED.fullmatch(p.name) and p.is_dir())
 
 
 def latest(
-    folder: Path, warn: Callable[[str], None], check: Callable[[Header, Path], None] | None = None
+    folder: Path,
+    warn: Callable[[str], None],
+    check: Callable[[Header, Path], None] | None = None,
+    whole: bool = False,
 ) -> Path | None:
-    """The newest checkpoint that is whole; `warn` hears of each damaged one that is passed over.
+    """The newest checkpoint that is complete; `warn` hears of each damaged one that is passed over.
 
-    check: raises DamagedError for a header that is not wanted either.
+    check: raises DamagedError for a header that is not wanted either. whole: every byte counts, not only the manifest
+    and the sizes of the files. Raises UserError if there are but files of an older catgan.
     """
+    faults: list[DamagedError] = []
     for path in reversed(listed(folder)):
         try:
             header = read_header(path)
             if check is not None:
                 check(header, path)
-            return path
+            if whole:
+                verify(path)
         except DamagedError as error:
-            warn(f"{error}; falling back to the checkpoint before it")
+            faults.append(error)
+            continue
+        for fault in faults:
+            warn(f"{fault}; using {path.name} instead")
+        return path
+    for fault in faults:
+        warn(str(fault))
+    old = sorted(folder.glob("step-*.safetensors"))
+    if old and not faults:
+        read_manifest(old[-1])
     return None
 
 
@@ -129,7 +177,10 @@ def prune(folder: Path, keep: int, keep_steps: Iterable[int]) -> None:
     named = {name(step) for step in keep_steps}
     for path in listed(folder)[:-keep]:
         if path.name not in named:
-            path.unlink()
+            delete_folder(path)
+
+
+# -- tensors of a run ------------------------------------------------------------------------------------------------
 
 
 def state_tensors(
@@ -145,31 +196,81 @@ def state_tensors(
 
 
 def restore(
-    tensors: dict[str, Tensor], networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+    stored: Mapping[str, Rows], networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> None:
-    """Put the tensors of `state_tensors` back where they came from."""
+    """Put the tensors of `state_tensors` back where they came from, whole or sharded as the parameters are now."""
     for n, network in networks.items():
-        load_network(network, tensors, n)
+        load_network(network, stored, n)
     for n, optimizer in optimizers.items():
         prefix = f"optimizer.{n}."
-        slots: dict[str, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
+        slots: dict[str, dict[str, Rows]] = {}
+        for key in stored:
             if key.startswith(prefix):
                 parameter, slot = key.removeprefix(prefix).rsplit(".", 1)
-                slots.setdefault(parameter, {})[slot] = value
-        names = [key for key, _ in networks[n].named_parameters()]
-        state = {i: slots[key] for i, key in enumerate(names) if key in slots}
+                slots.setdefault(parameter, {})[slot] = stored[key]
+        state = {
+            i: {slot: like(parameter, rows) for slot, rows in slots[key].items()}
+            for i, (key, parameter) in enumerate(networks[n].named_parameters())
+            if key in slots
+        }
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def load_network(network: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
-    """Load one network's tensors; raises DamagedError if names or shapes do not fit."""
-    mine = {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
-    try:
-        network.load_state_dict(mine)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1:2] or [str(error)]
-        raise DamagedError(f"the checkpoint's {prefix} does not fit its configuration: {first[0].strip()}") from None
+def load_network(
+    network: nn.Module, stored: Mapping[str, Rows], prefix: str, keep: Collection[str] = frozenset()
+) -> None:
+    """Load one network's tensors. keep: names, with the prefix, of those that stay as they are.
+
+    Raises DamagedError, before anything is changed, if names or shapes do not fit.
+    """
+    own = {f"{prefix}.{key}": t for key, t in network.state_dict().items()}
+    there = {key for key in stored if key.startswith(f"{prefix}.")}
+    faults = [f"{key} is missing" for key in own if key not in there | set(keep)]
+    faults += [f"{key} is unknown" for key in sorted(there - own.keys() - set(keep))]
+    loaded = [key for key in own if key in there and key not in keep]
+    for key in loaded:
+        here, of_file = tuple(own[key].shape), tuple(stored[key].shape)
+        if here != of_file:
+            faults.append(f"{key} has shape {of_file}, not {here}")
+    if faults:
+        raise DamagedError(f"the checkpoint's {prefix} does not fit its configuration: {faults[0]}")
+    with torch.no_grad():
+        for key in loaded:
+            rows, first = local_rows(own[key])
+            rows.copy_(stored[key][first : first + len(rows)] if rows.ndim else stored[key][...])
+
+
+def local_rows(tensor: Tensor) -> tuple[Tensor, int]:
+    """This process's rows of a tensor, and the number of the first: all, unless it is sharded by FSDP2."""
+    from torch.distributed.tensor import DTensor, Shard
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    if not isinstance(tensor, DTensor):
+        return tensor, 0
+    assert tensor.placements == (Shard(0),), f"only tensors sharded by rows are known, not {tensor.placements}"
+    _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return tensor.to_local(), offset[0]
+
+
+def like(parameter: Tensor, stored: Rows) -> Tensor:
+    """A slot of an optimiser's state, sharded like its parameter if it has a number for each of its."""
+    from torch.distributed.tensor import DTensor
+
+    if not isinstance(parameter, DTensor) or tuple(stored.shape) != tuple(parameter.shape):
+        return stored[...].clone()  # what is read is a view of the file, which may be deleted
+    local, first = local_rows(parameter.detach())
+    rows = stored[first : first + len(local)].to(local.device, copy=True)
+    return DTensor.from_local(
+        rows,
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
+
+
+# -- room on the disk, and what a crash left there -------------------------------------------------------------------
 
 
 def forecast(networks: Mapping[str, nn.Module]) -> int:
@@ -185,14 +286,18 @@ def set_aside(folder: Path, after: int) -> None:
     """Rename checkpoints past a step (damaged, or not this run's), so that they count no more; drop unfinished ones."""
     for path in listed(folder):
         if path.name > name(after):
-            path.replace(path.with_name(f"unusable-{path.name}"))
-    for path in folder.glob(".step-*.part"):
-        discard(path)
+            unusable = path.with_name(f"unusable-{path.name}")
+            discard(unusable)
+            path.replace(unusable)
+    for pattern in ("step-*", "best-*"):
+        for path in folder.glob(aside_of(Path(pattern)).name):
+            discard(path)
 
 
 def check_space(folder: Path, needed: int) -> None:
     """Raise UserError when the disk cannot hold what the run will keep, beside what it holds already."""
-    free = shutil.disk_usage(folder).free + sum(p.stat().st_size for p in listed(folder / "checkpoints"))
+    held = [f for p in (folder / "checkpoints").glob("*") if NAMED.fullmatch(p.name) for f in p.glob("*")]
+    free = shutil.disk_usage(folder).free + sum(f.stat().st_size for f in held)
     if needed > free:
         raise UserError(
             f"checkpoints will need {needed / 1e6:,.1f} MB and {folder} has {free / 1e6:,.1f} MB free: "
@@ -208,11 +313,14 @@ CLASS_TENSORS = (
 
 
 def resolve(path: Path) -> Path:
-    """A checkpoint file, or the latest whole one of a run directory. Raises UserError if there is none."""
-    if path.is_file():
-        return path
+    """A checkpoint, or the latest complete one of a run directory. Raises UserError if there is none."""
     if not path.exists():
-        raise UserError(f"{path} does not exist: must be a run directory or a checkpoint file")
+        raise UserError(f"{path} does not exist: must be a run directory or a checkpoint in it")
+    if path.is_file() or is_checkpoint(path):
+        read_manifest(path)
+        return path
+    if not (path / "checkpoints").is_dir() and not (path / "config.yaml").is_file():
+        raise UserError(f"{path} is no run directory (it has no checkpoints) and no checkpoint (it has no {MANIFEST})")
     found = latest(path / "checkpoints", lambda message: print(f"warning: {message}", file=sys.stderr))
     if found is None:
         raise UserError(f"{path} has no usable checkpoint in {path / 'checkpoints'}")

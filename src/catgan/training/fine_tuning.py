@@ -24,23 +24,20 @@ def start_from(source: Path, networks: dict[str, nn.Module], config: Config) -> 
     another size. Raises UserError for networks of another shape, naming the field.
     """
     path = checkpoint.resolve(source)
-    header, tensors = checkpoint.read(path, [f"{n}." for n in networks])
-    for name in differences(header.config, config):
+    reader = checkpoint.Reader(path)
+    theirs = reader.header.config
+    for name in differences(theirs, config):
         if name.split(".")[0] in ("sample", "generator", "discriminator") and name not in FREE:
-            there, here = (attribute(c, name) for c in (header.config, config))
+            there, here = (attribute(c, name) for c in (theirs, config))
             raise UserError(
                 f"cannot start from {source}: its {name} is {there}, this run's is {here}; set it to {there}"
             )
-    if header.config.sample.classes != config.sample.classes:
-        for key in checkpoint.CLASS_TENSORS:
-            if key in tensors:
-                network, _, own = key.partition(".")
-                tensors[key] = networks[network].state_dict()[own]
-    if header.config.discriminator.representation_dim != config.discriminator.representation_dim:
-        head = "discriminator.representation."
-        tensors = {k: t for k, t in tensors.items() if not k.startswith(head)} | {
-            k: t for k, t in checkpoint.state_tensors(networks, {}).items() if k.startswith(head)
-        }
+    kept: set[str] = set()
+    if theirs.sample.classes != config.sample.classes:
+        kept |= set(checkpoint.CLASS_TENSORS)
+    if theirs.discriminator.representation_dim != config.discriminator.representation_dim:
+        names = {*reader, *checkpoint.state_tensors(networks, {})}
+        kept |= {name for name in names if name.startswith("discriminator.representation.")}
     for name, module in networks.items():
-        checkpoint.load_network(module, tensors, name)
-    return path, header.step
+        checkpoint.load_network(module, reader, name, kept)
+    return path, reader.header.step

@@ -53,20 +53,29 @@ class MetricsLog:
 
 
 class RankLog:
-    """What one process did and when, in RUN/logs/rank-XXXXX.log, so that a run of many can be understood afterwards."""
+    """What one process did and when, in RUN/logs/rank-XXXXX.log, so that a run of many can be understood afterwards.
+
+    Before `open`, which comes when the run directory is accepted, lines wait.
+    """
 
     def __init__(self, folder: Path, processes: Processes) -> None:
         self.path = folder / "logs" / f"rank-{processes.rank:05}.log"
+        self.waiting: list[str] | None = []
+
+    def open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines, self.waiting = self.waiting or [], None
+        for line in (f"process {os.getpid()} on {platform.node()}", *lines):
+            self.write(line)
 
     def write(self, message: str) -> None:
-        """Before the run directory is accepted nothing is written into it."""
-        if self.path.parent.parent.is_dir():
-            self.path.parent.mkdir(exist_ok=True)
-            with self.path.open("a") as file:
-                file.write(f"{datetime.now(UTC).isoformat(' ', 'milliseconds')} {message}\n")
+        if self.waiting is not None:
+            self.waiting.append(message)
+            return
+        with contextlib.suppress(OSError), self.path.open("a") as file:  # a full disk must not end a run by its log
+            file.write(f"{datetime.now(UTC).isoformat(' ', 'milliseconds')} {message}\n")
 
     def __enter__(self) -> RankLog:
-        self.write(f"process {os.getpid()} on {platform.node()}")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

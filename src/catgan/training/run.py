@@ -7,7 +7,7 @@ RUN/tensorboard/       the same for TensorBoard
 RUN/logs/              what each process did, rank-00000.log and so on
 RUN/previews/          sample grids and stage grids
 RUN/evaluations/       results of evaluations, with their protocols
-RUN/checkpoints/       step-XXXXXXXX.safetensors, and best.safetensors where eval.every asks for it
+RUN/checkpoints/       folders step-XXXXXXXX, and best-XXXXXXXX where eval.every asks for it
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 import catgan
-from catgan.config import RESUMABLE, Config, differences, dump_yaml, load_yaml
+from catgan.config import Config, dump_yaml
 from catgan.data import Dataset, ahead, check_fits, open_dataset
 from catgan.devices import memory_error, pick_device
 from catgan.encoders import Encoder, encoder_for
@@ -42,10 +42,13 @@ from catgan.progress import Progress
 from catgan.training import checkpoint
 from catgan.training.assess import Assessor
 from catgan.training.batches import Batch, Batches
+from catgan.training.directory import Directory
 from catgan.training.fine_tuning import start_from
 from catgan.training.logs import MetricsLog, RankLog, check_wandb
+from catgan.training.manifest import Header
 from catgan.training.parallel import Parallel
 from catgan.training.previews import Previews
+from catgan.training.saving import Saver
 from catgan.training.step import Metrics, Step
 from catgan.training.timing import peak_memory
 
@@ -86,9 +89,12 @@ def train(
     encoder = encoder_for(config, dataset, device, encoder, resume)
     parallel = Parallel(processes, device, config.training.parallel == "fsdp2", config.training.timeout)
     run = Run(config, out, dataset, objective or default_objective(config), quiet, encoder, parallel)
-    run.prepare(resume)
     with run.log:
-        run.loop()
+        try:
+            run.prepare(resume)
+            run.loop()
+        finally:
+            run.close()
     processes.leave()
     return out
 
@@ -134,6 +140,9 @@ class Run:
         self.previews = Previews(config, out / "previews", self.device, self.say)
         self.assessor = Assessor(config, out, dataset, self.device, self.processes, self.quiet)
         self.step = 0
+        self.saver = Saver(self.processes)
+        self.directory = Directory(out, config, self.terms, self.say)
+        self.saved: Path | None = None  # the newest checkpoint, which may still be being written
         self.last_good: Path | None = None
         self.pending: list[tuple[int, Metrics]] = []
         self.stop_signal = 0
@@ -142,10 +151,6 @@ class Run:
 
     # -- before the first step -------------------------------------------------------------------------------------
 
-    @property
-    def checkpoints(self) -> Path:
-        return self.out / "checkpoints"
-
     def say(self, message: str) -> None:
         self.log.write(message)
         if not self.quiet:
@@ -153,7 +158,10 @@ class Run:
 
     def prepare(self, resume: bool) -> None:
         """Check the directory, restore what is to be restored, and write what says what the run is."""
-        path = self.processes.from_first(lambda: self.open_directory(resume))
+        check_wandb(self.config)
+        needed = self.kept * checkpoint.forecast(self.networks)
+        path = self.processes.from_first(lambda: self.directory.open(resume, needed))
+        self.log.open()
         if path is not None:
             self.restore(path)
         elif self.config.training.init_from:
@@ -193,68 +201,14 @@ class Run:
             return 0.0
         return datasheet_peak(torch.cuda.get_device_name(self.device), self.config.training.precision) * 1e12
 
-    def open_directory(self, resume: bool) -> Path | None:
-        """Check the run directory; the checkpoint to go on from, if any. For the first process."""
-        stored = self.out / "config.yaml"
-        if stored.exists():
-            self.check_same(load_yaml(stored), resume)
-        elif resume:
-            raise UserError(
-                f"nothing to resume: {self.out} has no config.yaml; leave --resume out to start a run there"
-            )
-        elif self.out.exists() and (not self.out.is_dir() or any(p for p in self.out.iterdir() if p.name[0] != ".")):
-            raise UserError(f"{self.out} exists and is no run of catgan: choose another --out or an empty folder")
-        check_writable(self.out)
-        check_wandb(self.config)
-        checkpoint.check_space(self.out, self.kept * checkpoint.forecast(self.networks))
-        return self.usable_checkpoint() if resume else None
-
-    def check_same(self, stored: Config, resume: bool) -> None:
-        if stored.recipe != self.config.recipe:
-            raise UserError(
-                f"{self.out} is a run of recipe {stored.recipe}, not {self.config.recipe}: choose another --out"
-            )
-        if not resume:
-            raise UserError(f"{self.out} has a run already: add --resume to go on with it, or choose another --out")
-        for name in fixed_differences(stored, self.config):
-            raise UserError(
-                f"cannot resume {self.out} with another {name}: a resumed run may change only {', '.join(RESUMABLE)}"
-            )
-
-    def usable_checkpoint(self) -> Path | None:
-        """The latest whole checkpoint; None if there is none yet."""
-        path = checkpoint.latest(self.checkpoints, lambda message: self.say(f"warning: {message}"), self.check_own)
-        if path is None:
-            if checkpoint.listed(self.checkpoints):
-                raise UserError(
-                    f"none of the checkpoints in {self.checkpoints} can be used: delete them to start from step 0, or choose another --out"
-                )
-            self.say(f"{self.out} has no checkpoint yet: starting from step 0")
-            return None
-        header = checkpoint.read_header(path)
-        if header.objective != self.terms:
-            raise UserError(
-                f"cannot resume {self.out} with another objective: it was {'; '.join(header.objective)}, now {'; '.join(self.terms)}"
-            )
-        if header.step > self.config.training.steps:
-            raise UserError(
-                f"training.steps is {self.config.training.steps}, but {self.out} is at step {header.step} already: must be at least that"
-            )
-        checkpoint.set_aside(self.checkpoints, header.step)
-        return path
-
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint."""
-        header, tensors = checkpoint.read(path)
-        checkpoint.restore(tensors, self.networks, self.engine.optimizers)
-        self.step, self.last_good = header.step, path
+        reader = checkpoint.Reader(path, verified=True)
+        checkpoint.restore(reader, self.networks, self.engine.optimizers)
+        header = reader.header
+        self.step, self.saved, self.last_good = header.step, path, path
         self.batches.origin = (header.step, header.samples)
         self.say(f"resuming from {path} at step {self.step}")
-
-    def check_own(self, header: checkpoint.Header, path: Path) -> None:
-        """Raise DamagedError for a checkpoint of another run that lies among this one's."""
-        for name in fixed_differences(header.config, self.config):
-            raise checkpoint.DamagedError(f"{path} is of another run: its {name} differs")
 
     def description(self) -> dict[str, Any]:
         return {
@@ -292,6 +246,8 @@ class Run:
                     progress.update(self.step)
             if self.stop_signal:
                 self.save()
+            self.saver.wait()
+            if self.stop_signal:
                 self.log.write(f"stopped by signal {self.stop_signal} at step {self.step}")
                 if not self.quiet:
                     progress.note(f"stopped at step {self.step}, saved {self.last_good}; go on with --resume")
@@ -376,6 +332,7 @@ class Run:
             scalars = dict(zip(names, numbers, strict=True))
             for name, number in scalars.items():
                 if not np.isfinite(number):
+                    self.saver.settle()
                     raise DivergedError(
                         f"step {step}: {name} is {number}; last good checkpoint: {self.last_good or 'none yet'}; "
                         "lower the learning rates or raise objective.penalty, in a new --out"
@@ -384,19 +341,33 @@ class Run:
         self.pending = self.pending[-1:]
         return scalars
 
-    def write_checkpoint(self, path: Path) -> None:
+    def write_checkpoint(self, path: Path, done: Callable[[], None]) -> None:
+        """In the background. done: what to do when it is complete."""
         tensors = checkpoint.state_tensors(self.networks, self.engine.optimizers)
         samples = self.batches.position(self.step)
-        checkpoint.write(
-            path, tensors, checkpoint.Header(self.step, samples, self.config, self.class_names, self.terms)
-        )
+        header = Header(self.step, self.config, self.class_names, self.terms, samples)
+        self.saver.save(path, tensors, header, done)
 
     def save(self) -> None:
         self.flush()
-        path = self.checkpoints / checkpoint.name(self.step)
-        self.write_checkpoint(path)
-        self.last_good = path
-        checkpoint.prune(self.checkpoints, self.config.checkpoint.keep, self.config.checkpoint.keep_steps)
+        path = self.directory.checkpoints / checkpoint.name(self.step)
+        if path == self.saved:
+            return
+
+        def done() -> None:
+            self.last_good = path
+            if self.processes.first:
+                checkpoint.prune(
+                    self.directory.checkpoints, self.config.checkpoint.keep, self.config.checkpoint.keep_steps
+                )
+
+        self.write_checkpoint(path, done)
+        self.saved = path
+
+    def close(self) -> None:
+        """Let a checkpoint that is being written be completed, and let others have the folder."""
+        self.saver.settle()
+        self.directory.lock.release()
 
     # -- looking at it ---------------------------------------------------------------------------------------------
 
@@ -464,6 +435,7 @@ class Run:
         """Evaluate the averaged generator; keep this checkpoint if it is the best so far."""
         self.flush()
         result = self.assessor.measure(self.engine.whole_average(), self.class_names, self.step)
+        self.saver.wait()  # it may be the best before, which is now compared with
         self.assessor.keep_best(result, self.write_checkpoint)
         return {f"eval/{name}": value for name, value in result.metrics.items()}
 
@@ -476,11 +448,6 @@ def check_shares(config: Config, processes: int) -> None:
         )
 
 
-def fixed_differences(stored: Config, config: Config) -> list[str]:
-    """Dotted names of the fields that differ though a resumed run may not change them."""
-    return [n for n in differences(stored, config) if not any(f"{n}.".startswith(f"{free}.") for free in RESUMABLE)]
-
-
 def quantity(count: int) -> str:
     """A count with a unit: 133.1 M, 305 K."""
     return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} K"
@@ -488,14 +455,3 @@ def quantity(count: int) -> str:
 
 def in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
-
-
-def check_writable(folder: Path) -> None:
-    """Raise UserError unless files can be made in the folder, which is created."""
-    probe = folder / ".probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None

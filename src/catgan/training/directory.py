@@ -1,0 +1,106 @@
+"""The run directory: whose it is, whether a run may start or go on in it, and from which checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from catgan.config import RESUMABLE, Config, differences, load_yaml
+from catgan.errors import UserError
+from catgan.lock import RunLock
+from catgan.training import checkpoint
+from catgan.training.manifest import DamagedError, Header
+
+
+class Directory:
+    """The directory of one run, as its first process deals with it."""
+
+    def __init__(self, out: Path, config: Config, terms: tuple[str, ...], say: Callable[[str], None]) -> None:
+        """terms: the objective's, as text. say: for what people should hear of."""
+        self.out, self.config, self.terms, self.say = out, config, terms, say
+        self.lock = RunLock(out)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.out / "checkpoints"
+
+    def open(self, resume: bool, needed: int) -> Path | None:
+        """Lock the directory, for this process's life, and check it. The checkpoint to go on from, if there is any.
+
+        needed: bytes that the run will write. Raises UserError where a run must not start or cannot go on.
+        """
+        stored = self.out / "config.yaml"
+        if not stored.exists():
+            self.check_new(resume)
+        self.lock.take()
+        if stored.exists():
+            self.check_same(load_yaml(stored), resume)
+        check_writable(self.out)
+        checkpoint.check_space(self.out, needed)
+        return self.usable_checkpoint() if resume else None
+
+    def check_new(self, resume: bool) -> None:
+        """Before the folder is locked, which makes it."""
+        if resume:
+            raise UserError(
+                f"nothing to resume: {self.out} has no config.yaml; leave --resume out to start a run there"
+            )
+        if self.out.exists() and (not self.out.is_dir() or any(p for p in self.out.iterdir() if p.name[0] != ".")):
+            raise UserError(f"{self.out} exists and is no run of catgan: choose another --out or an empty folder")
+
+    def check_same(self, stored: Config, resume: bool) -> None:
+        if stored.recipe != self.config.recipe:
+            raise UserError(
+                f"{self.out} is a run of recipe {stored.recipe}, not {self.config.recipe}: choose another --out"
+            )
+        if not resume:
+            raise UserError(f"{self.out} has a run already: add --resume to go on with it, or choose another --out")
+        for name in fixed_differences(stored, self.config):
+            raise UserError(
+                f"cannot resume {self.out} with another {name}: a resumed run may change only {', '.join(RESUMABLE)}"
+            )
+
+    def usable_checkpoint(self) -> Path | None:
+        """The latest whole checkpoint, which is verified; None if there is none yet."""
+        path = checkpoint.latest(
+            self.checkpoints, lambda message: self.say(f"warning: {message}"), self.check_own, whole=True
+        )
+        if path is None:
+            if checkpoint.listed(self.checkpoints):
+                raise UserError(
+                    f"none of the checkpoints in {self.checkpoints} can be used: delete them to start from step 0, or choose another --out"
+                )
+            self.say(f"{self.out} has no checkpoint yet: starting from step 0")
+            return None
+        header = checkpoint.read_header(path)
+        if header.objective != self.terms:
+            raise UserError(
+                f"cannot resume {self.out} with another objective: it was {'; '.join(header.objective)}, now {'; '.join(self.terms)}"
+            )
+        if header.step > self.config.training.steps:
+            raise UserError(
+                f"training.steps is {self.config.training.steps}, but {self.out} is at step {header.step} already: must be at least that"
+            )
+        checkpoint.set_aside(self.checkpoints, header.step)
+        return path
+
+    def check_own(self, header: Header, path: Path) -> None:
+        """Raise DamagedError for a checkpoint of another run that lies among this one's."""
+        for name in fixed_differences(header.config, self.config):
+            raise DamagedError(f"{path} is of another run: its {name} differs")
+
+
+def fixed_differences(stored: Config, config: Config) -> list[str]:
+    """Dotted names of the fields that differ though a resumed run may not change them."""
+    return [n for n in differences(stored, config) if not any(f"{n}.".startswith(f"{free}.") for free in RESUMABLE)]
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError unless files can be made in the folder, which is created."""
+    probe = folder / ".probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
