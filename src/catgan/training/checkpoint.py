@@ -86,9 +86,11 @@ class Stored:
         ends = [*(row for _, row in self.parts[1:]), self.shape[0]]
         found: list[Tensor] = []
         for (file, row), end in zip(self.parts, ends, strict=True):
-            if max(start, row) < min(stop, end) or (stop <= start and not found):
+            if max(start, row) < min(stop, end):
                 part = self.reader.file(file).get_slice(self.name)
-                found.append(part[max(start - row, 0) : max(min(stop, end) - row, 0)])
+                found.append(part[max(start - row, 0) : min(stop, end) - row])
+        if not found:
+            return self.reader.file(self.parts[0][0]).get_slice(self.name)[0:0]
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
