@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import EllipsisType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from catgan.errors import UserError
 from catgan.files import aside_of, delete_folder, discard, sha256
 from catgan.training.manifest import MANIFEST, DamagedError, Header, Place, read_manifest
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 NAMED = re.compile(r"(step|best)-\d{8,}")
 
@@ -242,13 +245,18 @@ def load_network(
             rows.copy_(stored[key][first : first + len(rows)] if rows.ndim else stored[key][...])
 
 
+def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether FSDP2 has spread it over processes. Known without the import of DTensor, which takes a second."""
+    return hasattr(tensor, "placements")
+
+
 def local_rows(tensor: Tensor) -> tuple[Tensor, int]:
     """This process's rows of a tensor, and the number of the first: all, unless it is sharded by FSDP2."""
-    from torch.distributed.tensor import DTensor, Shard
+    if not is_sharded(tensor):
+        return tensor, 0
+    from torch.distributed.tensor import Shard
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-    if not isinstance(tensor, DTensor):
-        return tensor, 0
     assert tensor.placements == (Shard(0),), f"only tensors sharded by rows are known, not {tensor.placements}"
     _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
     return tensor.to_local(), offset[0]
@@ -256,10 +264,10 @@ def local_rows(tensor: Tensor) -> tuple[Tensor, int]:
 
 def like(parameter: Tensor, stored: Rows) -> Tensor:
     """A slot of an optimiser's state, sharded like its parameter if it has a number for each of its."""
+    if not is_sharded(parameter) or tuple(stored.shape) != tuple(parameter.shape):
+        return stored[...].clone()  # what is read is a view of the file, which may be deleted
     from torch.distributed.tensor import DTensor
 
-    if not isinstance(parameter, DTensor) or tuple(stored.shape) != tuple(parameter.shape):
-        return stored[...].clone()  # what is read is a view of the file, which may be deleted
     local, first = local_rows(parameter.detach())
     rows = stored[first : first + len(local)].to(local.device, copy=True)
     return DTensor.from_local(

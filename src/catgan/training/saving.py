@@ -24,7 +24,7 @@ from torch import Tensor
 from catgan.errors import UserError
 from catgan.files import aside_of, discard, flush, sha256, unwritable
 from catgan.processes import Processes
-from catgan.training.checkpoint import local_rows
+from catgan.training.checkpoint import is_sharded, local_rows
 from catgan.training.manifest import MANIFEST, File, Header, Manifest, Place
 
 T = TypeVar("T")
@@ -51,13 +51,11 @@ class Written:
 
 def share_of(tensors: Mapping[str, Tensor], processes: Processes) -> dict[str, Piece]:
     """What this process writes: its rows of sharded tensors, and an even share of the bytes of those that all have."""
-    from torch.distributed.tensor import DTensor
-
     share: dict[str, Piece] = {}
     whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         rows, first = local_rows(tensor.detach())
-        if not isinstance(tensor, DTensor):
+        if not is_sharded(tensor):
             whole[name] = rows
         elif rows.numel():
             share[name] = Piece(rows, first, tuple(tensor.shape))
