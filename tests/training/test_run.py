@@ -321,7 +321,7 @@ def test_fine_tuning_survives_a_kill_before_its_first_checkpoint(
     train(config, tmp_path / "plain", dataset=data, quiet=True)
     killed = Run(config, tmp_path / "killed", data, default_objective(config), quiet=True)
     killed.prepare(resume=False)
-    killed.lock.release()  # as the system does
+    killed.directory.lock.release()  # as the system does
     train(config, tmp_path / "killed", dataset=data, quiet=True, resume=True)
     assert_same(final(tmp_path / "plain"), final(tmp_path / "killed"))
 

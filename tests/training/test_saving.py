@@ -22,7 +22,7 @@ from catgan.training import checkpoint, saving
 from catgan.training.manifest import MANIFEST
 from catgan.training.saving import Saver, share_of
 
-SCRIPT = Path(__file__).with_name("saving_processes.py")
+SCRIPT = Path(__file__).parents[1] / "processes" / "saving_processes.py"
 toy: Any = runpy.run_path(str(SCRIPT))
 
 

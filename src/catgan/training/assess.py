@@ -116,7 +116,7 @@ class Assessor:
         """
         metric = self.config.eval.best
         if metric not in result.metrics:
-            if not self.quiet:
+            if self.processes.first:
                 Progress.print(f"warning: no {metric} at step {result.step}: {'; '.join(result.warnings)}")
             return False
         value = result.metrics[metric]

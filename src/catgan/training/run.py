@@ -161,7 +161,6 @@ class Run:
         check_wandb(self.config)
         needed = self.kept * checkpoint.forecast(self.networks)
         path = self.processes.from_first(lambda: self.directory.open(resume, needed))
-        self.log.open()
         if path is not None:
             self.restore(path)
         elif self.config.training.init_from:
@@ -169,6 +168,7 @@ class Run:
             self.say(f"starting from the weights of {source} (step {step})")
         if self.config.eval.every:
             self.assessor.open()
+        self.log.open()
         if self.processes.first:
             write_text(self.out / "config.yaml", dump_yaml(self.config))
             write_text(self.out / "run.json", json.dumps(self.description(), indent=2))
@@ -282,7 +282,8 @@ class Run:
         if scalars and log is not None:
             log.write(step, scalars)
         if step % c.checkpoint.every == 0 or last or step in c.checkpoint.keep_steps:
-            self.save()
+            with self.stopwatch.of("checkpoint"):
+                self.save()
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Finish the step and save; a second signal ends the process at once."""
