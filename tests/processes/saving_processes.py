@@ -1,4 +1,7 @@
-"""What processes of `test_saving.py` do: python saving_processes.py COMMAND FOLDER, with RANK and WORLD_SIZE set."""
+"""What processes of `test_saving.py` do: python saving_processes.py FOLDER COMMAND:PROCESSES ...
+
+They are forked from one, since to import torch takes each of them seconds.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ import errno
 import os
 import random
 import signal
+import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from catgan.config import Config
 from catgan.errors import UserError
@@ -39,9 +46,6 @@ def build(seed: int, sharded: bool = False) -> Networks:
     torch.manual_seed(seed)
     networks = {name: Toy() for name in ("generator", "discriminator", "average")}
     if sharded:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
         mesh = init_device_mesh("cpu", (Processes.from_environment().world,))
         for network in networks.values():
             fully_shard(network, mesh=mesh)
@@ -104,12 +108,15 @@ def fail(out: Path, saver: Saver) -> None:
             saver.wait()
         except UserError as error:
             (out / f"{name}-{rank}.txt").write_text(str(error))
-    os._exit(0)  # the other process is dead: nobody to say goodbye to
+
+
+def steps(folder: Path) -> list[int]:
+    return [int(path.name.removeprefix("step-")) for path in checkpoint.listed(folder)]
 
 
 def kill(out: Path, saver: Saver) -> None:
     """Kill a process that saves all the time, at random moments. What it left must be whole."""
-    chance = random.Random(0)
+    chance, end = random.Random(0), time.monotonic() + 120
     folder, seen = out / "checkpoints", 0
     mine = {f"{group}.{i}": torch.randn(50_000) for group in ("generator", "average", "optimizer") for i in range(3)}
     saver.save(out / "warm", mine, header())  # so that the children need no time to start
@@ -119,23 +126,50 @@ def kill(out: Path, saver: Saver) -> None:
         if child == 0:
             for step in range(seen + 1, 10_000):
                 saver.save(folder / checkpoint.name(step), mine, header(step), lambda: checkpoint.prune(folder, 2, ()))
-        time.sleep(chance.uniform(0.02, 0.25))
+        while max([0, *steps(folder)]) <= seen and time.monotonic() < end:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.1))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         for path in checkpoint.listed(folder):
             checkpoint.verify(path)
             assert torch.equal(checkpoint.Reader(path)["generator.1"][...], mine["generator.1"])
-        reached = [checkpoint.read_header(p).step for p in checkpoint.listed(folder)]
-        assert max([0, *reached]) >= seen, "an older checkpoint is gone"
-        assert not seen or len(reached) >= 1
-        seen = max([0, *reached])
+        reached = steps(folder)
+        assert reached[-1] > seen, "nothing was saved"
+        assert not seen or len(reached) >= 2, "an older checkpoint is gone"
+        seen = reached[-1]
         checkpoint.set_aside(folder, seen)
-        assert [p.name for p in sorted(folder.glob("*"))] == [checkpoint.name(s) for s in sorted(reached)]
-        assert not list(folder.glob(".*"))
-    print(seen)
+        assert steps(folder) == reached
+        assert len(list(folder.iterdir())) == len(reached), "something is left of the crash"
 
+
+def fork(world: int, command: str, out: Path) -> None:
+    """Let so many processes that know each other run a command; prints how they ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            code = 1
+            try:
+                COMMANDS[command](out, Saver(Processes.from_environment()))
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    print(command, *codes, flush=True)
+
+
+COMMANDS = {"save": save, "convert": convert, "fail": fail, "kill": kill}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    commands = {"save": save, "convert": convert, "fail": fail, "kill": kill}
-    commands[sys.argv[1]](Path(sys.argv[2]), Saver(Processes.from_environment()))
+    for job in sys.argv[2:]:
+        name, _, count = job.partition(":")
+        fork(int(count), name, Path(sys.argv[1]))

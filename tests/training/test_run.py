@@ -23,8 +23,9 @@ from torch import Tensor
 from catgan.config import Config
 from catgan.data.datasets import Images
 from catgan.errors import UserError
+from catgan.lock import RunLock
 from catgan.objective import StepState, Term, default_objective
-from catgan.training import checkpoint, train
+from catgan.training import checkpoint, saving, train
 from catgan.training.run import DivergedError, Run
 from catgan.training.step import Metrics, MicroBatch, Step
 
@@ -225,6 +226,43 @@ def test_a_directory_with_another_recipe_is_refused_and_left_alone(
     with pytest.raises(UserError, match="--resume"):
         train(config, tmp_path / "run", dataset=data, quiet=True)
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == files
+
+
+def test_a_folder_in_use_is_refused_and_let_go_afterwards(changed: Changed, data: Images, tmp_path: Path) -> None:
+    other = RunLock(tmp_path / "run")
+    other.take()
+    for resume in (False, True):
+        with pytest.raises(UserError, match="nothing to resume" if resume else "in use by another run"):
+            train(changed(training={"steps": 1}), tmp_path / "run", dataset=data, quiet=True, resume=resume)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
+    other.release()
+    train(changed(training={"steps": 1}), tmp_path / "run", dataset=data, quiet=True)
+    other.take()
+    with pytest.raises(UserError, match="in use by another run"):
+        train(changed(training={"steps": 2}), tmp_path / "run", dataset=data, quiet=True, resume=True)
+    other.release()
+
+
+def test_the_last_good_checkpoint_is_a_complete_one(
+    changed: Changed, data: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk in the background ends the run in its own words, and what was there stays."""
+    config, real = changed(training={"steps": 6}), saving.save_file
+
+    def fills_up(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        if "step-00000004" in str(path):
+            raise OSError(28, "No space left on device")
+        real(tensors, path, metadata)
+
+    monkeypatch.setattr(saving, "save_file", fills_up)
+    run = Run(config, tmp_path / "run", data, default_objective(config), quiet=True)
+    run.prepare(resume=False)
+    with pytest.raises(UserError, match=r"the disk is full: could not write .*step-00000004"):
+        run.loop()
+    run.close()
+    assert run.last_good == tmp_path / "run" / "checkpoints" / checkpoint.name(2)
+    assert list(run.checkpoints.iterdir()) == [run.last_good]
+    checkpoint.verify(run.last_good)
 
 
 def test_a_foreign_directory_is_refused(changed: Changed, data: Images, tmp_path: Path) -> None:
