@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_a_released_lock_can_be_taken_and_leaves_no_trace_of_its_holder(tmp_path
     with pytest.raises(UserError, match=f"process {os.getpid()} "):
         second.take()
     first.release()
-    assert (tmp_path / ".lock").read_text() == ""
+    assert not list(tmp_path.iterdir())
     second.take()
     second.release()
 
@@ -54,6 +55,25 @@ def test_what_an_older_holder_left_is_no_lock(tmp_path: Path) -> None:
     lock.take()
     assert "yesterday" not in (tmp_path / ".lock").read_text()
     lock.release()
+
+
+def test_a_file_deleted_between_opening_and_locking_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two could hold the folder: one by the old file, the other by the new."""
+    first, second, third, real = RunLock(tmp_path), RunLock(tmp_path), RunLock(tmp_path), RunLock.lock
+    first.take()
+
+    def late(lock: RunLock, file: TextIO) -> None:
+        first.release()
+        real(lock, file)
+
+    monkeypatch.setattr(RunLock, "lock", late)
+    second.take()
+    monkeypatch.setattr(RunLock, "lock", real)
+    with pytest.raises(UserError, match="in use"):
+        third.take()
+    second.release()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

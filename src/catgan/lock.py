@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from catgan.errors import UserError
+from catgan.files import discard
 
 
 class RunLock:
@@ -20,44 +21,54 @@ class RunLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.path = folder, folder / ".lock"
         self.file: TextIO | None = None
 
     def take(self) -> None:
         """Lock the folder, which is made if need be. Raises UserError if it is in use or cannot be written."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / ".lock").open("a+", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}; choose another --out") from None
+        while self.file is None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                file = self.path.open("a+", encoding="utf-8")
+            except OSError as error:
+                raise UserError(f"cannot write to {self.folder}: {error.strerror}; choose another --out") from None
+            try:
+                self.lock(file)
+                if self.is_current(file):
+                    self.file = file
+            finally:
+                if self.file is None:
+                    file.close()
+        with contextlib.suppress(OSError):  # a full disk must not end what works without the note
+            self.file.truncate(0)
+            self.file.write(f"process {os.getpid()} on host {platform.node()}, since {time.strftime('%F %T')}\n")
+            self.file.flush()
+
+    def lock(self, file: TextIO) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip()
-            file.close()
             raise UserError(
                 f"{self.folder} is in use by another run{f' ({holder})' if holder else ''}: "
                 "wait for it or choose another --out"
             ) from None
         except OSError as error:
-            file.close()
             raise UserError(
                 f"cannot lock {self.folder}: {error.strerror}; choose an --out on a file system that has locks"
             ) from None
-        self.file = file
-        self.note(f"process {os.getpid()} on host {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+
+    def is_current(self, file: TextIO) -> bool:
+        """False if the holder before deleted the file between its opening and its locking here."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
-        """Let others in. The empty file stays: to delete it could take the lock from under somebody who waits."""
+        """Let others in."""
         if self.file is not None:
-            self.note("")
+            discard(self.path)
             self.file.close()
             self.file = None
-
-    def note(self, text: str) -> None:
-        assert self.file is not None
-        with contextlib.suppress(OSError):  # a full disk must not end what works without the note
-            self.file.truncate(0)
-            self.file.write(text)
-            self.file.flush()

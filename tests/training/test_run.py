@@ -360,8 +360,11 @@ def test_fine_tuning_survives_a_kill_before_its_first_checkpoint(
     killed = Run(config, tmp_path / "killed", data, default_objective(config), quiet=True)
     killed.prepare(resume=False)
     killed.directory.lock.release()  # as the system does
+    leftover = tmp_path / "killed" / "checkpoints" / ".step-00000001.part"
+    leftover.mkdir(parents=True)
     train(config, tmp_path / "killed", dataset=data, quiet=True, resume=True)
     assert_same(final(tmp_path / "plain"), final(tmp_path / "killed"))
+    assert not leftover.exists()
 
 
 def test_a_single_scale_has_no_stages_to_compare(changed: Changed, data: Images, tmp_path: Path) -> None:

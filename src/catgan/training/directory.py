@@ -70,6 +70,7 @@ class Directory:
                 raise UserError(
                     f"none of the checkpoints in {self.checkpoints} can be used: delete them to start from step 0, or choose another --out"
                 )
+            checkpoint.set_aside(self.checkpoints, 0)
             self.say(f"{self.out} has no checkpoint yet: starting from step 0")
             return None
         header = checkpoint.read_header(path)

@@ -11,7 +11,6 @@ import heapq
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
@@ -28,7 +27,12 @@ from catgan.training.checkpoint import is_sharded, local_rows
 from catgan.training.manifest import MANIFEST, File, Header, Manifest, Place
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=1)  # between processes whose disks differ in speed
+
+
+class SaveError(UserError):
+    """One of several processes could not save."""
+
+    said = True
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,8 @@ class Saver:
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
         self.group: Any = None  # of its own: the thread talks while training does
-        if processes.world > 1:
-            import torch.distributed as dist
-
-            processes.wait()
-            self.group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        if processes.several:
+            self.group = processes.group("saving")
         self.copies: dict[str, Tensor] = {}  # kept: to take fresh memory costs many times what copying does
         self.thread: Thread | None = None
         self.error: BaseException | None = None
@@ -144,7 +145,7 @@ class Saver:
             raise UserError(f"cannot write {path}: another process is gone ({failure})") from error
         for rank, (_, fault) in enumerate(answers):
             if fault is not None:
-                raise UserError(f"process {rank}: {fault}") from error
+                raise SaveError(f"process {rank}: {fault}") from error
         return [answer for answer, _ in answers]
 
     # -- in the background ---------------------------------------------------------------------------------------------
