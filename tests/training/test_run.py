@@ -261,7 +261,7 @@ def test_the_last_good_checkpoint_is_a_complete_one(
         run.loop()
     run.close()
     assert run.last_good == tmp_path / "run" / "checkpoints" / checkpoint.name(2)
-    assert list(run.checkpoints.iterdir()) == [run.last_good]
+    assert list(run.directory.checkpoints.iterdir()) == [run.last_good]
     checkpoint.verify(run.last_good)
 
 
