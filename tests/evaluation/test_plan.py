@@ -12,7 +12,7 @@ from catgan.errors import UserError
 from catgan.evaluation.compute import compute
 from catgan.evaluation.costs import EPOCH
 from catgan.evaluation.memory import Layout, Networks, Share, parameters, peak
-from catgan.evaluation.plan import GPUS, USABLE, bandwidth, plan, recomputed_passes, traffic
+from catgan.evaluation.plan import GPUS, USABLE, bandwidth, datasheet_peak, plan, recomputed_passes, traffic
 from catgan.recipes import recipe
 
 H100 = GPUS["h100"]
@@ -151,3 +151,18 @@ def test_alignment_brings_the_encoder_along(tiny_config: Config) -> None:
 def test_numbers_that_do_not_fit_are_refused(tiny_config: Config, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         plan(tiny_config, H100, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", "bfloat16", 989.4),
+        ("NVIDIA H100 80GB HBM3", "float32", 67.0),
+        ("NVIDIA A100-SXM4-40GB", "bfloat16", 312.0),
+        ("NVIDIA GeForce RTX 4090", "bfloat16", 165.2),
+        ("NVIDIA H200", "bfloat16", 989.4),
+        ("Tesla K80", "float32", 0.0),
+    ],
+)
+def test_a_gpu_is_known_by_its_full_name(device: str, precision: str, peak: float) -> None:
+    assert datasheet_peak(device, precision) == peak

@@ -22,7 +22,9 @@ from torch import Tensor
 
 from catgan.config import Config
 from catgan.data.datasets import Images
+from catgan.data.order import rows
 from catgan.errors import UserError
+from catgan.evaluation.compute import compute
 from catgan.lock import RunLock
 from catgan.objective import StepState, Term, default_objective
 from catgan.training import checkpoint, saving, train
@@ -525,3 +527,42 @@ def test_ctrl_c_saves_and_exits_with_130(tmp_path: Path) -> None:
     assert process.wait(60) == 130
     assert "saved" in process.communicate()[1]
     assert checkpoint.listed(tmp_path / "run" / "checkpoints")
+
+
+def test_a_run_tells_where_its_time_went(changed: Changed, data: Images, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    log = {"every": 2, "diagnose_every": 2, "peak": 0.001}
+    train(changed(training={"steps": 4}, log=log), run, dataset=data, quiet=True)
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    shares = [value for name, value in last.items() if name.startswith("time/")]
+    assert len(shares) == 5
+    assert sum(shares) == pytest.approx(1)
+    assert last["time/evaluation"] > 0, "the diagnosis after step 2"
+    assert last["memory/peak_gb"] > 0
+    flops = 2e9 * compute(changed(training={"steps": 4}, log=log))["training"]["gmacs_per_sample"]
+    assert last["mfu"] == pytest.approx(flops * last["images_per_second"] / 0.001e12)
+    lines = (run / "logs" / "rank-00000.log").read_text().splitlines()
+    assert any("step 4: data " in line for line in lines)
+
+
+@pytest.mark.parametrize(("batch", "micro"), [(4, 0), (16, 4), (8, 2)])
+def test_a_resumed_run_reads_on_where_it_was_with_any_batch(
+    changed: Changed, data: Images, tmp_path: Path, batch: int, micro: int
+) -> None:
+    read: list[int] = []
+
+    class Watched(Images):
+        def batch(self, rows: np.ndarray, seed: int, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
+            read.extend(rows.tolist())
+            return super().batch(rows, seed, step, first)
+
+    watched = Watched(data.pixels.numpy(), data.labels.numpy(), data.class_names)
+    base = {"data": {"workers": 0}, "log": {"every": 100}}
+    train(changed(training={"steps": 3, "batch": 8}, **base), tmp_path / "run", dataset=watched, quiet=True)
+    more = {"steps": 5, "batch": batch, "micro_batch": micro}
+    train(changed(training=more, **base), tmp_path / "run", dataset=watched, quiet=True, resume=True)
+    train(changed(training={**more, "steps": 6}, **base), tmp_path / "run", dataset=watched, quiet=True, resume=True)
+    seen = 3 * 8 + 3 * batch
+    assert read == rows(0, 0, seen, len(data)).tolist()
+    header = checkpoint.read_header(checkpoint.listed(tmp_path / "run" / "checkpoints")[-1])
+    assert (header.step, header.samples) == (6, seen)

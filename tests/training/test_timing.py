@@ -1,0 +1,50 @@
+"""Where the time of a run goes, and how much memory it took."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from catgan.training.timing import PARTS, Stopwatch, peak_memory
+
+CPU = torch.device("cpu")
+
+
+def test_each_part_gets_its_own_time_and_a_reading_starts_anew() -> None:
+    watch = Stopwatch(CPU)
+    with watch.of("data"):
+        time.sleep(0.02)
+    began = watch.mark()
+    time.sleep(0.01)
+    watch.add("communication", began, watch.mark())
+    elapsed, seconds = watch.read()
+    assert tuple(seconds) == PARTS
+    assert 0.02 <= seconds["data"] <= elapsed
+    assert 0.01 <= seconds["communication"] <= elapsed
+    assert seconds["checkpoint"] == seconds["evaluation"] == 0
+    assert sum(seconds.values()) <= elapsed
+    again, nothing = watch.read()
+    assert again < elapsed
+    assert not any(nothing.values())
+
+
+def test_time_counts_where_the_part_failed_too() -> None:
+    watch = Stopwatch(CPU)
+
+    @watch.of("checkpoint")
+    def save() -> None:
+        time.sleep(0.01)
+        raise ValueError("disk")
+
+    with pytest.raises(ValueError, match="disk"):
+        save()
+    assert watch.read()[1]["checkpoint"] >= 0.01
+
+
+def test_peak_memory_rises_by_what_is_allocated() -> None:
+    before = peak_memory(CPU)
+    held = torch.ones(100 * 2**20, dtype=torch.uint8)
+    assert peak_memory(CPU) >= before
+    assert peak_memory(CPU) > held.nbytes
