@@ -341,8 +341,9 @@ class PlainStep:
     def noise(self, purpose: Purpose, step: int, count: int) -> list[Tensor]:
         s = self.config.sample
         sizes = s.scales if self.config.objective.penalty_noise == "per_scale" else (s.size,)
-        drawn = self.draw(normal, purpose, step, (count, s.channels, sum(n * n for n in sizes)))
-        return [n.unflatten(2, (size, size)) for n, size in zip(drawn.split([n * n for n in sizes], 2), sizes)]
+        areas = [n * n for n in sizes]
+        drawn = self.draw(normal, purpose, step, (count, s.channels, sum(areas))).split(areas, 2)
+        return [n.unflatten(2, (size, size)) for n, size in zip(drawn, sizes, strict=True)]
 
     def draw(self, kind: Callable[..., Tensor], purpose: Purpose, step: int, shape: tuple[int, ...]) -> Tensor:
         like = next(self.weights["generator"].parameters())

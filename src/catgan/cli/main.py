@@ -23,6 +23,7 @@ COMMANDS = {
     "info": "layers, tokens, parameters and compute of a recipe",
     "compute": "what every recipe costs, beside published models and the paper's figures",
     "plan": "memory, time and cost of a training run on GPUs, on paper",
+    "bench": "how fast a recipe trains and samples here, as a share of what the machine can do",
     "demo": "train on handwritten digits and build a page about it, in minutes",
 }
 

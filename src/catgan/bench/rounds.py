@@ -1,0 +1,59 @@
+"""Measuring in turns: what makes a busy machine slower for a while makes everything slower, the ceiling included."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from catgan.bench.ceiling import Ceiling
+from catgan.bench.meters import Clock, Part, Timing, counting
+from catgan.progress import clock as minutes
+
+SHORTEST = 0.2  # seconds for which one measurement repeats what is shorter
+PARTS = ("step", "generator", "sampling", "loader", "memory")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure, and how often."""
+
+    sizes: tuple[int, ...] = (1, 8)  # of sampling
+    repeats: int = 5
+    only: tuple[str, ...] = PARTS
+    against_plain: bool = False
+    scaling: bool = False
+    cold_start: bool = False
+    say: Callable[[str], None] = print
+
+
+def rounds(
+    parts: dict[str, Part], ceiling: Ceiling, clock: Clock, request: Request, compiled: bool
+) -> tuple[dict[str, Timing], dict[str, float]]:
+    """Measure all parts in turns, the ceiling before each. Returns times and floating-point operations, by name."""
+    work: dict[str, float] = {}
+    loops: dict[str, int] = {}
+    expected = 0.0
+    for name, part in parts.items():
+        request.say(f"warm-up: {name}")
+        began = time.perf_counter()
+        with counting() as operations:
+            work |= part.run(operations)
+        if compiled:
+            part.run(clock)
+        if (took := time.perf_counter() - began) < 10 * SHORTEST:
+            began = time.perf_counter()
+            part.run(clock)
+            took = time.perf_counter() - began
+        loops[name] = max(1, round(SHORTEST / took))
+        expected += loops[name] * took
+    times: dict[str, list[float]] = {}
+    for count in range(request.repeats):
+        request.say(
+            f"round {count + 1} of {request.repeats}, about {minutes(expected * (request.repeats - count))} left"
+        )
+        for name, part in parts.items():
+            ceiling.measure()
+            for measure, seconds in part.repeated(clock, loops[name]).items():
+                times.setdefault(measure, []).append(seconds)
+    return {name: Timing(tuple(values)) for name, values in times.items()}, work

@@ -1,0 +1,199 @@
+"""`catgan bench RECIPE`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from catgan.checks import require
+from catgan.cli.compute import aligned
+from catgan.cli.parse import parse
+from catgan.cli.train import SHORT, expand
+from catgan.config import Config
+from catgan.errors import UserError
+from catgan.recipes import RECIPES, recipe
+
+PARTS = ("step", "generator", "sampling", "loader", "memory")
+USAGE = f"""usage: catgan bench RECIPE [--json] [--against plain] [OPTIONS]
+
+Measure how fast a recipe trains and samples on this machine, as a share of what its matrix products could do here:
+{", ".join(RECIPES)}.
+
+  --against plain   also run the straightforward version of a training step (benchmarks/plain.py of a checkout),
+                    after its losses were found equal
+  --only PARTS      some of {",".join(PARTS)}
+  --sizes N,N       batch sizes of sampling (default: 1,8)
+  --repeats N       measurements of each part, in turns (default: 5)
+  --scaling         also whether time grows as work does, with the batch and with the number of layers
+  --cold-start      also the time to the first step of compiled training, in new processes
+  --json            print everything as JSON
+  {", ".join(SHORT)}
+                    short for the training.* options of these names
+
+Further options change the recipe, as in catgan train.
+
+  catgan bench digits --against plain
+  catgan bench fashion-mnist --training.compile True --cold-start
+  catgan bench cat-b2 --batch 4 --precision float32 --only step
+"""
+
+NOTE = """\
+GFLOP are 10^9 operations in matrix products and attention, a multiplication and an addition counted as two, on an
+uncompiled run. The ceiling is the fastest of the networks' own matrix products, measured in turns with the rest.
++-: half of the distance between the quartiles."""
+
+
+def main(argv: Sequence[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE + "\nAll options with the values of a recipe: catgan bench RECIPE --help")
+        return
+    name, *rest = argv
+    if name.startswith("-"):
+        raise UserError(f"the recipe comes first: catgan bench RECIPE {name} ...")
+    base = recipe(name)
+    own, options = split_own(rest)
+    only = tuple(own.only.split(",")) if own.only else PARTS
+    for part in only:
+        require(part in PARTS, "--only", part, f"some of {', '.join(PARTS)}", "separate them by commas")
+    require(own.against in (None, "plain"), "--against", own.against, "plain")
+    require(own.repeats.isdecimal() and int(own.repeats) >= 1, "--repeats", own.repeats, "at least 1")
+    sizes = own.sizes.split(",")
+    require(all(s.isdecimal() and int(s) >= 1 for s in sizes), "--sizes", own.sizes, "batch sizes like 1,8")
+    config = parse(Config, [expand(o) for o in options], f"bench {name}", base, USAGE.partition("\n\n")[2])
+    config.validate()
+
+    from catgan.bench.measure import bench
+    from catgan.bench.rounds import Request
+
+    result = bench(
+        config,
+        Request(
+            tuple(map(int, sizes)), int(own.repeats), only, own.against is not None, own.scaling, own.cold_start,
+            lambda message: print(message, file=sys.stderr, flush=True),
+        ),
+    )  # fmt: skip
+    print(json.dumps(result, indent=2) if own.json else text(result))
+
+
+def split_own(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options that are about measuring rather than the recipe, and the rest."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name, default in (("--against", None), ("--only", None), ("--sizes", "1,8"), ("--repeats", "5")):
+        parser.add_argument(name, default=default)
+    for name in ("--json", "--scaling", "--cold-start"):
+        parser.add_argument(name, action="store_true")
+    try:
+        return parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}; see catgan bench --help") from None
+
+
+# -- text ------------------------------------------------------------------------------------------------------------
+
+
+def text(r: dict[str, Any]) -> str:
+    tables = [parts(r), against(r), others(r), scaling(r)]
+    return "\n\n".join([head(r), *(t for t in tables if t), "\n".join([*r["notes"], NOTE])])
+
+
+def head(r: dict[str, Any]) -> str:
+    m, s, c = r["machine"], r["settings"], r["ceiling"]
+    mode = "compiled" if s["compile"] else "eager"
+    rows, inputs, outputs = c["shape"]
+    return "\n".join(
+        [
+            f"{r['recipe']}, batch {s['batch']}, {s['precision']}, {mode}",
+            f"{m['device']}, {m['threads']} threads of {m['cores']} cores, load {m['load']:.1f}, torch {m['torch']}",
+            f"ceiling {c['gflops']:,.1f} GFLOP/s ({rows} x {inputs} by {inputs} x {outputs}), medians of {s['repeats']}",
+        ]
+    )
+
+
+def parts(r: dict[str, Any]) -> str:
+    if not r["parts"]:
+        return ""
+    rows: list[Sequence[str]] = [("", "GFLOP", "time", "+-", "images/s", "GFLOP/s", "share", "target")]
+    for p in r["parts"]:
+        part_of = p["name"] in ("discriminator step", "generator step")
+        rows.append(
+            (
+                f"  {p['name']}" if part_of else p["name"],
+                f"{p['gflop']:,.4g}",
+                *timed(p["seconds"]),
+                "" if part_of else f"{p['images_per_second']:,.4g}",
+                f"{p['gflops']:,.1f}",
+                f"{p['share']:.1%}",
+                verdict(p["target"], "{:.0%}"),
+            )
+        )
+    return aligned(rows)
+
+
+def against(r: dict[str, Any]) -> str:
+    if "against" not in r:
+        return ""
+    rows: list[Sequence[str]] = [("plain training step", "GFLOP", "time", "+-", "times catgan's", "target")]
+    for a in r["against"]:
+        target = verdict(a["target"], "{:.1f}")
+        rows.append((a["settings"], f"{a['gflop']:,.4g}", *timed(a["seconds"]), f"{a['ratio']:.2f}", target))
+    worst = max(a["loss_difference"] for a in r["against"])
+    return aligned(rows) + f"\nlosses of both compared before: relative difference at most {worst:.0e}"
+
+
+def others(r: dict[str, Any]) -> str:
+    """Loader, Python, memory, cold start: a line each."""
+    rows: list[Sequence[str]] = []
+    loader = r.get("loader", {})
+    if "skipped" in loader:
+        rows.append(("loader", "skipped", loader["skipped"]))
+    elif loader:
+        much = f"{loader['times_training']:,.0f} times what training takes" if "times_training" in loader else ""
+        rows.append(("loader", f"{loader['images_per_second']:,.4g} images/s", much))
+    for p in r.get("python", []):
+        said = verdict(p["target"], "{:.0%}")
+        rows.append((f"outside of operators, batch {p['batch']}", f"{p['share']:.1%}", said))
+    memory = r.get("memory", {})
+    for name, count in memory.get("peak_bytes", {}).items():
+        same = memory.get("target") and name == "fakes made twice"
+        said = f"{memory['to_plain']:.2f} of plain's, target {verdict(memory['target'], '{:.2f}')}" if same else ""
+        rows.append((f"peak memory of a step, {name}", f"{count / 2**20:,.4g} MiB", said))
+    if memory:
+        rows.append(("weights and moments beside it", f"{memory['state_bytes'] / 2**20:,.4g} MiB", ""))
+    for name, c in r.get("cold_start", {}).items():
+        said = {"cold": "nothing compiled yet", "cached": "compiled before"}[name]
+        rows.append((f"first compiled step, {said}", f"{c['seconds']:.1f} s", verdict(c["target"], "{:.0f} s")))
+    width = max((len(row[0]) for row in rows), default=0)
+    value = max((len(row[1]) for row in rows if row[1] != "skipped"), default=0)
+    return "\n".join(f"{a:<{width}}  {b:>{value}}  {c}".rstrip() for a, b, c in rows)
+
+
+def scaling(r: dict[str, Any]) -> str:
+    if not r.get("scaling"):
+        return ""
+    rows: list[Sequence[str]] = [("time per operation, much work to little", "from", "to", "ratio", "target")]
+    for s in r["scaling"]:
+        low, high = (str(p["at"]) for p in s["points"])
+        rows.append((s["name"], low, high, f"{s['ratio']:.2f}", verdict(s["target"], "{:.1f}")))
+    return aligned(rows)
+
+
+def timed(seconds: dict[str, Any]) -> tuple[str, str]:
+    """Median, and half of the distance between the quartiles as a share of it."""
+    median = seconds["median"]
+    spread = (seconds["high"] - seconds["low"]) / 2 / median
+    return f"{median * 1e3:,.4g} ms" if median < 10 else f"{median:,.4g} s", f"{spread:.1%}"
+
+
+def verdict(target: dict[str, Any] | None, form: str) -> str:
+    """`>= 85%`, with a mark where it was missed."""
+    if target is None:
+        return ""
+    low, high = target["low"], target["high"]
+    if low is not None and high is not None:
+        said = f"{form.format(low)} to {form.format(high)}"
+    else:
+        said = f">= {form.format(low)}" if high is None else f"<= {form.format(high)}"
+    return said if target["met"] else f"{said} missed"
