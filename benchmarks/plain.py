@@ -10,7 +10,7 @@ Everything in the obvious way, from the paper's equations, with the weights of a
 - PyTorch's optimiser as it comes; nothing compiled
 
 Only draws (`catgan.draws`) are catgan's own, so that both sides see the same numbers: losses and gradients are equal up
-to rounding, which the tests assert in float64. Micro-batches and the encoder of the `cat-*` recipes are left out.
+to rounding, which the tests assert in float64. Micro-batches are left out.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from catgan.config import AugmentConfig, Config
 from catgan.discriminator import Discriminator
 from catgan.draws import Purpose, normal, uniform
+from catgan.encoders import Encoder
 from catgan.generator import STYLE_BETA, Generator
 from catgan.nn.positions import rotary_table, sincos_positions
 
@@ -141,8 +142,8 @@ class PlainDiscriminator:
         x = x + layer.attention_gain * attention(layer.attention, normed, self.rotary, self.mask)
         return x + layer.mlp_gain * swiglu(layer.mlp, rms_norm(x, layer.mlp_norm.weight))
 
-    def logits(self, pyramid: Sequence[Tensor], y: Tensor) -> Tensor:
-        """x_0..x_K and classes to d_0..d_K, (B, K + 1)."""
+    def tokens(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """x_0..x_K to all tokens after the last block, (B, T, d)."""
         parts = []
         for k, x in enumerate(pyramid):
             patches = linear(self.weights.embeddings[str(self.patches[k])], patchify(x, self.patches[k]))
@@ -152,6 +153,10 @@ class PlainDiscriminator:
         x = torch.cat(parts, dim=1)
         for layer in self.weights.blocks:
             x = recomputed(self.recompute, self.block, layer, x)
+        return x
+
+    def logits(self, x: Tensor, y: Tensor) -> Tensor:
+        """Tokens and classes to d_0..d_K, (B, K + 1)."""
         with torch.autocast(x.device.type, enabled=False):
             cls = x[:, self.starts]
             cls = cls.float() if cls.dtype == torch.bfloat16 else cls
@@ -174,35 +179,48 @@ def resize(x: Tensor, size: int, mode: str) -> Tensor:
         return x
     if mode in ("area", "nearest"):
         return F.interpolate(x, size=(size, size), mode=mode)
-    return F.interpolate(x, size=(size, size), mode=mode, align_corners=False, antialias=True)
+    return F.interpolate(x, size=(size, size), mode=mode, align_corners=False, antialias=size < x.shape[-1])
 
 
 def augment(x: Tensor, u: Tensor, policy: AugmentConfig, anchor: Tensor) -> Tensor:
     """Colour, flip, translation, cutout of samples (B, C, S, S); u: (B, 9) in [0, 1); anchor: whose means colour uses."""
     size, here = x.shape[-1], torch.arange(x.shape[-1], device=x.device)
-    u = u[:, :, None, None, None]
     if policy.color:
-        changed = x + (u[:, 1] - 0.5)
+        chosen, brightness, saturation, contrast = u[:, :4, None, None, None].unbind(1)
+        changed = x + (brightness - 0.5)
         grey = anchor.mean(1, keepdim=True)
-        changed = (changed - grey) * (2 * u[:, 2]) + grey
+        changed = (changed - grey) * (2 * saturation) + grey
         mean = anchor.mean((1, 2, 3), keepdim=True)
-        changed = (changed - mean) * (u[:, 3] + 0.5) + mean
-        x = torch.where(u[:, 0] < policy.color, changed, x)
-    if policy.flip:
-        x = torch.where(u[:, 8] < policy.flip, x.flip(-1), x)
-    if policy.translation:
-        reach = int(size * policy.translation + 0.5)
-        shift = (u[:, 4:6, 0, 0, 0] * (2 * reach + 1)).floor().long() - reach
-        padded = F.pad(x, [reach] * 4).permute(0, 2, 3, 1)
-        rows, columns = (reach + here + s[:, None] for s in shift.T)
-        sample = torch.arange(len(x), device=x.device)[:, None, None]
-        x = padded[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        changed = (changed - mean) * (contrast + 0.5) + mean
+        x = torch.where(chosen < policy.color, changed, x)
+    x = flip(x, u, policy.flip)
+    x = translate(x, *shifts(u, size, policy.translation))
     if policy.cutout:
         side = int(size * policy.cutout + 0.5)
-        start = (u[:, 6:8, 0, 0, 0] * (size + 1 - side % 2)).floor().long() - side // 2
+        start = (u[:, 6:8] * (size + 1 - side % 2)).floor().long() - side // 2
         inside = [(here >= s[:, None]) & (here < s[:, None] + side) for s in start.T]
         x = x * ~(inside[0][:, :, None] & inside[1][:, None, :])[:, None]
     return x
+
+
+def flip(x: Tensor, u: Tensor, probability: float) -> Tensor:
+    return torch.where((u[:, 8] < probability)[:, None, None, None], x.flip(-1), x) if probability else x
+
+
+def shifts(u: Tensor, size: int, ratio: float) -> tuple[Tensor, int]:
+    """Whole pixels that each sample moves, rows and columns, (B, 2); and the most that any can."""
+    reach = int(size * ratio + 0.5)
+    return (u[:, 4:6] * (2 * reach + 1)).floor().long() - reach, reach
+
+
+def translate(x: Tensor, shift: Tensor, reach: int) -> Tensor:
+    """Move samples (B, C, S, S) by whole pixels, zeros coming in."""
+    if reach == 0:
+        return x
+    here, sample = torch.arange(x.shape[-1], device=x.device), torch.arange(len(x), device=x.device)
+    rows, columns = (reach + here + s[:, None] for s in shift.T)
+    padded = F.pad(x, [reach] * 4).permute(0, 2, 3, 1)
+    return padded[sample[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 # -- the step ----------------------------------------------------------------------------------------------------------
@@ -218,8 +236,10 @@ class PlainStep:
         discriminator: Discriminator,
         average: Generator,
         recompute: bool = False,
+        encoder: Encoder | None = None,
     ) -> None:
-        """recompute: activation checkpointing of every block."""
+        """recompute: activation checkpointing of every block. encoder: for a representation head."""
+        self.encoder = encoder
         self.config, self.device = config, next(generator.parameters()).device
         self.weights, self.average = {"generator": generator, "discriminator": discriminator}, average
         self.generator = PlainGenerator(config, generator, recompute)
@@ -232,11 +252,12 @@ class PlainStep:
             for name, lr in (("generator", o.lr_generator), ("discriminator", o.lr_discriminator))
         }
 
-    def run(self, step: int, x: Tensor, y: Tensor) -> Metrics:
-        """Iteration `step` (0, 1, ...) on real samples x (B, C, S, S) of classes y (B,)."""
+    def run(self, step: int, x: Tensor, y: Tensor, images: Tensor | None = None) -> Metrics:
+        """Iteration `step` (0, 1, ...) on real samples x (B, C, S, S) of classes y (B,), with an encoder also their
+        raw images, uint8 (B, 3, P, P)."""
         metrics: Metrics = {}
         z = self.draw(normal, Purpose.Z, step, (len(x), self.config.generator.z_dim))
-        self.train_discriminator(step, x, y, z, metrics)
+        self.train_discriminator(step, x, y, z, images, metrics)
         if self.config.objective.fresh_z:
             z = self.draw(normal, Purpose.Z_GENERATOR, step, tuple(z.shape))
         w = self.train_generator(step, x, y, z, metrics)
@@ -244,17 +265,22 @@ class PlainStep:
         self.update_average(step + 1)
         return metrics
 
-    def train_discriminator(self, step: int, x: Tensor, y: Tensor, z: Tensor, metrics: Metrics) -> None:
+    def train_discriminator(
+        self, step: int, x: Tensor, y: Tensor, z: Tensor, images: Tensor | None, metrics: Metrics
+    ) -> None:
         o, batch = self.config.objective, len(x)
         u_real = self.draw(uniform, Purpose.AUGMENT_REAL_D, step, (batch, 9))
         u_fake = self.draw(uniform, Purpose.AUGMENT_FAKE_D, step, (batch, 9))
         with torch.no_grad():
             _, h = self.generate(z, y)
         stages = len(self.config.sample.scales)
-        real = self.judge(self.view([x] * stages, u_real), y)
+        tokens = self.tokens(self.view([x] * stages, u_real))
+        real = self.discriminator.logits(tokens, y)
         fake = self.judge(self.view(h, u_fake), y)
         losses = {"adversarial": F.softplus(fake - real).mean(0)}
-        weights = {"adversarial": 1.0}
+        weights = {"adversarial": 1.0, "representation": o.representation}
+        if images is not None:
+            losses["representation"] = self.representation(tokens, images, u_real)
         if o.penalty:
             count = max(1, int(batch * o.penalty_fraction))
             some = torch.tensor([i * batch // count for i in range(count)], device=self.device)
@@ -313,8 +339,29 @@ class PlainStep:
             return w, self.generator.stages(w)
 
     def judge(self, pyramid: Sequence[Tensor], y: Tensor) -> Tensor:
+        return self.discriminator.logits(self.tokens(pyramid), y)
+
+    def tokens(self, pyramid: Sequence[Tensor]) -> Tensor:
         with self.autocast():
-            return self.discriminator.logits(pyramid, y)
+            return self.discriminator.tokens(pyramid)
+
+    def representation(self, tokens: Tensor, images: Tensor, u: Tensor) -> Tensor:
+        """1 - cosine similarity of what the head predicts and the encoder's features, [cls] plus the mean over patches."""
+        c = self.config
+        head, grid = self.weights["discriminator"].representation, c.sample.scales[-1] // c.discriminator.patches[-1]
+        with self.autocast():
+            predicted = head(tokens[:, -(1 + grid * grid) :])
+            with torch.no_grad():
+                raw = resize(images.to(u.dtype) / 127.5 - 1, c.encoder.size, "bicubic")
+                raw = flip(raw, u, c.augment.flip)
+                per_pixel = raw.shape[-1] / c.sample.size
+                shift, reach = shifts(u, c.sample.size, c.augment.translation)
+                raw = translate(raw, (shift * per_pixel).round().long(), math.ceil(reach * per_pixel))
+                cls, patches = self.encoder.encode(raw)
+                patches = resize(patches.movedim(-1, 1), grid, "bicubic").flatten(2).mT
+                target = torch.cat([cls[:, None], patches], dim=1)
+        distance = 1 - F.cosine_similarity(predicted.to(u.dtype), target.to(u.dtype), dim=-1)
+        return (distance[:, 0] + distance[:, 1:].mean(1)).mean(0, keepdim=True)
 
     def view(self, stages: Sequence[Tensor], u: Tensor, anchor: Tensor | None = None) -> list[Tensor]:
         """Augment each stage at full size, then resize it to its scale."""

@@ -14,7 +14,7 @@ from torch import Tensor
 import catgan
 from catgan.bench.ceiling import Ceiling
 from catgan.bench.cold import cold_start
-from catgan.bench.memory import peak_bytes, python_share, state_bytes
+from catgan.bench.memory import check_memory, peak_bytes, python_share, state_bytes
 from catgan.bench.meters import Clock, Part, Timing
 from catgan.bench.parts import (
     FORWARD,
@@ -39,6 +39,9 @@ from catgan.devices import pick_device
 from catgan.errors import UserError
 
 
+BUSY = 0.5  # load per core above which others disturb
+
+
 def bench(config: Config, request: Request) -> dict[str, Any]:
     """Measure a recipe; everything in the result can be written as JSON."""
     return Bench(config, request).run()
@@ -59,12 +62,16 @@ class Bench:
         self.device = pick_device(t.device)
         if t.threads:
             torch.set_num_threads(t.threads)
+        if {"step", "memory"} & set(request.only):
+            check_memory(self.config, self.device)
         self.clock = Clock(self.device)
         self.step = MeasuredStep(self.config, self.device)
         self.x, self.y = inputs(self.config, self.device)
         self.targets = targets(self.config, self.device.type)
         self.ceiling = Ceiling(self.config, self.step, self.clock)
         self.skipped: dict[str, str] = {}
+        if self.device.type == "cpu" and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
+            self.notes.append("others were busy on this machine before: times of several threads mean little then")
 
     def run(self) -> dict[str, Any]:
         request = self.request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
@@ -9,6 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+
+from catgan.config import Config
+from catgan.errors import UserError
+from catgan.evaluation.memory import Layout, Networks, Share, peak
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would write about its own work, and missing GPUs
 
 
 def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
@@ -25,6 +32,22 @@ def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
     events = watched.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     return max(accumulate(size for _, size in changes), default=0)
+
+
+def check_memory(config: Config, device: torch.device) -> None:
+    """Raise UserError for a batch whose training step cannot fit, before the system has to find out."""
+    t = config.training
+    share = Share(1, t.batch, min(t.micro_batch or t.batch, t.batch))
+    needed = sum(peak(Networks(config), share, Layout(sharded=False, checkpointing=False))["bytes"].values())
+    if device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).total_memory
+    else:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"training.batch is {t.batch}: a step needs about {needed / 2**30:.0f} GiB, and {device} has "
+            f"{there / 2**30:.0f}; use a smaller --batch, such as 4"
+        )
 
 
 def state_bytes(networks: list[nn.Module], optimizers: list[torch.optim.Optimizer]) -> int:
