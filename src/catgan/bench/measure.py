@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ from catgan.data import check_fits, open_dataset
 from catgan.devices import pick_device
 from catgan.errors import UserError
 
-
 BUSY = 0.5  # load per core above which others disturb
 
 
@@ -69,47 +69,57 @@ class Bench:
         self.x, self.y = inputs(self.config, self.device)
         self.targets = targets(self.config, self.device.type)
         self.ceiling = Ceiling(self.config, self.step, self.clock)
-        self.skipped: dict[str, str] = {}
+        self.no_loader = ""
         if self.device.type == "cpu" and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
             self.notes.append("others were busy on this machine before: times of several threads mean little then")
 
     def run(self) -> dict[str, Any]:
-        request = self.request
-        result: dict[str, Any] = {"recipe": self.config.recipe, "machine": machine(self.device)}
-        against = self.plain_steps() if self.plain else {}
-        parts = self.parts() | {name: step.part(self.x, self.y) for name, step in against.items()}
-        if "step" not in request.only:
-            parts = {name: part for name, part in parts.items() if name not in against}
-        times, work = rounds(parts, self.ceiling, self.clock, request, self.config.training.compile)
-        result["parts"] = [self.row(n, times[n], work[n]) for n in times if n not in (*against, LOADER)]
-        if LOADER in times:
-            result["loader"] = self.loader(times)
-        elif LOADER in self.skipped:
-            result["loader"] = {"skipped": self.skipped[LOADER]}
-        if "sampling" in request.only and self.device.type == "cpu":
-            result["python"] = self.python()
-        if "step" in request.only and against:
-            result["against"] = [self.compared(n, s, times, work[n]) for n, s in against.items()]
+        request, found = self.request, self.measurements()
         if "memory" in request.only:
             request.say("memory")
-            result["memory"] = self.memory(against)
+            found["memory"] = self.memory()
         if request.scaling:
-            result["scaling"] = scaling(self.config, request, self.ceiling, self.clock, self.targets.get("linear"))
+            found["scaling"] = scaling(self.config, request, self.ceiling, self.clock, self.targets.get("linear"))
         if request.cold_start:
             request.say("cold start, twice")
-            result["cold_start"] = {
+            found["cold_start"] = {
                 name: {"seconds": seconds, "target": described(self.targets.get(name), seconds)}
                 for name, seconds in cold_start(self.config).items()
             }
-        result["ceiling"] = self.ceiling.description()
-        self.add_shares(result["parts"])
-        t = self.config.training
-        result["settings"] = {
+        return {
+            "recipe": self.config.recipe,
+            "machine": machine(self.device),
+            "settings": self.settings(),
+            "notes": self.notes,
+            "ceiling": self.ceiling.description(),
+            **found,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        t, request = self.config.training, self.request
+        return {
             "batch": t.batch, "precision": t.precision, "compile": t.compile, "reuse_fakes": t.reuse_fakes,
             "repeats": request.repeats, "sizes": list(request.sizes), "only": list(request.only),
             "config": to_dict(self.config),
         }  # fmt: skip
-        return result | {"notes": self.notes}
+
+    def measurements(self) -> dict[str, Any]:
+        """Everything that is measured in turns with the ceiling."""
+        only, against = self.request.only, self.plain_steps
+        parts = self.parts()
+        if "step" in only:
+            parts |= {name: plain.part(self.x, self.y) for name, plain in against.items()}
+        times, work = rounds(parts, self.ceiling, self.clock, self.request, self.config.training.compile)
+        top = max(self.ceiling.rates().values(), default=0.0)
+        names = [n for n in times if n not in (*against, LOADER)]
+        found: dict[str, Any] = {"parts": [self.row(n, times[n], work[n], top) for n in names]}
+        if "loader" in only:
+            found["loader"] = self.loader(times) if LOADER in times else {"skipped": self.no_loader}
+        if "sampling" in only and self.device.type == "cpu":
+            found["python"] = self.python()
+        if "step" in only and against:
+            found["against"] = [self.compared(plain, times, work[name]) for name, plain in against.items()]
+        return found
 
     def parts(self) -> dict[str, Part]:
         """What is measured of catgan itself."""
@@ -126,35 +136,35 @@ class Bench:
                 check_fits(dataset, self.config)
                 found[LOADER] = loader_part(self.config, dataset, self.device.type == "cuda")
             except UserError as error:
-                self.skipped[LOADER] = str(error)
+                self.no_loader = str(error)
         return found
 
+    @cached_property
     def plain_steps(self) -> dict[str, PlainRun]:
         """The straightforward version twice, on the weights of the measured step, after losses were compared."""
-        full, found = full_penalties(self.config), {}
-        for name, config, recompute in ((EQUAL, self.config, False), (SHIPPED, full, True)):
+        found: dict[str, PlainRun] = {}
+        if self.plain is None:
+            return found
+        for name, config, recompute in ((EQUAL, self.config, False), (SHIPPED, full_penalties(self.config), True)):
             self.request.say(f"comparing losses: {name}")
             difference = check_same(self.plain, config, self.x, self.y, recompute)
-            networks = self.step.generator, self.step.discriminator, self.step.average
-            found[name] = PlainRun(name, self.plain(config, *networks, recompute), difference)
+            step = self.plain(config, self.step.generator, self.step.discriminator, self.step.average, recompute)
+            if EQUAL in found:
+                step.optimizers = found[EQUAL].step.optimizers  # one set of moments is enough
+            found[name] = PlainRun(name, step, difference)
         return found
 
     # -- results ---------------------------------------------------------------------------------------------------
 
-    def row(self, name: str, timing: Timing, flop: float) -> dict[str, Any]:
-        """One thing that was measured; `add_shares` completes it."""
+    def row(self, name: str, timing: Timing, flop: float, ceiling: float) -> dict[str, Any]:
+        """One thing that was measured, as a share of the ceiling (FLOP/s)."""
         batch = int(name.rpartition(" ")[2]) if name.startswith(SAMPLING) else self.config.training.batch
+        share = flop / timing.median / ceiling
         return {
             "name": name, "batch": batch, "gflop": flop / 1e9, "seconds": timing.description(),
-            "images_per_second": batch / timing.median, "gflops": flop / 1e9 / timing.median,
+            "images_per_second": batch / timing.median, "gflops": flop / 1e9 / timing.median, "share": share,
+            "target": described(self.targets.get(name), share),
         }  # fmt: skip
-
-    def add_shares(self, rows: list[dict[str, Any]]) -> None:
-        """The share of the ceiling, which is known when everything has run."""
-        top = max(self.ceiling.rates().values()) / 1e9 if rows else 1.0
-        for row in rows:
-            row["share"] = row["gflops"] / top
-            row["target"] = described(self.targets.get(row["name"]), row["share"])
 
     def loader(self, times: dict[str, Timing]) -> dict[str, Any]:
         batch, timing = self.config.training.batch, times[LOADER]
@@ -174,15 +184,15 @@ class Bench:
             )
         return rows
 
-    def compared(self, name: str, plain: PlainRun, times: dict[str, Timing], flop: float) -> dict[str, Any]:
-        ours, theirs = times[STEP].median, times[name]
-        ratio = theirs.median / ours
+    def compared(self, plain: PlainRun, times: dict[str, Timing], flop: float) -> dict[str, Any]:
+        theirs = times[plain.name]
+        ratio = theirs.median / times[STEP].median
         return {
-            "settings": name, "seconds": theirs.description(), "gflop": flop / 1e9, "ratio": ratio,
-            "loss_difference": plain.difference, "target": described(self.targets.get(name), ratio),
+            "settings": plain.name, "seconds": theirs.description(), "gflop": flop / 1e9, "ratio": ratio,
+            "loss_difference": plain.difference, "target": described(self.targets.get(plain.name), ratio),
         }  # fmt: skip
 
-    def memory(self, against: dict[str, PlainRun]) -> dict[str, Any]:
+    def memory(self) -> dict[str, Any]:
         """Peaks of one training step, above weights and moments: as configured, without reuse, and plain."""
 
         def peak(step: Any) -> int:
@@ -197,10 +207,10 @@ class Bench:
         self.step.config = self.config
         networks = [self.step.generator, self.step.discriminator, self.step.average]
         state = state_bytes(networks, list(self.step.optimizers.values()))
-        for name, plain in against.items():
+        for name, plain in self.plain_steps.items():
             peaks[f"plain, {name}"] = peak(plain.step)
         result = {"state_bytes": state, "peak_bytes": peaks}
-        if against:
+        if self.plain_steps:
             ratio = peaks["fakes made twice"] / peaks[f"plain, {EQUAL}"]
             result |= {"to_plain": ratio, "target": described(self.targets.get("memory"), ratio)}
         return result

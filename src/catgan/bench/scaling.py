@@ -29,21 +29,24 @@ def scaling(
         series.append(("by layers", STEP, {n: layered(config, n) for n in layers}))
     found = []
     for by, what, configs in series:
-        parts = {str(n): part(what, c, clock) for n, c in configs.items()}
+        parts = {f"{what}, {n}": part(what, n, c, clock) for n, c in configs.items()}
         times, work = rounds(parts, ceiling, clock, request, config.training.compile)
-        points = [{"at": n, "gflop": work[str(n)] / 1e9, "seconds": times[str(n)].description()} for n in configs]
-        little, much = (times[str(n)].median / work[str(n)] for n in configs)
+        points = [
+            {"at": n, "gflop": work[name] / 1e9, "seconds": times[name].description()}
+            for n, name in zip(configs, parts, strict=True)
+        ]
+        little, much = (times[name].median / work[name] for name in parts)
         ratio = much / little
         found.append({"name": f"{what} {by}", "points": points, "ratio": ratio, "target": described(target, ratio)})
     return found
 
 
-def part(what: str, config: Config, clock: Clock) -> Part:
-    """The whole step, or the generator's forward pass, under one name."""
+def part(what: str, n: int, config: Config, clock: Clock) -> Part:
+    """The whole step, or the generator's forward pass, of one size."""
     step = MeasuredStep(config, clock.device)
     x, y = inputs(config, clock.device)
     whole = training_part(step, x, y) if what == STEP else forward_part(step, y)
-    return Part(lambda meter: {what: whole.run(meter)[what]})
+    return Part(lambda meter: {f"{what}, {n}": whole.run(meter)[what]})
 
 
 def batched(config: Config, batch: int) -> Config:
