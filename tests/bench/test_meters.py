@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +92,12 @@ def test_the_halves_of_a_step_take_no_longer_than_the_whole(tiny_config: Config)
     halves = [took[name] for name in HALVES.values()]
     assert all(seconds > 0 for seconds in halves)
     assert 0.5 * took[STEP] < sum(halves) <= took[STEP]
+
+
+def test_processor_time_leaves_out_what_others_take() -> None:
+    part = Part.of("it", lambda: time.sleep(0.1))
+    assert part.run(Clock(CPU))["it"] >= 0.1
+    assert part.run(Clock(CPU, cpu_time=True))["it"] < 0.05
 
 
 def test_repeated_runs_are_averaged_by_name() -> None:

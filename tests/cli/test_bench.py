@@ -118,6 +118,10 @@ def test_data_that_is_not_there_is_said_and_does_not_stop_the_rest(capsys: pytes
         (["digits", "--batch", "0"], "training.batch is 0: must be at least 1"),
         (["digits", "--bacth", "4"], "--bacth"),
         (["digits", "--against", "plain", "--micro-batch", "2"], "training.micro_batch is 2: must be 0"),
+        (
+            ["digits", "--cpu-time", "--training.threads", "2"],
+            "--cpu-time measures one thread of a CPU, this would be 2",
+        ),
         (["cat-h2", "--device", "cpu", "--batch", "100000"], "training.batch is 100000: a step needs about"),
     ],
 )

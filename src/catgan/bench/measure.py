@@ -64,13 +64,22 @@ class Bench:
             torch.set_num_threads(t.threads)
         if {"step", "memory"} & set(request.only):
             check_memory(self.config, self.device)
-        self.clock = Clock(self.device)
+        if request.cpu_time and (self.device.type != "cpu" or torch.get_num_threads() > 1):
+            raise UserError(
+                f"--cpu-time measures one thread of a CPU, this would be {torch.get_num_threads()} on {self.device}: "
+                "add --training.threads 1 and --device cpu"
+            )
+        self.clock = Clock(self.device, request.cpu_time)
         self.step = MeasuredStep(self.config, self.device)
         self.x, self.y = inputs(self.config, self.device)
         self.targets = targets(self.config, self.device.type)
         self.ceiling = Ceiling(self.config, self.step, self.clock)
         self.no_loader = ""
-        if self.device.type == "cpu" and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
+        if (
+            torch.get_num_threads() > 1
+            and self.device.type == "cpu"
+            and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
+        ):
             self.notes.append("others were busy on this machine before: times of several threads mean little then")
 
     def run(self) -> dict[str, Any]:
@@ -100,6 +109,7 @@ class Bench:
         return {
             "batch": t.batch, "precision": t.precision, "compile": t.compile, "reuse_fakes": t.reuse_fakes,
             "repeats": request.repeats, "sizes": list(request.sizes), "only": list(request.only),
+            "clock": "cpu" if request.cpu_time else "wall",
             "config": to_dict(self.config),
         }  # fmt: skip
 

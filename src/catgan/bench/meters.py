@@ -26,14 +26,17 @@ class Meter(Protocol):
 
 
 class Clock:
-    """Seconds; on CUDA by events, so that nothing waits for the device until they are read."""
+    """Seconds; on CUDA by events, so that nothing waits for the device until they are read.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    cpu_time: only those in which the processor works for this process, on all its threads together.
+    """
+
+    def __init__(self, device: torch.device, cpu_time: bool = False) -> None:
+        self.device, self.read = device, time.process_time if cpu_time else time.perf_counter
 
     def now(self) -> Any:
         if self.device.type != "cuda":
-            return time.perf_counter()
+            return self.read()
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self.device))
         return event

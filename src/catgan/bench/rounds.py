@@ -24,6 +24,7 @@ class Request:
     against_plain: bool = False
     scaling: bool = False
     cold_start: bool = False
+    cpu_time: bool = False
     say: Callable[[str], None] = print
 
 

@@ -29,6 +29,7 @@ Measure how fast a recipe trains and samples on this machine, as a share of what
   --repeats N       measurements of each part, in turns (default: 5)
   --scaling         also whether time grows as work does, with the batch and with the number of layers
   --cold-start      also the time to the first step of compiled training, in new processes
+  --cpu-time        seconds of the processor instead of the clock's: on a busy machine, with --training.threads 1
   --json            print everything as JSON
   {", ".join(SHORT)}
                     short for the training.* options of these names
@@ -72,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
         config,
         Request(
             tuple(map(int, sizes)), int(own.repeats), only, own.against is not None, own.scaling, own.cold_start,
-            lambda message: print(message, file=sys.stderr, flush=True),
+            own.cpu_time, lambda message: print(message, file=sys.stderr, flush=True),
         ),
     )  # fmt: skip
     print(json.dumps(result, indent=2) if own.json else text(result))
@@ -83,7 +84,7 @@ def split_own(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, default in (("--against", None), ("--only", None), ("--sizes", "1,8"), ("--repeats", "5")):
         parser.add_argument(name, default=default)
-    for name in ("--json", "--scaling", "--cold-start"):
+    for name in ("--json", "--scaling", "--cold-start", "--cpu-time"):
         parser.add_argument(name, action="store_true")
     try:
         return parser.parse_known_args(argv)
@@ -107,7 +108,8 @@ def head(r: dict[str, Any]) -> str:
         [
             f"{r['recipe']}, batch {s['batch']}, {s['precision']}, {mode}",
             f"{m['device']}, {m['threads']} threads of {m['cores']} cores, load {m['load']:.1f}, torch {m['torch']}",
-            f"ceiling {c['gflops']:,.1f} GFLOP/s ({rows} x {inputs} by {inputs} x {outputs}), medians of {s['repeats']}",
+            f"ceiling {c['gflops']:,.1f} GFLOP/s ({rows} x {inputs} by {inputs} x {outputs}), medians of {s['repeats']}"
+            + (", processor time" if s["clock"] == "cpu" else ""),
         ]
     )
 
