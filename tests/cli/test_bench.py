@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from catgan.bench import rounds
 from catgan.cli import main
@@ -16,9 +18,13 @@ TINY += ["--generator.width", "8", "--generator.heads", "1", "--discriminator.wi
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is repeated, and the number of threads is as before."""
     monkeypatch.setattr(rounds, "SHORTEST", 0.0)
     monkeypatch.setattr("catgan.bench.ceiling.SHORTEST", 0.0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 def run(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:

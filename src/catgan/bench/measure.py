@@ -51,9 +51,6 @@ class Bench:
     """The networks that are measured, and what is known of them."""
 
     def __init__(self, config: Config, request: Request) -> None:
-        self.notes = []
-        if config.discriminator.representation_dim or config.encoder.path:
-            self.notes.append("without the encoder, the representation head and their loss; real samples are made up")
         self.config, self.request = measured(config).validate(), request
         t = self.config.training
         if request.against_plain and 0 < t.micro_batch < t.batch:
@@ -62,25 +59,25 @@ class Bench:
         self.device = pick_device(t.device)
         if t.threads:
             torch.set_num_threads(t.threads)
-        if {"step", "memory"} & set(request.only):
-            check_memory(self.config, self.device)
-        if request.cpu_time and (self.device.type != "cpu" or torch.get_num_threads() > 1):
+        threads = torch.get_num_threads()
+        if request.cpu_time and (self.device.type != "cpu" or threads > 1):
             raise UserError(
-                f"--cpu-time measures one thread of a CPU, this would be {torch.get_num_threads()} on {self.device}: "
+                f"--cpu-time measures one thread of a CPU, this would be {threads} on {self.device}: "
                 "add --training.threads 1 and --device cpu"
             )
+        if {"step", "memory"} & set(request.only):
+            check_memory(self.config, self.device)
+        self.notes = []
+        if config.discriminator.representation_dim or config.encoder.path:
+            self.notes.append("without the encoder, the representation head and their loss; real samples are made up")
+        if self.device.type == "cpu" and threads > 1 and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
+            self.notes.append("others were busy on this machine before: times of several threads mean little then")
         self.clock = Clock(self.device, request.cpu_time)
         self.step = MeasuredStep(self.config, self.device)
         self.x, self.y = inputs(self.config, self.device)
         self.targets = targets(self.config, self.device.type)
         self.ceiling = Ceiling(self.config, self.step, self.clock)
         self.no_loader = ""
-        if (
-            torch.get_num_threads() > 1
-            and self.device.type == "cpu"
-            and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
-        ):
-            self.notes.append("others were busy on this machine before: times of several threads mean little then")
 
     def run(self) -> dict[str, Any]:
         request, found = self.request, self.measurements()

@@ -11,21 +11,28 @@ from catgan.bench.meters import Clock, Part, Timing, counting
 from catgan.progress import clock as minutes
 
 SHORTEST = 0.2  # seconds for which one measurement repeats what is shorter
-PARTS = ("step", "generator", "sampling", "loader", "memory")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure, and how often."""
+    """What to measure, and how."""
 
-    sizes: tuple[int, ...] = (1, 8)  # of sampling
-    repeats: int = 5
-    only: tuple[str, ...] = PARTS
+    only: tuple[str, ...]
+    """Some of step, generator, sampling, loader, memory."""
+    sizes: tuple[int, ...]
+    """Batch sizes of sampling."""
+    repeats: int
+    """Measurements of each part."""
+    say: Callable[[str], None]
+    """Takes lines about where the measurement is."""
     against_plain: bool = False
+    """Run the straightforward version of a step too."""
     scaling: bool = False
+    """Compare little work with much."""
     cold_start: bool = False
+    """Time the first step of compiled training in new processes."""
     cpu_time: bool = False
-    say: Callable[[str], None] = print
+    """Measure by the processor's time, of one thread, in place of the clock's."""
 
 
 def rounds(

@@ -72,10 +72,16 @@ def main(argv: Sequence[str]) -> None:
     result = bench(
         config,
         Request(
-            tuple(map(int, sizes)), int(own.repeats), only, own.against is not None, own.scaling, own.cold_start,
-            own.cpu_time, lambda message: print(message, file=sys.stderr, flush=True),
+            only=only,
+            sizes=tuple(map(int, sizes)),
+            repeats=int(own.repeats),
+            say=lambda message: print(message, file=sys.stderr, flush=True),
+            against_plain=own.against is not None,
+            scaling=own.scaling,
+            cold_start=own.cold_start,
+            cpu_time=own.cpu_time,
         ),
-    )  # fmt: skip
+    )
     print(json.dumps(result, indent=2) if own.json else text(result))
 
 
