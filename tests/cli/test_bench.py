@@ -11,7 +11,7 @@ import torch
 
 from catgan.bench import rounds
 from catgan.cli import main
-from catgan.cli.bench import text, timed, verdict
+from catgan.cli.bench import percent, text, timed, verdict
 
 TINY = ["--batch", "4", "--repeats", "2", "--device", "cpu"]
 TINY += ["--generator.width", "8", "--generator.heads", "1", "--discriminator.width", "8", "--discriminator.heads", "1"]
@@ -139,9 +139,9 @@ def test_mistakes_are_one_line(options: list[str], said: str, capsys: pytest.Cap
 
 
 def test_times_and_verdicts_read_well() -> None:
-    assert timed({"median": 0.0123, "low": 0.012, "high": 0.0126}) == ("12.3 ms", "2.4%")
-    assert timed({"median": 31.2, "low": 31.2, "high": 31.2}) == ("31.2 s", "0.0%")
-    assert verdict(None, "{}") == ""
-    assert verdict({"low": 0.5, "high": None, "met": False}, "{:.0%}") == ">= 50% missed"
-    assert verdict({"low": None, "high": 30.0, "met": True}, "{:.0f} s") == "<= 30 s"
-    assert verdict({"low": 0.9, "high": 1.1, "met": True}, "{:.1f}") == "0.9 to 1.1"
+    assert timed({"median": 0.0123, "low": 0.012, "high": 0.0126}) == ("12.3 ms", "2.4 %")
+    assert timed({"median": 31.2, "low": 31.2, "high": 31.2}) == ("31.2 s", "0.0 %")
+    assert verdict(None, percent) == ""
+    assert verdict({"low": 0.5, "high": None, "met": False}, percent) == ">= 50 % missed"
+    assert verdict({"low": None, "high": 30.0, "met": True}, "{:.0f} s".format) == "<= 30 s"
+    assert verdict({"low": 0.9, "high": 1.1, "met": True}, "{:.1f}".format) == "0.9 to 1.1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from catgan.checks import require
@@ -133,8 +133,8 @@ def parts(r: dict[str, Any]) -> str:
                 *timed(p["seconds"]),
                 "" if part_of else f"{p['images_per_second']:,.4g}",
                 f"{p['gflops']:,.1f}",
-                f"{p['share']:.1%}",
-                verdict(p["target"], "{:.0%}"),
+                percent(p["share"], 1),
+                verdict(p["target"], percent),
             )
         )
     return aligned(rows)
@@ -145,7 +145,7 @@ def against(r: dict[str, Any]) -> str:
         return ""
     rows: list[Sequence[str]] = [("plain training step", "GFLOP", "time", "+-", "times catgan's", "target")]
     for a in r["against"]:
-        target = verdict(a["target"], "{:.1f}")
+        target = verdict(a["target"], "{:.1f}".format)
         rows.append((a["settings"], f"{a['gflop']:,.4g}", *timed(a["seconds"]), f"{a['ratio']:.2f}", target))
     worst = max(a["loss_difference"] for a in r["against"])
     return aligned(rows) + f"\nlosses of both compared before: relative difference at most {worst:.0e}"
@@ -161,18 +161,20 @@ def others(r: dict[str, Any]) -> str:
         much = f"{loader['times_training']:,.0f} times what training takes" if "times_training" in loader else ""
         rows.append(("loader", f"{loader['images_per_second']:,.4g} images/s", much))
     for p in r.get("python", []):
-        said = verdict(p["target"], "{:.0%}")
-        rows.append((f"outside of operators, batch {p['batch']}", f"{p['share']:.1%}", said))
+        said = verdict(p["target"], percent)
+        rows.append((f"outside of operators, batch {p['batch']}", percent(p["share"], 1), said))
     memory = r.get("memory", {})
     for name, count in memory.get("peak_bytes", {}).items():
         same = memory.get("target") and name == "fakes made twice"
-        said = f"{memory['to_plain']:.2f} of plain's, target {verdict(memory['target'], '{:.2f}')}" if same else ""
+        said = (
+            f"{memory['to_plain']:.2f} of plain's, target {verdict(memory['target'], '{:.2f}'.format)}" if same else ""
+        )
         rows.append((f"peak memory of a step, {name}", f"{count / 2**20:,.4g} MiB", said))
     if memory:
         rows.append(("weights and moments beside it", f"{memory['state_bytes'] / 2**20:,.4g} MiB", ""))
     for name, c in r.get("cold_start", {}).items():
         said = {"cold": "nothing compiled yet", "cached": "compiled before"}[name]
-        rows.append((f"first compiled step, {said}", f"{c['seconds']:.1f} s", verdict(c["target"], "{:.0f} s")))
+        rows.append((f"first compiled step, {said}", f"{c['seconds']:.1f} s", verdict(c["target"], "{:.0f} s".format)))
     width = max((len(row[0]) for row in rows), default=0)
     value = max((len(row[1]) for row in rows if row[1] != "skipped"), default=0)
     return "\n".join(f"{a:<{width}}  {b:>{value}}  {c}".rstrip() for a, b, c in rows)
@@ -184,7 +186,7 @@ def scaling(r: dict[str, Any]) -> str:
     rows: list[Sequence[str]] = [("time per operation, much work to little", "from", "to", "ratio", "target")]
     for s in r["scaling"]:
         low, high = (str(p["at"]) for p in s["points"])
-        rows.append((s["name"], low, high, f"{s['ratio']:.2f}", verdict(s["target"], "{:.1f}")))
+        rows.append((s["name"], low, high, f"{s['ratio']:.2f}", verdict(s["target"], "{:.1f}".format)))
     return aligned(rows)
 
 
@@ -192,16 +194,20 @@ def timed(seconds: dict[str, Any]) -> tuple[str, str]:
     """Median, and half of the distance between the quartiles as a share of it."""
     median = seconds["median"]
     spread = (seconds["high"] - seconds["low"]) / 2 / median
-    return f"{median * 1e3:,.4g} ms" if median < 10 else f"{median:,.4g} s", f"{spread:.1%}"
+    return f"{median * 1e3:,.4g} ms" if median < 10 else f"{median:,.4g} s", percent(spread, 1)
 
 
-def verdict(target: dict[str, Any] | None, form: str) -> str:
-    """`>= 85%`, with a mark where it was missed."""
+def percent(share: float, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def verdict(target: dict[str, Any] | None, shown: Callable[[float], str]) -> str:
+    """`>= 85 %`, with a mark where it was missed."""
     if target is None:
         return ""
     low, high = target["low"], target["high"]
     if low is not None and high is not None:
-        said = f"{form.format(low)} to {form.format(high)}"
+        said = f"{shown(low)} to {shown(high)}"
     else:
-        said = f">= {form.format(low)}" if high is None else f"<= {form.format(high)}"
+        said = f">= {shown(low)}" if high is None else f"<= {shown(high)}"
     return said if target["met"] else f"{said} missed"
