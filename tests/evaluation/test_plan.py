@@ -12,7 +12,8 @@ from catgan.errors import UserError
 from catgan.evaluation.compute import compute
 from catgan.evaluation.costs import EPOCH
 from catgan.evaluation.memory import Layout, Networks, Share, parameters, peak
-from catgan.evaluation.plan import GPUS, USABLE, bandwidth, datasheet_peak, plan, recomputed_passes, traffic
+from catgan.evaluation.plan import USABLE, bandwidth, plan, recomputed_passes, traffic
+from catgan.gpus import GPUS, datasheet_peak
 from catgan.recipes import recipe
 
 H100 = GPUS["h100"]

@@ -11,7 +11,8 @@ import torch
 from catgan.bench.meters import Clock, Part
 from catgan.config import Config
 from catgan.evaluation.memory import hidden_width
-from catgan.training.step import Step, penalised_samples
+from catgan.networks import penalised_samples
+from catgan.training.step import Step
 
 SHORTEST = 0.02  # seconds that a product is repeated for, at least
 

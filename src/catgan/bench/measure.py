@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -206,12 +206,12 @@ class Bench:
             step.run(0, self.x, self.y)  # moments are there
             return peak_bytes(lambda: step.run(1, self.x, self.y), self.device)
 
-        t, peaks = self.config.training, {}
-        if self.config.reuses_fakes:
+        peaks, reuses = {}, self.step.reuses_fakes
+        if reuses:
             peaks["fakes reused"] = peak(self.step)
-            self.step.config = replace(self.config, training=replace(t, reuse_fakes=False))
+            self.step.reuses_fakes = False
         peaks["fakes made twice"] = peak(self.step)
-        self.step.config = self.config
+        self.step.reuses_fakes = reuses
         networks = [self.step.generator, self.step.discriminator, self.step.average]
         state = state_bytes(networks, list(self.step.optimizers.values()))
         for name, plain in self.plain_steps.items():

@@ -61,6 +61,12 @@ class MeasuredStep(Step):
         self.mark("generated")
         return made
 
+    def look(self, z: Tensor, y: Tensor) -> Tensor:
+        self.mark("generate")
+        made = super().look(z, y)
+        self.mark("generated")
+        return made
+
     def update(self, network: str, metrics: Metrics) -> None:
         super().update(network, metrics)
         self.mark(network)
@@ -88,7 +94,7 @@ class MeasuredStep(Step):
                 spent[half] += span
             if until in HALVES:
                 half = "generator" if until == "discriminator" else ""
-        if self.config.reuses_fakes:
+        if self.reuses_fakes:
             spent["generator"] += first
         total = meter.between(self.marks[0][1], self.marks[-1][1])
         return {STEP: total} | {HALVES[network]: value for network, value in spent.items()}

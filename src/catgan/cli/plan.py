@@ -17,7 +17,7 @@ from catgan.errors import UserError
 from catgan.recipes import recipe
 
 if TYPE_CHECKING:
-    from catgan.evaluation.plan import GPU
+    from catgan.gpus import GPU
 
 DESCRIPTION = """A training run on paper: memory per GPU, time per step, hours and cost of the whole run.
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
 
 def chosen_gpu(o: PlanOptions) -> GPU:
     """The GPU of the table with the figures that the options give in place of its own."""
-    from catgan.evaluation.plan import GPU, GPUS
+    from catgan.gpus import GPU, GPUS
 
     figures = {"memory": o.memory, "tflops": o.tflops, "interconnect": o.interconnect, "network": o.network}
     for name, value in {**figures, "price": o.price}.items():

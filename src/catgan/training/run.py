@@ -34,8 +34,8 @@ from catgan.encoders import Encoder, encoder_for
 from catgan.errors import UserError
 from catgan.evaluation.alignment import MEASURES, alignment, diagnose
 from catgan.evaluation.compute import compute
-from catgan.evaluation.plan import datasheet_peak
 from catgan.files import write_text
+from catgan.gpus import datasheet_peak
 from catgan.objective.terms import Objective, default_objective
 from catgan.processes import Processes
 from catgan.progress import Progress
