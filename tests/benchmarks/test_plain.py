@@ -23,6 +23,7 @@ Gradients = list[dict[str, Tensor]]
 CHANGES: dict[str, dict[str, Any]] = {
     "as it is": {},
     "fakes made twice": {"training": {"reuse_fakes": False}},
+    "blocks recomputed": {"training": {"recompute": True}},
     "fresh z": {"objective": {"fresh_z": True}},
     "aggregated": {"discriminator": {"aggregated": True}},
     "noise per scale": {"objective": {"penalty_noise": "per_scale"}},

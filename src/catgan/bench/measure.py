@@ -152,7 +152,8 @@ class Bench:
         found: dict[str, PlainRun] = {}
         if self.plain is None:
             return found
-        for name, config, recompute in ((EQUAL, self.config, False), (SHIPPED, full_penalties(self.config), True)):
+        settings = (EQUAL, self.config, self.config.training.recompute), (SHIPPED, full_penalties(self.config), True)
+        for name, config, recompute in settings:
             self.request.say(f"comparing losses: {name}")
             difference = check_same(self.plain, config, self.x, self.y, recompute)
             step = self.plain(config, self.step.generator, self.step.discriminator, self.step.average, recompute)

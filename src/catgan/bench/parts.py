@@ -85,17 +85,17 @@ class MeasuredStep(Step):
         return self.spent(meter)
 
     def spent(self, meter: Meter) -> dict[str, float]:
-        spent, half, first = dict.fromkeys(HALVES, 0.0), "discriminator", 0.0
+        spent, half, given = dict.fromkeys(HALVES, 0.0), "discriminator", 0.0
         for (name, begin), (until, end) in pairwise(self.marks):
             span = meter.between(begin, end)
             if name == "generate" and half == "discriminator":
-                first += span
+                given += span
             elif half:
                 spent[half] += span
             if until in HALVES:
                 half = "generator" if until == "discriminator" else ""
         if self.reuses_fakes:
-            spent["generator"] += first
+            spent["generator"] += given
         total = meter.between(self.marks[0][1], self.marks[-1][1])
         return {STEP: total} | {HALVES[network]: value for network, value in spent.items()}
 

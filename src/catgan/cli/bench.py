@@ -37,7 +37,7 @@ Measure how fast a recipe trains and samples on this machine, as a share of what
 Further options change the recipe, as in catgan train.
 
   catgan bench digits --against plain
-  catgan bench fashion-mnist --training.compile True --cold-start
+  catgan bench fashion-mnist --training.compile --cold-start
   catgan bench cat-b2 --batch 4 --precision float32 --only step
 """
 
