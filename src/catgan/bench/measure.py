@@ -36,7 +36,7 @@ from catgan.bench.scaling import scaling
 from catgan.bench.targets import EQUAL, SHIPPED, described, targets
 from catgan.config import Config, to_dict
 from catgan.data import check_fits, open_dataset
-from catgan.devices import pick_device
+from catgan.devices import keep_freed_memory, pick_device
 from catgan.errors import UserError
 
 BUSY = 0.5  # load per core above which others disturb
@@ -59,6 +59,8 @@ class Bench:
         self.device = pick_device(t.device)
         if t.threads:
             torch.set_num_threads(t.threads)
+        if self.device.type == "cpu":
+            keep_freed_memory()  # as training does
         threads = torch.get_num_threads()
         if request.cpu_time and (self.device.type != "cpu" or threads > 1):
             raise UserError(

@@ -24,9 +24,13 @@ class RunOptions:
     """Number format of the network's arithmetic."""
 
     def load(self) -> CATPipeline:
+        from catgan.devices import keep_freed_memory
         from catgan.pipeline import load
 
-        return load(self.run, self.weights).to(self.device, self.precision)
+        pipe = load(self.run, self.weights).to(self.device, self.precision)
+        if pipe.device.type == "cpu":
+            keep_freed_memory()
+        return pipe
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from torch import Tensor
 import catgan
 from catgan.config import Config, dump_yaml
 from catgan.data import Dataset, ahead, check_fits, open_dataset
-from catgan.devices import memory_error, pick_device
+from catgan.devices import keep_freed_memory, memory_error, pick_device
 from catgan.encoders import Encoder, encoder_for
 from catgan.errors import UserError
 from catgan.evaluation.alignment import MEASURES, alignment, diagnose
@@ -123,6 +123,8 @@ class Run:
         self.log = RankLog(out, self.processes)
         if config.training.threads:
             torch.set_num_threads(config.training.threads)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.engine = Step(config, objective, self.device, encoder, self.parallel)
         self.networks: dict[str, torch.nn.Module] = {
             "generator": self.engine.generator,
