@@ -25,8 +25,8 @@ Arithmetic on counted sizes and published peaks. Nothing was measured on a GPU.
 """
 
 NOTE = """\
-Computed, not measured: nothing here has run on a GPU. This version of catgan trains on one device
-and has no activation checkpointing: DDP, FSDP2 and ckpt say what they would need."""
+Computed, not measured: nothing here has run on a GPU. FSDP2 is --training.parallel fsdp2, ckpt is
+--training.recompute; under FSDP2, training still needs more than this (docs/plan.md)."""
 
 SHORT = 0.02  # seconds of arithmetic below which launching kernels takes longer
 TOO_SHORT = "Steps this short wait for kernel launches, not for arithmetic: expect them to take longer."

@@ -1,4 +1,4 @@
-"""Training on one device: the step, the loop, the weight average, checkpoints."""
+"""Training, by one process or several: the step, the loop, the weight average, checkpoints."""
 
 from catgan.training.run import train
 
