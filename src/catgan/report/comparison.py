@@ -15,7 +15,11 @@ from catgan.errors import UserError
 from catgan.report.records import Evaluation, Record, read_run, shown_metrics, value
 
 # Fields that leave what a run computes at a given step as it is, up to rounding.
-SAME_NUMBERS = ("training.seed", "training.steps", "training.device", "training.threads", "checkpoint", "log")
+SAME_NUMBERS = (
+    *("training.seed", "training.steps", "training.device", "training.threads", "checkpoint", "log"),
+    *("training.micro_batch", "training.parallel", "training.recompute", "training.compile", "training.timeout"),
+    "training.reuse_fakes",
+)
 BUT = ("log.diagnose_samples",)
 ALIGNMENT = ("delta", "excess", "R", "A", "A_without_last")
 At = Literal["common", "last"]
