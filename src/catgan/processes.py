@@ -13,11 +13,13 @@ from catgan.errors import UserError
 if TYPE_CHECKING:
     import torch
     from torch.distributed import ProcessGroup
+    from torch.distributed.distributed_c10d import Store
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=1)  # for work that one process does while the others wait
 groups: dict[str, ProcessGroup] = {}  # by purpose; made once, by all processes at the same place
+stores: dict[str, Store] = {}  # what all processes can read and write, without waiting for each other
 
 
 class OtherProcessError(UserError):
@@ -60,10 +62,19 @@ class Processes:
         timeout: of a collective operation in the default group.
         """
         import torch.distributed as dist
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
 
         if self.several and not dist.is_initialized():
             cuda = device is not None and device.type == "cuda"
-            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timeout)
+            backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+            found, _, _ = next(rendezvous("env://", timeout=timeout))
+            found.set_timeout(timeout)
+            # The store of torchrun outlives processes that it starts again, and would tell these where the dead ones were.
+            shared = PrefixStore(f"attempt {whole_number('TORCHELASTIC_RESTART_COUNT', 0)}", found)
+            own = PrefixStore("default", shared)
+            dist.init_process_group(backend, store=own, rank=self.rank, world_size=self.world, timeout=timeout)
+            stores["roll call"] = PrefixStore("roll call", shared)
 
     def group(self, purpose: str, timeout: timedelta = PATIENCE) -> ProcessGroup:
         """A gloo group of all processes for one purpose, so that its operations cannot mix with those of others."""
@@ -104,6 +115,7 @@ class Processes:
 
         if self.several and dist.is_initialized():
             groups.clear()
+            stores.clear()
             dist.destroy_process_group()
 
 
