@@ -9,7 +9,7 @@ from pathlib import Path
 
 from catgan.cli.parse import parse
 from catgan.config import Config, load_yaml
-from catgan.errors import UserError
+from catgan.errors import UserError, said_once
 from catgan.processes import whole_number
 from catgan.recipes import RECIPES, recipe
 
@@ -69,10 +69,11 @@ def main(argv: Sequence[str]) -> None:
     if own.data:
         base = on_data(base, Path(own.data), keep_sample=own.resume and (out / "config.yaml").exists())
     options = [expand(o) for o in options]
-    config = parse(Config, options, f"train {name}", default=base, description=USAGE.partition("\n\n")[2])
-    if own.data and config.sample.scales[-1:] != (config.sample.size,):
-        raise UserError(sizes_do_not_fit(Path(own.data), config))
-    config.validate()
+    with said_once():
+        config = parse(Config, options, f"train {name}", default=base, description=USAGE.partition("\n\n")[2])
+        if own.data and config.sample.scales[-1:] != (config.sample.size,):
+            raise UserError(sizes_do_not_fit(Path(own.data), config))
+        config.validate()
 
     from catgan.training.run import train
 

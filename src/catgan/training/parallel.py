@@ -8,10 +8,12 @@ processes takes the N-th part of every batch, in order, so that together they co
 from __future__ import annotations
 
 import re
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from threading import Thread
 from typing import Any, cast
 
 import torch
@@ -19,18 +21,24 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from catgan.errors import UserError
-from catgan.processes import Processes
+from catgan.processes import Processes, stores
 from catgan.training.timing import Stopwatch
 
-ROLL_CALL = timedelta(seconds=20)  # how long a process may take to answer when something went wrong
+ROLL_CALL = 20.0  # seconds, at the most, that a process may take to answer when something went wrong
 # What gloo and NCCL say when another process is gone or does not come.
 BROKEN = re.compile(r"gloo|nccl|connection|timed? ?out|peer|process group|store", re.IGNORECASE)
+TIMED_OUT = re.compile(r"timed? ?out", re.IGNORECASE)
 
 
 class StalledError(UserError):
     """A process of the run is gone, or does not come to where the others wait for it."""
 
     exit_code = 1
+
+    def __init__(self, message: str, said: bool = False) -> None:
+        """said: another process that knows the same says it."""
+        super().__init__(message)
+        self.said = said
 
 
 class Parallel:
@@ -48,13 +56,14 @@ class Parallel:
         self.processes, self.device, self.timeout = processes, device, timedelta(seconds=timeout)
         self.sharded = sharded and processes.several
         self.stopwatch = stopwatch or Stopwatch(device)
+        self.patience = min(ROLL_CALL, timeout)
+        self.hurried = False
         self.ready: Any = None  # when the last gradients of a backward pass were there
         if processes.several:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             # The meeting on the CPU after each step is to notice a stall before NCCL's own watchdog does.
             processes.meet(2 * self.timeout if device.type == "cuda" else self.timeout, device)
-            processes.group("roll call", ROLL_CALL)
             processes.group("control", self.timeout)
 
     def share(self, batch: int) -> tuple[int, int]:
@@ -151,26 +160,55 @@ class Parallel:
 
     # -- when somebody does not come -------------------------------------------------------------------------------
 
+    def hurry(self) -> None:
+        """A signal has come: torchrun may end this process soon, so that a roll call must be short."""
+        self.hurried = True
+
     @contextmanager
-    def watched(self, where: str) -> Iterator[None]:
+    def watched(self, where: Callable[[], str]) -> Iterator[None]:
         """Raise StalledError, which names the processes that are missing, where an exchange with them fails."""
         try:
             yield
         except RuntimeError as error:
             if not self.processes.several or not BROKEN.search(str(error)):
                 raise
-            raise StalledError(f"{where}: {self.missing()}; the others stop here") from error
+            raise self.stalled(where(), TIMED_OUT.search(str(error)) is not None) from error
 
-    def missing(self) -> str:
-        """Call the roll: who does not answer."""
-        try:
-            dist.monitored_barrier(self.processes.group("roll call"), ROLL_CALL, wait_all_ranks=True)
-        except RuntimeError as error:
-            # Rank 0 hears from everybody and lists who failed; the others hear from rank 0 alone.
-            found = re.search(r"Ranks? +([\d, ]+)failed to pass", str(error))
-            ranks = found.group(1).strip(" ,") if found else "0" if not self.processes.first else "?"
-            return f"rank {ranks} did not come within {self.timeout.total_seconds():g} s and does not answer"
-        return f"all ranks answer, but one kept the others waiting for over {self.timeout.total_seconds():g} s"
+    def stalled(self, where: str, timed_out: bool) -> StalledError:
+        """Call the roll, and say who is missing. timed_out: whether that is what this process has seen."""
+        if "roll call" not in stores:  # the caller has connected the processes
+            return StalledError(f"{where}: another process is gone, or does not come")
+        arrived: dict[int, tuple[int, bool]] = {}
+        # In a thread, because the store answers from another process, which may be the one that hangs.
+        thread = Thread(target=self.call_the_roll, args=(timed_out, arrived), daemon=True)
+        thread.start()
+        thread.join(self.patience + 2)
+        ranks, waited = range(self.processes.world), f"{self.timeout.total_seconds():g} s"
+        missing = ", ".join(str(rank) for rank in ranks if rank not in arrived)
+        if not arrived:
+            return StalledError(f"{where}: rank 0 is gone, or has given up to wait for this process")
+        if missing:
+            said = f"rank {missing} is gone, or did not come within {waited}; the others stop here"
+        elif any(late for _, late in arrived.values()):
+            last = max(arrived, key=lambda rank: arrived[rank])
+            said = f"rank {last} kept the others waiting for over {waited}: raise training.timeout if that is no fault"
+        else:
+            said = "the connection between the processes broke, though all of them answer"
+        return StalledError(f"{where}: {said}", said=self.processes.rank != min(arrived))
+
+    def call_the_roll(self, timed_out: bool, arrived: dict[int, tuple[int, bool]]) -> None:
+        """By rank, when each process arrived (1, 2, ...) and whether it was tired of waiting."""
+        store, end = stores["roll call"], time.monotonic() + self.patience
+        with suppress(RuntimeError):  # the process that keeps the store is gone
+            store.set(str(self.processes.rank), f"{store.add('arrived', 1)} {int(timed_out)}")
+            while len(arrived) < self.processes.world and time.monotonic() < end:
+                for rank in range(self.processes.world):
+                    if rank not in arrived and store.check([str(rank)]):
+                        number, late = store.get(str(rank)).split()
+                        arrived[rank] = int(number), late == b"1"
+                if self.hurried:
+                    self.hurried, end = False, min(end, time.monotonic() + 2)
+                time.sleep(0.05)
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from catgan.config import Config, dump_yaml
 from catgan.data import Dataset, ahead, check_fits, open_dataset
 from catgan.devices import keep_freed_memory, memory_error, pick_device
 from catgan.encoders import Encoder, encoder_for
-from catgan.errors import UserError
+from catgan.errors import UserError, said_once
 from catgan.evaluation.alignment import MEASURES, alignment, diagnose
 from catgan.evaluation.compute import compute
 from catgan.files import write_text
@@ -46,7 +46,7 @@ from catgan.training.directory import Directory
 from catgan.training.fine_tuning import start_from
 from catgan.training.logs import MetricsLog, RankLog, check_wandb
 from catgan.training.manifest import Header
-from catgan.training.parallel import Parallel
+from catgan.training.parallel import Parallel, StalledError
 from catgan.training.previews import Previews
 from catgan.training.saving import Saver
 from catgan.training.step import Metrics, Step
@@ -79,9 +79,10 @@ def train(
     SystemExit after Ctrl-C or SIGTERM, with a checkpoint saved. Under torchrun all processes train this one run; each
     calls this with the same arguments.
     """
-    config.validate()
     out, processes = Path(out), Processes.from_environment()
-    check_shares(config, processes.world)
+    with said_once():
+        config.validate()
+        check_shares(config, processes.world)
     device = pick_device(processes.device(config.training.device))
     if dataset is None:
         dataset = open_dataset(config.data, config.sample.size)
@@ -234,25 +235,28 @@ class Run:
             signal.signal(s, self.on_signal)
         coming = ahead(self.batches.read, range(self.step, total), c.data.workers, c.data.workers)
         try:
-            if self.step == 0:
-                self.preview()
-            self.stopwatch.read()
-            self.logged = self.step
-            while self.step < total and not self.stop_signal:
-                with self.parallel.watched(f"step {self.step}"):
+            with self.parallel.watched(lambda: f"step {self.step}"):
+                if self.step == 0:
+                    self.preview()
+                self.stopwatch.read()
+                self.logged = self.step
+                while self.step < total and not self.stop_signal:
                     self.pending.append((self.step + 1, self.iterate(coming)))
                     self.step += 1
                     self.stop_signal = int(self.parallel.largest(self.stop_signal))
                     self.look_and_save(log)
-                if not self.quiet:
-                    progress.update(self.step)
-            if self.stop_signal:
-                self.save()
-            self.saver.wait()
+                    if not self.quiet:
+                        progress.update(self.step)
+                if self.stop_signal:
+                    self.save()
+                self.saver.wait()
             if self.stop_signal:
                 self.log.write(f"stopped by signal {self.stop_signal} at step {self.step}")
                 if not self.quiet:
                     progress.note(f"stopped at step {self.step}, saved {self.last_good}; go on with --resume")
+        except StalledError:
+            self.saver.settle(self.parallel.patience)  # who is missing may be missing there too
+            raise
         finally:
             coming.close()
             if not self.quiet:
@@ -288,9 +292,14 @@ class Run:
                 self.save()
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Finish the step and save; a second signal ends the process at once."""
+        """Finish the step and save; a second signal ends the process at once.
+
+        Not under torchrun, which passes on what often reaches the processes directly too, and kills them by itself.
+        """
         self.stop_signal = number
-        signal.signal(number, signal.SIG_DFL)
+        self.parallel.hurry()
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            signal.signal(number, signal.SIG_DFL)
 
     def iterate(self, coming: Iterator[Batch]) -> Metrics:
         try:

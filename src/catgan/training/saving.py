@@ -20,19 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from catgan.errors import UserError
+from catgan.errors import UserError, said_once
 from catgan.files import aside_of, discard, flush, sha256, unwritable
 from catgan.processes import Processes
 from catgan.training.checkpoint import is_sharded, local_rows
 from catgan.training.manifest import MANIFEST, File, Header, Manifest, Place
 
 T = TypeVar("T")
-
-
-class SaveError(UserError):
-    """One of several processes could not save."""
-
-    said = True
 
 
 @dataclass(frozen=True)
@@ -102,13 +96,15 @@ class Saver:
             pieces.update(self.copied(share_of(tensors, self.processes)))
 
         self.together(path, begin)
-        self.thread = Thread(target=self.work, args=(path, pieces, header, done or (lambda: None)), name="checkpoint")
+        rest = (path, pieces, header, done or (lambda: None))
+        # Not to be waited for at the end of the program, once `settle` has given it up.
+        self.thread = Thread(target=self.work, args=rest, name="checkpoint", daemon=True)
         self.thread.start()
 
-    def settle(self) -> None:
-        """Until nothing is being written, for good or bad."""
+    def settle(self, patience: float | None = None) -> None:
+        """Until nothing is being written, for good or bad, or for so many seconds: other processes may never come."""
         if self.thread is not None:
-            self.thread.join()
+            self.thread.join(patience)
             self.thread = None
 
     def wait(self) -> None:
@@ -143,9 +139,10 @@ class Saver:
             dist.all_gather_object(answers, (result, said), group=self.group)
         except RuntimeError as failure:
             raise UserError(f"cannot write {path}: another process is gone ({failure})") from error
-        for rank, (_, fault) in enumerate(answers):
-            if fault is not None:
-                raise SaveError(f"process {rank}: {fault}") from error
+        with said_once():
+            for rank, (_, fault) in enumerate(answers):
+                if fault is not None:
+                    raise UserError(f"process {rank}: {fault}") from error
         return [answer for answer, _ in answers]
 
     # -- in the background ---------------------------------------------------------------------------------------------
