@@ -1,0 +1,219 @@
+"""Whole programs, `catgan train`, as processes that start in a moment: forked from a server that has imported torch.
+
+What goes wrong in them is a function that such a process calls first; the faults are at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from catgan.training import checkpoint
+
+Fault = Callable[[], None]
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(
+    [
+        *("catgan.training.run", "catgan.cli.train", "torch.utils.tensorboard", "sklearn.datasets"),
+        *("torch._dynamo", "torch.distributed.fsdp", "torch.distributed.tensor", "torch.nn.parallel"),
+    ]
+)
+
+# Two scales and a few thousand weights: a step takes milliseconds.
+TINY = [
+    *"--sample.scales 4 8 --generator.depth 2 --generator.width 16 --generator.heads 2 --generator.patch 4".split(),  # noqa: SIM905
+    *"--discriminator.depth 1 --discriminator.width 16 --discriminator.heads 2 --discriminator.head-dim 16".split(),  # noqa: SIM905
+    *"--discriminator.patches 4 4 --batch 8 --training.threads 1 --device cpu --training.no-compile".split(),  # noqa: SIM905
+    *"--log.every 1 --log.preview-every 100000 --log.diagnose-every 100000 --log.diagnose-samples 10".split(),  # noqa: SIM905
+    *"--checkpoint.every 1 --eval.every 0".split(),  # noqa: SIM905
+]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+class Trainer:
+    """A running `catgan train digits`, or one of several that share a run."""
+
+    def __init__(self, process: Any, said: Path) -> None:
+        self.process, self.file = process, said
+
+    def kill(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def end(self, seconds: float = 120) -> int:
+        """The exit code, or the negative number of the signal that ended it."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise AssertionError(f"still running after {seconds} s: {self.said}")
+        code: int = self.process.exitcode
+        return code
+
+    @property
+    def said(self) -> str:
+        """Its output so far, of both kinds."""
+        return self.file.read_text()
+
+
+def start(
+    run: Path,
+    *options: str,
+    world: int = 1,
+    faults: Sequence[Fault] = (),
+    faulty: int = 0,
+    said: Path | None = None,
+) -> list[Trainer]:
+    """Start all processes of a run. faults: of the process of rank `faulty`. said: the folder for what they print."""
+    port, trainers = free_port(), []
+    for rank in range(world):
+        more = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+        if world > 1:
+            more |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        file = (said or run.parent) / f"{run.name}-{time.monotonic_ns()}.txt"
+        file.touch()
+        arguments = ["train", "digits", "--out", str(run), *TINY, *options]
+        environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} | more
+        mine = faults if rank == faulty else ()
+        process = context.Process(target=work, args=(arguments, environment, file, mine), daemon=True)
+        process.start()
+        trainers.append(Trainer(process, file))
+    return trainers
+
+
+def work(arguments: Sequence[str], environment: dict[str, str], said: Path, faults: Sequence[Fault]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    with said.open("a") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    for fault in faults:
+        fault()
+    from catgan.cli.main import main
+
+    sys.exit(main(list(arguments)))
+
+
+def finish(trainers: list[Trainer]) -> str:
+    """What the first process said, after all have succeeded."""
+    for trainer in trainers:
+        assert trainer.end() == 0, trainer.said
+    return trainers[0].said
+
+
+def until(condition: Callable[[], bool], said: Callable[[], str], seconds: float = 90) -> None:
+    """Wait for what running processes are to reach."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, said()
+        time.sleep(0.01)
+
+
+# -- what a run left -------------------------------------------------------------------------------------------------
+
+
+def entries(run: Path) -> list[dict[str, float]]:
+    """metrics.jsonl without what depends on the clock."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if not k.startswith(("images_per_second", "time/", "memory/"))} for r in rows]
+
+
+def steps(run: Path) -> list[int]:
+    """The steps of its checkpoints."""
+    return [int(path.name.removeprefix("step-")) for path in checkpoint.listed(run / "checkpoints")]
+
+
+def assert_same(run: Path, plain: Path) -> None:
+    """Weights, optimisers, position in the data and all scalars, to the last bit."""
+    newest = [checkpoint.listed(r / "checkpoints")[-1] for r in (run, plain)]
+    (header, mine), (expected_header, expected) = (checkpoint.read(path) for path in newest)
+    assert (header.step, header.samples) == (expected_header.step, expected_header.samples)
+    assert mine.keys() == expected.keys()
+    assert [name for name in mine if not torch.equal(mine[name], expected[name])] == []
+    assert entries(run) == entries(plain)
+
+
+# -- faults ----------------------------------------------------------------------------------------------------------
+
+
+def dies_in_save(flush: int) -> None:
+    """Killed where a checkpoint's file or folder would be flushed to the disk for the n-th time, from 1 on."""
+    from catgan.training import saving
+
+    real, count = saving.flush, 0
+
+    def counted(path: Path) -> None:
+        nonlocal count
+        count += 1
+        if count == flush:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(path)
+
+    saving.flush = counted
+
+
+def signalled(step: int, number: int) -> None:
+    """Gets a signal in the middle of a step; it may be SIGKILL or SIGSTOP."""
+    meets(step, lambda: os.kill(os.getpid(), number))
+
+
+def stalls(step: int, seconds: float) -> None:
+    """Keeps the others waiting in the middle of a step."""
+    meets(step, lambda: time.sleep(seconds))
+
+
+def short_of_disk(step: int, size: int) -> None:
+    """From a step on, no file can become larger than so many bytes."""
+    meets(step, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY)))
+
+
+def fills_the_disk(step: int, filler: Path) -> None:
+    """In a step, something else takes what is left of the disk."""
+
+    def fill() -> None:
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1024))
+
+    meets(step, fill)
+
+
+def meets(step: int, event: Callable[[], None]) -> None:
+    """Let something happen between the discriminator's and the generator's update of a step of this process, from 0."""
+    from catgan.training.step import Step
+
+    real, seen = Step.freeze, -1
+
+    def freeze(self: Step, frozen: bool) -> None:
+        nonlocal seen
+        seen += frozen
+        if frozen and seen == step:
+            event()
+        real(self, frozen)
+
+    Step.freeze = freeze  # type: ignore[method-assign]
+
+
+def elsewhere(seconds: float, host: str) -> None:
+    """On another host, whose clock is wrong and goes backwards."""
+    real, began = time.time, time.time()
+    time.time = lambda: 2 * began - real() + seconds
+    platform.node = lambda: host
