@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import catgan
 from catgan.config import Config, dump_yaml
@@ -32,7 +31,6 @@ from catgan.data import Dataset, ahead, check_fits, open_dataset
 from catgan.devices import keep_freed_memory, memory_error, pick_device
 from catgan.encoders import Encoder, encoder_for
 from catgan.errors import UserError, said_once
-from catgan.evaluation.alignment import MEASURES, alignment, diagnose
 from catgan.evaluation.compute import compute
 from catgan.files import write_text
 from catgan.gpus import datasheet_peak
@@ -46,6 +44,7 @@ from catgan.training.directory import Directory
 from catgan.training.fine_tuning import start_from
 from catgan.training.logs import MetricsLog, RankLog, check_wandb
 from catgan.training.manifest import Header
+from catgan.training.observer import Observer
 from catgan.training.parallel import Parallel, StalledError
 from catgan.training.previews import Previews
 from catgan.training.saving import Saver
@@ -140,8 +139,9 @@ class Run:
         self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
         share = self.parallel.share(config.training.batch)
         self.batches = Batches(config, dataset, encoder, self.device.type == "cuda", share)
-        self.previews = Previews(config, out / "previews", self.device, self.say)
-        self.assessor = Assessor(config, out, dataset, self.device, self.processes, self.quiet)
+        previews = Previews(config, out / "previews", self.device, self.say)
+        assessor = Assessor(config, out, dataset, self.device, self.processes, self.quiet)
+        self.observer = Observer(config, self.engine, previews, assessor, self.class_names)
         self.step = 0
         self.saver = Saver(self.processes)
         self.directory = Directory(out, config, self.terms, self.say)
@@ -170,7 +170,7 @@ class Run:
             source, step = start_from(Path(self.config.training.init_from), self.networks, self.config)
             self.say(f"starting from the weights of {source} (step {step})")
         if self.config.eval.every:
-            self.assessor.open()
+            self.observer.assessor.open()
         self.log.open()
         if self.processes.first:
             write_text(self.out / "config.yaml", dump_yaml(self.config))
@@ -237,7 +237,7 @@ class Run:
         try:
             with self.parallel.watched(lambda: f"step {self.step}"):
                 if self.step == 0:
-                    self.preview()
+                    self.observer.preview(self.step)
                 self.stopwatch.read()
                 self.logged = self.step
                 while self.step < total and not self.stop_signal:
@@ -275,16 +275,16 @@ class Run:
         c, step, last = self.config, self.step, self.step == self.config.training.steps
         scalars: dict[str, float] = {}
         if step % c.log.every == 0 or last:
-            scalars = self.flush() | self.alignment_now() | self.speed()
+            scalars = self.flush() | self.observer.alignment() | self.speed()
             scalars["epoch"] = self.batches.position(step) / len(self.dataset)
         with self.stopwatch.of("evaluation"):
             if (step % c.log.diagnose_every == 0 or last) and len(c.sample.scales) > 1:
                 self.flush()
-                scalars |= self.diagnosis()
+                scalars |= self.observer.diagnosis()
             if c.eval.every and (step % c.eval.every == 0 or last):
                 scalars |= self.evaluate()
             if step % c.log.preview_every == 0 or last:
-                self.preview()
+                self.observer.preview(self.step)
         if scalars and log is not None:
             log.write(step, scalars)
         if step % c.checkpoint.every == 0 or last or step in c.checkpoint.keep_steps:
@@ -381,16 +381,6 @@ class Run:
         self.saver.settle()
         self.directory.lock.release()
 
-    # -- looking at it ---------------------------------------------------------------------------------------------
-
-    def alignment_now(self) -> dict[str, float]:
-        """Alignment of the training fakes of this very step: free, but of raw weights and random samples."""
-        assert self.engine.fakes is not None
-        measured = alignment(self.engine.fakes.float(), self.engine.pyramid)
-        return self.parallel.mean(
-            {f"alignment/{m}/{k}": v for m in MEASURES for k, v in enumerate(measured[m].mean(0).tolist())}
-        )
-
     def speed(self) -> dict[str, float]:
         """Where the time since the last entry went, on average over the processes, and what was done in it."""
         elapsed, seconds = self.stopwatch.read()
@@ -408,47 +398,12 @@ class Run:
             scalars["mfu"] = self.flops * rate / (self.peak * self.processes.world)
         return scalars
 
-    def synthesis(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The averaged generator as a function of z and y to all stages. All processes must ask for it."""
-        average = self.engine.whole_average()
-
-        def synthesize(z: Tensor, y: Tensor) -> Tensor:
-            with torch.no_grad(), self.engine.autocast():
-                h: Tensor = average(z, y, all_stages=True)
-            return h.float()
-
-        return synthesize
-
-    def preview(self) -> None:
-        synthesize = self.synthesis()
-        if self.processes.first:
-            self.previews.draw(synthesize, self.step)
-        self.processes.wait()
-
-    def diagnosis(self) -> dict[str, float]:
-        """The fixed protocol on the averaged generator, by the first process."""
-        c, synthesize = self.config, self.synthesis()
-        scalars: dict[str, float] = {}
-        if self.processes.first:
-            result = diagnose(
-                synthesize,
-                self.engine.pyramid,
-                classes=c.sample.classes,
-                z_dim=c.generator.z_dim,
-                device=self.device,
-                samples=c.log.diagnose_samples,
-            )
-            scalars = {f"diagnose/{m}/{k}": v for m in MEASURES for k, v in enumerate(getattr(result, m))}
-            scalars |= {f"diagnose/{m}/mean": v for m, v in result.averages().items()}
-        self.processes.wait()
-        return scalars
-
     def evaluate(self) -> dict[str, float]:
         """Evaluate the averaged generator; keep this checkpoint if it is the best so far."""
         self.flush()
-        result = self.assessor.measure(self.engine.whole_average(), self.class_names, self.step)
+        result = self.observer.evaluate(self.step)
         self.saver.wait()  # it may be the best before, which is now compared with
-        self.assessor.keep_best(result, self.write_checkpoint)
+        self.observer.assessor.keep_best(result, self.write_checkpoint)
         return {f"eval/{name}": value for name, value in result.metrics.items()}
 
 
