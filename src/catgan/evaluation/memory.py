@@ -19,7 +19,6 @@ from catgan.discriminator import Discriminator
 from catgan.generator import Generator
 from catgan.networks import build_discriminator, build_generator, penalised_samples
 from catgan.nn.layers import SwiGLU
-from catgan.training.checkpoint import forecast
 
 WIDE = 4  # bytes of a float32: weights, gradients, moments, the residual stream
 ENCODER = 86_580_480  # weights of DINOv2's ViT-B/14
@@ -157,6 +156,8 @@ class Networks:
     @cached_property
     def checkpoint(self) -> int:
         """Bytes of a checkpoint on disk."""
+        from catgan.training.checkpoint import forecast  # training imports what needs these closed forms
+
         return forecast({"generator": self.generator, "discriminator": self.discriminator, "average": self.generator})
 
     @cached_property
