@@ -20,11 +20,14 @@ from catgan.training.step import Step
 
 STEPS = 20
 MODES = ("ddp", "fsdp2")
-# One pass per process and step; and one sample per pass, fakes generated twice, activations recomputed.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "whole": {},
-    "accumulated": {"micro_batch": 1, "recompute": True, "reuse_fakes": False},
-}
+# One pass per process and step; and two passes, with activations recomputed (and so fakes generated twice).
+VARIANTS: dict[str, dict[str, Any]] = {"whole": {}, "accumulated": {"recompute": True}}
+
+
+def passes(variant: str, world: int) -> int:
+    """Samples in a pass of each of `world` processes."""
+    share = configuration().training.batch // world
+    return share // 2 if variant == "accumulated" else share
 
 
 def configuration(**training: Any) -> Config:
@@ -89,7 +92,9 @@ def work(rank: int, world: int, folder: Path) -> None:
         parallel = Parallel(processes, torch.device("cpu"), mode == "fsdp2", timeout=120)
         for variant, training in VARIANTS.items():
             for dtype, steps in ((torch.float64, STEPS), (torch.float32, 1)):
-                result = iterations(configuration(**training), parallel, steps, dtype)
+                result = iterations(
+                    configuration(micro_batch=passes(variant, world), **training), parallel, steps, dtype
+                )
                 name = f"{mode} {variant} {str(dtype).removeprefix('torch.')}"
                 found |= {f"{name} {key}": value for key, value in result.items()}
     if processes.first:

@@ -78,8 +78,8 @@ def test_its_first_step_equals_that_of_one_process_in_float32(several: Found, mo
     Adam's first step has one length whatever the gradient's, so weights afterwards are not compared.
     """
     found = {n: v for n, v in chosen(several, f"{mode} {variant} float32 ").items() if not n.startswith("final ")}
-    passes = 1 if variant == "accumulated" else configuration().training.batch // int(several["world"])
-    alone = iterations(configuration(micro_batch=passes), None, 1, torch.float32)
+    size = equivalence.passes(variant, int(several["world"]))
+    alone = iterations(configuration(micro_batch=size), None, 1, torch.float32)
     difference, name = furthest(found, {n: alone[n] for n in found})
     assert difference < 1e-5, name
 
