@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -51,3 +52,13 @@ def test_the_others_end_and_say_who_is_missing(name: str, runs: Runs) -> None:
     assert "Traceback" not in "".join(trainers[rank].said for rank in others)
     for rank in others:
         assert (run / "logs" / f"rank-{rank:05}.log").read_text().endswith(f"StalledError: {expected}\n")
+
+
+def test_a_process_that_never_starts_is_told_in_one_line(tmp_path: Path) -> None:
+    first, _ = start(
+        tmp_path / "run", "--steps", "5", "--training.timeout", "3", world=2, faults=[partial(sys.exit, 0)], faulty=1
+    )
+    assert first.end(60) == 1
+    (line,) = first.said.splitlines()
+    assert line == "catgan train: error: start: another process is gone, or does not come"
+    assert not (tmp_path / "run").exists()

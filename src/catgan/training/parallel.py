@@ -26,7 +26,7 @@ from catgan.training.timing import Stopwatch
 
 ROLL_CALL = 20.0  # seconds, at the most, that a process may take to answer when something went wrong
 # What gloo and NCCL say when another process is gone or does not come.
-BROKEN = re.compile(r"gloo|nccl|connection|timed? ?out|peer|process group|store", re.IGNORECASE)
+BROKEN = re.compile(r"gloo|nccl|connection|timed? ?out|\bpeer|process group|tcpstore", re.IGNORECASE)
 TIMED_OUT = re.compile(r"timed? ?out", re.IGNORECASE)
 
 
@@ -62,9 +62,10 @@ class Parallel:
         if processes.several:
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-            # The meeting on the CPU after each step is to notice a stall before NCCL's own watchdog does.
-            processes.meet(2 * self.timeout if device.type == "cuda" else self.timeout, device)
-            processes.group("control", self.timeout)
+            with self.watched(lambda: "start"):
+                # The meeting on the CPU after each step is to notice a stall before NCCL's own watchdog does.
+                processes.meet(2 * self.timeout if device.type == "cuda" else self.timeout, device)
+                processes.group("control", self.timeout)
 
     def share(self, batch: int) -> tuple[int, int]:
         """Where this process's samples of a batch begin and end."""

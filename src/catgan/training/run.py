@@ -88,10 +88,12 @@ def train(
     check_fits(dataset, config)
     encoder = encoder_for(config, dataset, device, encoder, resume)
     parallel = Parallel(processes, device, config.training.parallel == "fsdp2", config.training.timeout)
-    run = Run(config, out, dataset, objective or default_objective(config), quiet, encoder, parallel)
+    with parallel.watched(lambda: "start"):
+        run = Run(config, out, dataset, objective or default_objective(config), quiet, encoder, parallel)
     with run.log:
         try:
-            run.prepare(resume)
+            with parallel.watched(lambda: "start"):
+                run.prepare(resume)
             run.loop()
         finally:
             run.close()
