@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from trainers import finish, launch, start
 
 from catgan.config import Config
 from catgan.errors import UserError
@@ -73,3 +74,14 @@ def test_a_finished_file_is_not_overwritten(pipe: Interrupting, tmp_path: Path) 
     with pytest.raises(UserError, match="exists"):
         sample_npz(pipe, path, [0], 0, 4, 1.0, 2)
     assert path.read_text() == "good"
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(tmp_path: Path) -> None:
+    finish(start(tmp_path / "run", "--steps", "1"))
+    for world in (1, 2):
+        options = f"--format npz --count 2100 --batch 100 --device cpu --out {tmp_path / str(world)}".split()
+        said = finish(launch(["sample", str(tmp_path / "run"), *options], tmp_path, world))
+        assert str(tmp_path / str(world) / "samples.npz") in said
+    one, two = ((tmp_path / world / "samples.npz").read_bytes() for world in "12")
+    assert one == two

@@ -1,4 +1,4 @@
-"""Many samples into one .npz that evaluators read (ADM's format): streamed, and resumable."""
+"""Many samples into one .npz that evaluators read (ADM's format): resumable, and by several processes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import math
 import shutil
 import zipfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +15,32 @@ import numpy as np
 
 from catgan.checks import check_seed
 from catgan.errors import UserError
-from catgan.files import write_atomically, write_text
+from catgan.files import discard, write_atomically, write_text
 from catgan.pipeline import CATPipeline
+from catgan.processes import Processes
 from catgan.progress import Progress
+
+CHUNK = 1024  # samples of a file of pixels that waits to be packed
+ALONE = Processes()
 
 
 def sample_npz(
-    pipe: CATPipeline, path: Path, classes: list[int], first_seed: int, count: int, psi: float, batch: int
+    pipe: CATPipeline,
+    path: Path,
+    classes: list[int],
+    first_seed: int,
+    count: int,
+    psi: float,
+    batch: int,
+    processes: Processes = ALONE,
 ) -> Path:
     """Write `count` samples to `path`: arr_0, uint8 (count, S, S, C), and arr_1, their classes (count,).
 
-    Sample i has class classes[i % len(classes)] and seed first_seed + i. Pixels go to a file beside `path` as they
-    are made; called again with the same settings after an interruption, it goes on from there. Raises UserError if
-    `path` exists, or if what lies beside it was begun with other settings.
+    Sample i has class classes[i % len(classes)] and seed first_seed + i. Pixels go to files in a folder beside `path`
+    as they are made, of which each process makes every N-th; called again with the same settings after an interruption,
+    it goes on with those that are missing. Neither changes a byte of the result. Raises UserError if `path` exists, or
+    if what lies beside it was begun with other settings.
     """
-    if path.exists():
-        raise UserError(f"{path} exists: delete it or choose another --out")
-    pixels_path, state_path = path.with_name(f"{path.name}.pixels.npy"), path.with_name(f"{path.name}.state.json")
     identity = {
         "generator": pipe.fingerprint(), "precision": pipe.precision,
         "vae": None if pipe.vae is None else pipe.vae.identity,
@@ -37,63 +48,71 @@ def sample_npz(
     }  # fmt: skip
     check_seed(first_seed + count - 1)
     shape = (count, *pipe([classes[0]], [first_seed], psi=psi).array.shape[1:])
-    done = begun(state_path, pixels_path, identity)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        needed = 2 * math.prod(shape)  # while the .npz is packed, the pixels are there twice
-        if not done and needed > (free := shutil.disk_usage(path.parent).free):
-            raise UserError(
-                f"{count} samples need {needed / 1e6:,.1f} MB and {path.parent} has {free / 1e6:,.1f} MB free"
-            )
-        pixels = np.lib.format.open_memmap(pixels_path, "r+" if done else "w+", np.uint8, None if done else shape)
-    except OSError as error:
-        raise UserError(f"cannot write {pixels_path}: {error.strerror}; choose another --out") from None
+    folder = path.with_name(f"{path.name}.parts")
+    processes.from_first(lambda: begin(path, folder, identity, shape))
     ys = np.array([classes[i % len(classes)] for i in range(count)], dtype=np.int64)
-    progress = Progress(done, count, 1, "sample")
-    since_saved = 0
-    for start in range(done, count, batch):
-        stop = min(start + batch, count)
-        pixels[start:stop] = pipe(
-            ys[start:stop].tolist(), range(first_seed + start, first_seed + stop), psi=psi, batch_size=batch
-        ).array
-        since_saved += stop - start
-        if since_saved >= 1024 or stop == count:
-            pixels.flush()
-            remember(state_path, identity | {"done": stop})
-            since_saved = 0
-        progress.update(stop)
-    progress.close()
-    write_atomically(path, lambda aside: pack(aside, pixels, ys))
-    pixels_path.unlink()
-    state_path.unlink()
+    parts = {begin: folder / f"{begin:09}.npy" for begin in range(0, count, CHUNK)}
+    mine = list(parts)[processes.rank :: processes.world]
+    progress, made = Progress(0, count, 1, "sample") if processes.first else None, 0
+    for begins in mine:
+        end = min(begins + CHUNK, count)
+        if not parts[begins].exists():
+            pixels = [
+                pipe(ys[i:j].tolist(), range(first_seed + i, first_seed + j), psi=psi, batch_size=batch).array
+                for i, j in ((i, min(i + batch, end)) for i in range(begins, end, batch))
+            ]
+            write_atomically(parts[begins], partial(save, pixels=np.concatenate(pixels)))
+        made += end - begins
+        if progress is not None:
+            progress.update(min(count, made * processes.world))
+    if progress is not None:
+        progress.close()
+    processes.wait()
+    if processes.first:
+        write_atomically(path, lambda aside: pack(aside, shape, list(parts.values()), ys))
+        discard(folder)
+    processes.wait()
     return path
 
 
-def remember(path: Path, state: dict[str, Any]) -> None:
-    write_text(path, json.dumps(state))
+def begin(path: Path, folder: Path, identity: dict[str, Any], shape: Sequence[int]) -> None:
+    """Make the folder for the pixels, or check that what is in it belongs to the same samples."""
+    if path.exists():
+        raise UserError(f"{path} exists: delete it or choose another --out")
+    settings = folder / "settings.json"
+    if settings.exists():
+        state = json.loads(settings.read_text("utf-8"))
+        for name, value in identity.items():
+            if state.get(name) != value:
+                raise UserError(
+                    f"{folder} belongs to unfinished sampling with another {name} ({str(state.get(name))[:60]}, not {str(value)[:60]}): "
+                    "finish that, delete it, or choose another --out"
+                )
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}; choose another --out") from None
+    needed = 2 * math.prod(shape)  # while the .npz is packed, the pixels are there twice
+    if needed > free:
+        raise UserError(
+            f"{shape[0]} samples need {needed / 1e6:,.1f} MB and {path.parent} has {free / 1e6:,.1f} MB free"
+        )
+    write_text(settings, json.dumps(identity))
 
 
-def begun(state_path: Path, pixels_path: Path, identity: dict[str, Any]) -> int:
-    """How many samples an interrupted call with the same settings has made."""
-    if not (state_path.exists() and pixels_path.exists()):
-        return 0
-    state: dict[str, Any] = json.loads(state_path.read_text("utf-8"))
-    done = int(state.pop("done"))
-    for name, value in identity.items():
-        if state.get(name) != value:
-            raise UserError(
-                f"{state_path} belongs to unfinished sampling with another {name} ({str(state.get(name))[:60]}, not {str(value)[:60]}): "
-                "finish that, delete it, or choose another --out"
-            )
-    return done
+def save(path: Path, pixels: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, pixels)
 
 
-def pack(path: Path, pixels: np.ndarray, classes: np.ndarray) -> None:
-    """Write the two arrays as an uncompressed .npz, a chunk at a time."""
+def pack(path: Path, shape: Sequence[int], parts: Sequence[Path], classes: np.ndarray) -> None:
+    """Write pixels and classes as an uncompressed .npz, a part at a time. Equal content makes equal files."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in (("arr_0", pixels), ("arr_1", classes)):
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                header = np.lib.format.header_data_from_array_1_0(array)
+        for name, dtype, size in (("arr_0", np.dtype(np.uint8), tuple(shape)), ("arr_1", classes.dtype, classes.shape)):
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": size}
                 np.lib.format.write_array_header_1_0(file, header)
-                for start in range(0, len(array), 4096):
-                    file.write(np.ascontiguousarray(array[start : start + 4096]).tobytes())
+                for part in (np.load(p) for p in parts) if name == "arr_0" else (classes,):
+                    file.write(np.ascontiguousarray(part).tobytes())

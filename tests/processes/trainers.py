@@ -1,4 +1,4 @@
-"""Whole programs, `catgan train`, as processes that start in a moment: forked from a server that has imported torch.
+"""Whole programs, above all `catgan train`, as processes that start in a moment: forked from a server that has imported torch.
 
 What goes wrong in them is a function that such a process calls first; the faults are at the end.
 """
@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def free_port() -> int:
 
 
 class Trainer:
-    """A running `catgan train digits`, or one of several that share a run."""
+    """A running command of catgan, or one of several processes that share its work."""
 
     def __init__(self, process: Any, said: Path) -> None:
         self.process, self.file = process, said
@@ -75,24 +75,26 @@ class Trainer:
 
 
 def start(
-    run: Path,
-    *options: str,
-    world: int = 1,
-    faults: Sequence[Fault] = (),
-    faulty: int = 0,
-    said: Path | None = None,
+    run: Path, *options: str, world: int = 1, faults: Sequence[Fault] = (), faulty: int = 0, said: Path | None = None
 ) -> list[Trainer]:
     """Start all processes of a run. faults: of the process of rank `faulty`. said: the folder for what they print."""
+    arguments = ["train", "digits", "--out", str(run), *TINY, *options]
+    return launch(arguments, said or run.parent, world, {faulty: faults})
+
+
+def launch(
+    arguments: Sequence[str], said: Path, world: int, faults: Mapping[int, Sequence[Fault]] | None = None
+) -> list[Trainer]:
+    """Start a command in so many processes that know each other. said: the folder for what they print."""
     port, trainers = free_port(), []
     for rank in range(world):
         more = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
         if world > 1:
             more |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        file = (said or run.parent) / f"{run.name}-{time.monotonic_ns()}.txt"
-        file.touch()
-        arguments = ["train", "digits", "--out", str(run), *TINY, *options]
         environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} | more
-        mine = faults if rank == faulty else ()
+        file = said / f"said-{time.monotonic_ns()}.txt"
+        file.touch()
+        mine = (faults or {}).get(rank, ())
         process = context.Process(target=work, args=(arguments, environment, file, mine), daemon=True)
         process.start()
         trainers.append(Trainer(process, file))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +12,7 @@ from catgan.checks import check_psi, check_seed
 from catgan.cli.options import PictureOptions
 from catgan.cli.parse import numbers, parse
 from catgan.errors import UserError
+from catgan.processes import Processes
 
 if TYPE_CHECKING:
     from catgan.pipeline import CATPipeline
@@ -20,6 +21,7 @@ DESCRIPTION = """Make images with a trained generator, in one forward pass each.
 
 A grid has a column per class and a row per seed. The .npz holds --count samples, classes in turn, seeds from the
 first of --seeds on, as uint8 arrays arr_0 (N, S, S, C) and arr_1 (classes); an interrupted one goes on where it stopped.
+Under torchrun the processes share its work and write what one would; the other formats are made by the first alone.
 """
 
 
@@ -50,14 +52,19 @@ def main(argv: Sequence[str]) -> None:
     for name, value in (("--count", o.count), ("--batch", o.batch)):
         if value < 1:
             raise UserError(f"{name} is {value}: must be at least 1")
-    pipe = o.load()
+    processes = Processes.from_environment()
+    if o.format != "npz" and not processes.first:
+        return
+    pipe = replace(o, device=processes.device(o.device)).load()
     chosen = [k for c in o.classes for k in (numbers(c, "--classes") if re.fullmatch(r"\d+-\d+", c) else [c])]
     if o.format == "npz":
         from catgan.npz import sample_npz
 
         classes = pipe.class_numbers(chosen or list(range(pipe.config.sample.classes)))
-        path = sample_npz(pipe, o.out / "samples.npz", classes, seeds[0], o.count, o.psi, o.batch)
-        print(path)
+        path = sample_npz(pipe, o.out / "samples.npz", classes, seeds[0], o.count, o.psi, o.batch, processes)
+        processes.leave()
+        if processes.first:
+            print(path)
         return
     classes = pipe.class_numbers(chosen or list(range(min(10, pipe.config.sample.classes))))
     for path in save_pictures(o, pipe, classes, seeds):
