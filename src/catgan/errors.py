@@ -15,6 +15,7 @@ class UserError(Exception):
 
     exit_code = 2
     said = False  # whether all processes of a run raise it, so that the first one alone needs to say it
+    abrupt = False  # whether the program should end without tidying up, which might never end
 
 
 @contextmanager

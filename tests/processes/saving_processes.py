@@ -106,7 +106,7 @@ def fail(out: Path, saver: Saver) -> None:
         saver.save(out / name, mine, header(), done if rank == 1 else None)
         try:
             saver.wait()
-        except UserError as error:
+        except (UserError, RuntimeError) as error:
             (out / f"{name}-{rank}.txt").write_text(str(error))
 
 

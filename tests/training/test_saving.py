@@ -111,7 +111,7 @@ def test_an_error_of_one_process_is_raised_in_all(tmp_path: Path) -> None:
         said = (tmp_path / f"full-{rank}.txt").read_text()
         assert said.startswith(f"process 1: the disk is full: could not write {tmp_path / 'full'}")
         assert (tmp_path / f"bug-{rank}.txt").read_text() == "process 1: ValueError('a bug')"
-    assert "another process is gone" in (tmp_path / "dead-0.txt").read_text()
+    assert "the connection to another process is lost" in (tmp_path / "dead-0.txt").read_text()
     checkpoint.verify(tmp_path / "good")
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["bug", "good"], "the bug came after completion"
 

@@ -57,6 +57,9 @@ def main(argv: list[str] | None = None) -> int:
         if not (error.said and rank()):
             who = f"catgan {name}" if name in COMMANDS else "catgan"
             print(f"{who}: error: {f'rank {rank()}: ' if rank() else ''}{error}", file=sys.stderr)
+        if error.abrupt:
+            sys.stdout.flush()
+            os._exit(error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

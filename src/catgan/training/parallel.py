@@ -34,6 +34,7 @@ class StalledError(UserError):
     """A process of the run is gone, or does not come to where the others wait for it."""
 
     exit_code = 1
+    abrupt = True  # PyTorch's threads would wait for the missing process, or end this one with a core dump
 
     def __init__(self, message: str, said: bool = False) -> None:
         """said: another process that knows the same says it."""

@@ -95,6 +95,9 @@ def train(
             with parallel.watched(lambda: "start"):
                 run.prepare(resume)
             run.loop()
+        except (KeyboardInterrupt, SystemExit):  # all processes have stopped, in good order
+            processes.leave()
+            raise
         finally:
             run.close()
     processes.leave()

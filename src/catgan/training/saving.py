@@ -117,7 +117,7 @@ class Saver:
     def together(self, path: Path, work: Callable[[], T]) -> list[T]:
         """Let every process do its work for the checkpoint at `path`; the results of all, in the order of their ranks.
 
-        Raises UserError in all processes if one of them fails.
+        Raises UserError in all processes if one of them fails, RuntimeError if one is gone.
         """
         result: Any = None
         error: Exception | None = None
@@ -138,7 +138,7 @@ class Saver:
         try:
             dist.all_gather_object(answers, (result, said), group=self.group)
         except RuntimeError as failure:
-            raise UserError(f"cannot write {path}: another process is gone ({failure})") from error
+            raise RuntimeError(f"cannot write {path}: the connection to another process is lost ({failure})") from error
         with said_once():
             for rank, (_, fault) in enumerate(answers):
                 if fault is not None:
