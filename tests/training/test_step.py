@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from catgan.config import Config, from_dict
 from catgan.draws import Purpose
@@ -473,6 +474,24 @@ def test_compiled_blocks_give_the_losses_of_eager_ones(tiny_config: Config) -> N
     for eager, compiled_metrics in zip(*results, strict=True):
         for name, value in eager.items():
             torch.testing.assert_close(compiled_metrics[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_are_few_whatever_the_micro_batches(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes 3 and 2, with 0 or 1 of them penalised, and blocks at several depths: torch gives up on the ninth graph."""
+    compiled = nn.Module.compile
+    monkeypatch.setattr("catgan.training.step.check_compiler", lambda device: None)
+    monkeypatch.setattr(nn.Module, "compile", lambda self, options, **how: compiled(self, backend="eager", **how))
+    torch._dynamo.reset()
+    counters.clear()
+    config = from_dict({"training": {"compile": True, "batch": 20, "micro_batch": 3}}, tiny_config)
+    engine = Step(config, default_objective(config), torch.device("cpu"))
+    engine.run(0, torch.randn(20, 1, 8, 8), torch.randint(0, 3, (20,)))
+    few = counters["stats"]["unique_graphs"]
+    engine.run(1, torch.randn(20, 1, 8, 8), torch.randint(0, 3, (20,)))
+    assert counters["stats"]["unique_graphs"] == few <= 8
 
 
 def test_compiling_without_a_compiler_says_what_to_do(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
