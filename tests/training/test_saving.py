@@ -66,6 +66,9 @@ def test_what_one_process_saves_it_gets_back_bit_by_bit(expected: dict[str, Tens
     other = toy["build"](1)
     checkpoint.restore(checkpoint.Reader(tmp_path / "a"), *other)
     assert_same(toy["tensors"](other), expected)
+    (tmp_path / "ordinary").touch()
+    modes = {path.stat().st_mode for path in (*(tmp_path / "a").iterdir(), tmp_path / "ordinary")}
+    assert len(modes) == 1, "others may read it as they may read any file of this user"
 
 
 @pytest.mark.slow

@@ -178,7 +178,10 @@ def write_files(folder: Path, pieces: Mapping[str, Piece], rank: int) -> list[Wr
     written = []
     for group, members in groups.items():
         path = folder / f"{group}-{rank:05d}.safetensors"
+        path.touch()
+        mode = path.stat().st_mode  # as the user's other files have; safetensors would let nobody else read it
         save_file({name: piece.rows for name, piece in members.items()}, path, {"format": "pt"})
+        path.chmod(mode)
         flush(path)
         places = {name: (piece.first, piece.shape) for name, piece in members.items()}
         written.append(Written(path.name, File(path.stat().st_size, sha256(path)), places))
