@@ -36,13 +36,20 @@ def configuration(**training: Any) -> Config:
         {
             "sample": {"size": 8, "channels": 1, "classes": 5, "scales": [4, 8], "vae": None},
             "generator": {"depth": 2, "width": 16, "heads": 2, "patch": 4, "z_dim": 4},
-            "discriminator": {"depth": 1, "width": 16, "heads": 2, "patches": [4, 4], "head_dim": 8},
+            # A representation head that nothing trains: DDP must not wait for its gradients.
+            "discriminator": {
+                "depth": 1,
+                "width": 16,
+                "heads": 2,
+                "patches": [4, 4],
+                "head_dim": 8,
+                "representation_dim": 4,
+            },
             "augment": {"color": 0.5},
             "training": {"batch": 8, "steps": STEPS, "seed": 3, **training},
             "objective": {"representation": 0.0},
             "encoder": {"path": None},
         },
-        from_dict({"discriminator": {"representation_dim": 0}}),
     ).validate()
 
 
