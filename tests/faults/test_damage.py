@@ -62,9 +62,10 @@ def test_a_file_that_cannot_grow_ends_the_run_in_one_line(tmp_path: Path, plain:
     run = tmp_path / "run"
     (trainer,) = start(run, "--steps", "12", faults=[partial(short_of_disk, 6, 60_000)])
     assert trainer.end() == 2, trainer.said
-    assert steps(run)[-1] == 6
+    last = steps(run)[-1]
+    assert last in (5, 6), "the sixth may still have been on its way to the disk"
     (line,) = (line for line in trainer.said.splitlines() if "error" in line)
-    assert line.startswith(f"catgan train: error: cannot write {run}/checkpoints/step-00000007: ")
+    assert line.startswith(f"catgan train: error: cannot write {run}/checkpoints/step-{last + 1:08}: ")
     assert "File too large" in line
     assert "Traceback" not in trainer.said
     finish(start(run, "--steps", "12", "--resume"))
@@ -75,9 +76,10 @@ def test_one_line_also_where_only_the_second_process_has_no_room(tmp_path: Path,
     run = tmp_path / "run"
     both = start(run, "--steps", "30", world=2, faults=[partial(short_of_disk, 6, 10_000)], faulty=1)
     assert [t.end() for t in both] == [2, 2], both[0].said + both[1].said
-    assert steps(run)[-1] == 6
+    last = steps(run)[-1]
+    assert last in (5, 6)
     (line,) = (line for t in both for line in t.said.splitlines() if "error" in line)
-    assert line.startswith(f"catgan train: error: process 1: cannot write {run}/checkpoints/step-00000007: ")
+    assert line.startswith(f"catgan train: error: process 1: cannot write {run}/checkpoints/step-{last + 1:08}: ")
     finish(start(run, "--steps", "30", "--resume", world=2))
     assert_same(run, plain_of_two)
 

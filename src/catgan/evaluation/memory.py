@@ -126,11 +126,14 @@ class Graph:
     """Bytes of the residual stream per token, which is all that a checkpointed block keeps."""
     working: float
     """Bytes per token of gradients on their way back through a block: an estimate."""
+    entry: int = 0
+    """Bytes per token of the first block's input, where it is in memory of its own."""
 
     def kept(self, samples: int, checkpointing: bool = False) -> float:
         """Bytes that stay from the forward to the backward pass; with checkpointing each block's input alone."""
         blocks = Saved(token=self.stream) if checkpointing else self.block
-        return (blocks * self.depth + self.rest).bytes(samples, self.tokens)
+        entry = Saved(token=0 if checkpointing else self.entry)
+        return (blocks * self.depth + self.rest + entry).bytes(samples, self.tokens)
 
     def backward(self, samples: int, checkpointing: bool = False) -> float:
         """Bytes at work in the backward pass beside those; with checkpointing one block's graph is there again."""
@@ -169,7 +172,7 @@ class Networks:
         style = Saved(sample=WIDE * (g.width + 2 * g.width + 2 * 2 * g.z_dim))  # w, mapping network, its inputs
         return Graph(
             tokens, g.depth, block, output_layer(g.width, a) * len(s.scales) + style, WIDE * g.width,
-            backward_working(g.width, hidden, a),
+            backward_working(g.width, hidden, a), entry=WIDE * g.width,
         )  # fmt: skip
 
     def discriminator_graph(self, trained: bool = True) -> Graph:
