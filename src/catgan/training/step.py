@@ -37,17 +37,18 @@ def build_optimizer(config: Config, network: nn.Module, learning_rate: float) ->
     )
 
 
-def compile_blocks(device: torch.device, *networks: Generator | Discriminator) -> None:
+def compile_blocks(config: Config, device: torch.device, *networks: Generator | Discriminator) -> None:
     """Compile the transformer block of each network; all its blocks share the result.
 
-    A second batch size is compiled for any size, so the smaller last micro-batch costs once. fullgraph: what torch
-    would leave uncompiled, with a warning at most, is an error.
+    Graphs are made for one size of batch each, or, with micro-batches of several sizes, from the second size on for
+    any: these take longer to make. fullgraph: what torch would leave uncompiled, with a warning at most, is an error.
     """
-    # On CPU one C++ file per graph rather than one per kernel: most of the first step is the C++ compiler.
+    dynamic = None if config.training.micro_batch else False
+    # On CPU one C++ file per graph rather than one per kernel: the C++ compiler is half of the wait.
     options = {"cpp_wrapper": device.type == "cpu"}
     for network in networks:
         for block in network.blocks:
-            block.compile(fullgraph=True, options=options)
+            block.compile(fullgraph=True, dynamic=dynamic, options=options)
 
 
 # The uniform numbers that each network's step draws for its views of real samples and fakes.
@@ -113,7 +114,7 @@ class Step:
         self.fakes: Tensor | None = None  # h of the last generator step, for the diagnostics
         if config.training.compile:
             check_compiler(device)
-            compile_blocks(device, self.generator, self.discriminator)
+            compile_blocks(config, device, self.generator, self.discriminator)
 
     def autocast(self) -> AbstractContextManager[None]:
         bfloat16 = self.config.training.precision == "bfloat16"
