@@ -55,7 +55,7 @@ def test_equalized_linear_scales_its_bias_too() -> None:
     assert torch.allclose(layer(torch.zeros(1, 4)), torch.full((1, 3), 0.01))
 
 
-@pytest.mark.parametrize("tokens", [1, 5, layers.SHORT, layers.SHORT + 1, 70])
+@pytest.mark.parametrize("tokens", [1, 5, 17, layers.SHORT, layers.SHORT + 1])
 def test_attend_is_softmax_attention_for_short_and_long_sequences(tokens: int) -> None:
     q, k, v = (torch.randn(2, 3, tokens, 8, dtype=torch.float64) for _ in range(3))
     expected = torch.einsum("bhqc,bhkc->bhqk", q, k).div(8**0.5).softmax(-1) @ v
@@ -89,18 +89,15 @@ def test_attention_over_spans_is_dense_attention_under_a_block_diagonal_mask(spa
     assert torch.allclose(attention(x, rotary, spans), masked_attention(attention, x, rotary, spans), atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("spans", [(24,), (2, 5, 17), (5, 17, 65)])
-def test_attention_is_bit_for_bit_its_formula_written_in_one_piece(spans: tuple[int, ...], dtype: torch.dtype) -> None:
-    attention = Attention(16, 2).to(dtype)
+@pytest.mark.parametrize("spans", [(24,), (2, 5, 17), (5, 17, 90)])
+def test_attention_in_bfloat16_is_that_of_its_rounded_weights(spans: tuple[int, ...]) -> None:
+    attention = Attention(16, 2).bfloat16()
     torch.nn.init.uniform_(attention.query_norm.weight, 0.5, 2.0)
-    x, rotary = torch.randn(3, sum(spans), 16, dtype=dtype), rotary_table(10, 8)[:, : sum(spans)].to(dtype)
-    qkv = attention.qkv(x).view(3, sum(spans), 3, 2, 8)
-    gains = torch.stack([attention.query_norm.weight, attention.key_norm.weight])[:, None]
-    q, k = rotate(rms_norm(qkv[:, :, :2]) * gains, rotary[:, :, None]).unbind(2)
-    parts = zip(*(t.transpose(1, 2).split(spans, dim=2) for t in (q, k, qkv[:, :, 2])), strict=True)
-    mixed = torch.cat([attend(*part).transpose(1, 2) for part in parts], dim=1)
-    assert torch.equal(attention(x, rotary, spans), attention.out(mixed.reshape(3, sum(spans), 16)))
+    x, rotary = torch.randn(3, sum(spans), 16).bfloat16(), rotary_table(11, 8)[:, : sum(spans)]
+    found = attention(x, rotary, spans)
+    assert found.dtype == torch.bfloat16
+    exact = masked_attention(attention.double(), x.double(), rotary.double(), list(spans))
+    assert torch.allclose(found.double(), exact, atol=0.03)
 
 
 def test_attention_normalises_queries_and_keys_but_not_values() -> None:

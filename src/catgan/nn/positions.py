@@ -42,4 +42,6 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     Half-split layout: channel i is paired with channel i + head_size / 2.
     """
     cos, sin = table[:, :, None]
-    return torch.addcmul(x * torch.cat([cos, cos], -1), x.roll(x.shape[-1] // 2, -1), torch.cat([-sin, sin], -1))
+    first, second = x.chunk(2, dim=-1)
+    turned = torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)
+    return torch.cat(turned, dim=-1)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from catgan.config import Config
 from catgan.data.features import StoredFeatures
 from catgan.devices import check_compiler, memory_error
-from catgan.discriminator import Discriminator
 from catgan.draws import Purpose, normal, uniform
 from catgan.encoders import Encoder
 from catgan.generator import Generator
@@ -35,20 +34,6 @@ def build_optimizer(config: Config, network: nn.Module, learning_rate: float) ->
     return torch.optim.AdamW(
         network.parameters(), lr=learning_rate, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True
     )
-
-
-def compile_blocks(config: Config, device: torch.device, *networks: Generator | Discriminator) -> None:
-    """Compile the transformer block of each network; all its blocks share the result.
-
-    Graphs are made for one size of batch each, or, with micro-batches of several sizes, from the second size on for
-    any: these take longer to make. fullgraph: what torch would leave uncompiled, with a warning at most, is an error.
-    """
-    dynamic = None if config.training.micro_batch else False
-    # On CPU one C++ file per graph rather than one per kernel: the C++ compiler is half of the wait.
-    options = {"cpp_wrapper": device.type == "cpu"}
-    for network in networks:
-        for block in network.blocks:
-            block.compile(fullgraph=True, dynamic=dynamic, options=options)
 
 
 # The uniform numbers that each network's step draws for its views of real samples and fakes.
@@ -114,6 +99,8 @@ class Step:
         self.fakes: Tensor | None = None  # h of the last generator step, for the diagnostics
         if config.training.compile:
             check_compiler(device)
+            from catgan.training.compiling import compile_blocks
+
             compile_blocks(config, device, self.generator, self.discriminator)
 
     def autocast(self) -> AbstractContextManager[None]:
