@@ -25,13 +25,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def check_compiler(device: torch.device) -> None:
-    """Raise UserError where torch.compile would need a C++ compiler and there is none."""
+def check_compiler(device: torch.device, asked: str, instead: str) -> None:
+    """Raise UserError where torch.compile would need a C++ compiler and there is none.
+
+    asked, instead: what wants it, and what else there is to do, for the message.
+    """
     wanted = os.environ.get("CXX", "g++")
     if device.type == "cpu" and not (shutil.which(wanted) or shutil.which("clang++")):
-        raise UserError(
-            f"training.compile is true, but there is no C++ compiler ({wanted}): install one, or set it to false"
-        )
+        raise UserError(f"{asked}, but there is no C++ compiler ({wanted}): install one, or {instead}")
 
 
 def keep_freed_memory() -> None:

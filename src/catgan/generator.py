@@ -137,7 +137,7 @@ class Generator(nn.Module):
     def synthesize(self, w: Tensor, all_stages: bool = False) -> Tensor:
         """w: (B, d) to h_K: (B, C, S, S), or to all h_0..h_K: (K + 1, B, C, S, S)."""
         per_stage = len(self.blocks) // self.stages
-        x = self.positions.to(w.dtype).repeat(len(w), 1, 1)
+        x = self.positions.to(w.dtype).repeat(w.shape[0], 1, 1)
         if torch.is_grad_enabled():
             x.requires_grad_()  # as the input of every later block: compiled, they are one
         h: Tensor | None = None

@@ -42,7 +42,7 @@ def sample_npz(
     if what lies beside it was begun with other settings.
     """
     identity = {
-        "generator": pipe.fingerprint(), "precision": pipe.precision,
+        "generator": pipe.fingerprint(), "precision": pipe.precision, "backend": pipe.backend,
         "vae": None if pipe.vae is None else pipe.vae.identity,
         "classes": classes, "first_seed": first_seed, "count": count, "psi": psi,
     }  # fmt: skip

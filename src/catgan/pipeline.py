@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from catgan.backends import Backend, Synthesize, check_backend, synthesizer
 from catgan.checks import check_psi, check_seed
 from catgan.config import Config
 from catgan.devices import pick_device
@@ -65,6 +66,8 @@ class CATPipeline:
         self.generator = generator.eval().requires_grad_(False)
         self.config, self.class_names, self.step = config, tuple(class_names), step
         self.device, self.precision = torch.device("cpu"), "float32"
+        self.backend: Backend = "eager"
+        self.synthesize: Synthesize | None = None  # of the backend, made when it is first needed
         self.weights = "average"
         self.loaded_vae: VAE | None = None
 
@@ -113,11 +116,18 @@ class CATPipeline:
         s = self.config.sample
         return Pyramid(s.scales, s.down, s.up)
 
-    def to(self, device: str | torch.device | None = None, precision: str | None = None) -> CATPipeline:
-        """Move to a device (auto, cpu, cuda, cuda:N), or compute in float32 or bfloat16. Returns self."""
-        if device is not None:
-            self.device = pick_device(str(device))
-            self.generator.to(self.device)
+    def to(
+        self,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+        backend: Backend | None = None,
+    ) -> CATPipeline:
+        """Move to a device (auto, cpu, cuda, cuda:N), compute in float32 or bfloat16, or by another of `catgan.backends`
+        (eager, compile, openvino). Returns self. Raises UserError for one that is not there."""
+        moved = self.device if device is None else pick_device(str(device))
+        check_backend(backend or self.backend, moved)
+        self.synthesize, self.device, self.backend = None, moved, backend or self.backend
+        self.generator.to(moved)
         if precision is not None:
             if precision not in ("float32", "bfloat16"):
                 raise UserError(f"precision is {precision}: must be float32 or bfloat16")
@@ -189,11 +199,9 @@ class CATPipeline:
             w = self.style(classes, seeds, psi, z)
         elif w.ndim != 2 or w.shape[1] != self.generator.width:
             raise UserError(f"w has shape {tuple(w.shape)}: must be (n, {self.generator.width})")
-        parts = []
-        for part in w.to(self.device).split(batch_size):
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-                h = self.generator.synthesize(part, all_stages=stages)
-            parts.append(h.float().cpu())
+        if self.synthesize is None:
+            self.synthesize = synthesizer(self.generator, self.backend, self.precision)
+        parts = [self.synthesize(part, stages).float().cpu() for part in w.to(self.device).split(batch_size)]
         made = torch.cat(parts, dim=1 if stages else 0)
         return Samples(made[-1], made, self.decode) if stages else Samples(made, None, self.decode)
 

@@ -482,7 +482,7 @@ def test_compiled_blocks_are_few_whatever_the_micro_batches(
 ) -> None:
     """Sizes 3 and 2, with 0 or 1 of them penalised, and blocks at several depths: torch gives up on the ninth graph."""
     compiled = nn.Module.compile
-    monkeypatch.setattr("catgan.training.step.check_compiler", lambda device: None)
+    monkeypatch.setattr("catgan.training.step.check_compiler", lambda *_: None)
     monkeypatch.setattr(nn.Module, "compile", lambda self, options, **how: compiled(self, backend="eager", **how))
     torch._dynamo.reset()
     counters.clear()

@@ -37,10 +37,12 @@ class RunOptions:
 class PictureOptions(RunOptions):
     vae: str | None = None
     """VAE of a latent model: folder or Hugging Face name; default: the one its configuration names."""
+    backend: Literal["eager", "compile", "openvino"] = "eager"
+    """What computes the generator: PyTorch, PyTorch compiled, or OpenVINO, the fastest on CPUs."""
 
     def load(self) -> CATPipeline:
         """The pipeline with its VAE, so that a missing one is found before anything is made."""
-        pipe = super().load()
+        pipe = super().load().to(backend=self.backend)
         if self.vae is not None:
             pipe.with_vae(self.vae)
         pipe.vae  # noqa: B018

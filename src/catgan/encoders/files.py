@@ -17,10 +17,10 @@ from catgan.errors import UserError
 Names = Sequence[str]
 
 
-def need(package: str, what: str) -> None:
-    """Raise UserError unless the package is installed."""
+def need(package: str, what: str, extra: str = "encoders") -> None:
+    """Raise UserError unless the package, which comes with one of catgan's extras, is installed."""
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"{what} needs {package}, which is not installed: pip install 'catgan[encoders]'")
+        raise UserError(f"{what} needs {package}, which is not installed: pip install 'catgan[{extra}]'")
 
 
 def find_folder(name: str, files: Names, what: str, option: str) -> Path:

@@ -8,7 +8,6 @@ import torch
 from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
-from catgan.config import Config
 from catgan.discriminator import Discriminator
 from catgan.generator import Generator
 
@@ -17,18 +16,18 @@ ROWS = 64  # that the first of two sums adds up: their columns stay in the proce
 aten = torch.ops.aten
 
 
-def compile_blocks(config: Config, device: torch.device, *networks: Generator | Discriminator) -> None:
+def compile_blocks(*networks: Generator | Discriminator, dynamic: bool | None) -> None:
     """Compile the transformer block of each network; all its blocks share the result.
 
-    Graphs are made for one size of batch each, or, with micro-batches of several sizes, from the second size on for
-    any: these take longer to make. fullgraph: what torch would leave uncompiled, with a warning at most, is an error.
+    dynamic: False for a graph for each size of batch; None for one for any from the second size on. fullgraph: what
+    torch would leave uncompiled, with a warning at most, is an error.
     """
-    dynamic = None if config.training.micro_batch else False
     # On CPU one C++ file per graph rather than one per kernel: the C++ compiler is half of the wait.
     on_cpu = {"cpp_wrapper": True, "post_grad_custom_post_pass": SumsInTwo()}
     for network in networks:
+        options = on_cpu if next(network.parameters()).device.type == "cpu" else None
         for block in network.blocks:
-            block.compile(fullgraph=True, dynamic=dynamic, options=on_cpu if device.type == "cpu" else None)
+            block.compile(fullgraph=True, dynamic=dynamic, options=options)
 
 
 class SumsInTwo(CustomGraphPass):
@@ -62,4 +61,4 @@ class SumsInTwo(CustomGraphPass):
 
     def uuid(self) -> bytes:
         """What the compiler's cache tells versions of this apart by."""
-        return get_hash_for_files((__file__,))
+        return get_hash_for_files((__file__,), str(ROWS))

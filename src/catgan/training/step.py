@@ -98,10 +98,12 @@ class Step:
         self.pyramid = Pyramid(config.sample.scales, config.sample.down, config.sample.up)
         self.fakes: Tensor | None = None  # h of the last generator step, for the diagnostics
         if config.training.compile:
-            check_compiler(device)
+            check_compiler(device, "training.compile is true", "set it to false")
             from catgan.training.compiling import compile_blocks
 
-            compile_blocks(config, device, self.generator, self.discriminator)
+            # Of several sizes of micro-batch, all but the first have a graph for any size, which takes longer to make.
+            dynamic = None if config.training.micro_batch else False
+            compile_blocks(self.generator, self.discriminator, dynamic=dynamic)
 
     def autocast(self) -> AbstractContextManager[None]:
         bfloat16 = self.config.training.precision == "bfloat16"
