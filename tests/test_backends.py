@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 import catgan
 from catgan.backends import BACKENDS
 from catgan.cli import main
+from catgan.cli.options import PictureOptions
 from catgan.config import Config, from_dict
 from catgan.data.datasets import Images
 from catgan.errors import UserError
@@ -46,6 +48,10 @@ def test_every_backend_makes_the_samples_of_eager(pipe: CATPipeline, backend: st
     torch.testing.assert_close(pipe(classes, seeds, batch_size=3).latents, eager.latents, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(pipe(classes[1:2], seeds[1:2]).latents, eager.latents[1:2], rtol=1e-4, atol=1e-5)
     assert torch.equal(pipe.to(backend="eager")(classes, seeds, stages=True).stages, eager.stages)
+
+
+def test_the_command_line_offers_every_backend() -> None:
+    assert get_args(get_type_hints(PictureOptions)["backend"]) == BACKENDS
 
 
 def test_weights_that_change_place_or_format_are_not_those_of_before(pipe: CATPipeline) -> None:

@@ -68,7 +68,7 @@ class Synthesis(nn.Module):
 
 
 class OpenVINO:
-    """The generator in OpenVINO, for batches of any size. Made on the first sample, with stages and without."""
+    """The generator in OpenVINO, for batches of any size. Made on the first sample, from the weights of that moment."""
 
     def __init__(self, generator: Generator, precision: str) -> None:
         self.generator, self.precision = generator, precision

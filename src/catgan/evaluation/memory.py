@@ -26,20 +26,19 @@ ENCODER = 86_580_480  # weights of DINOv2's ViT-B/14
 
 @dataclass(frozen=True)
 class Saved:
-    """Bytes that autograd keeps: per token of every sample, per sample, and once."""
+    """Bytes that autograd keeps: per token of every sample, and per sample."""
 
     token: float = 0.0
     sample: float = 0.0
-    once: float = 0.0
 
     def __add__(self, other: Saved) -> Saved:
-        return Saved(self.token + other.token, self.sample + other.sample, self.once + other.once)
+        return Saved(self.token + other.token, self.sample + other.sample)
 
     def __mul__(self, times: int) -> Saved:
-        return Saved(self.token * times, self.sample * times, self.once * times)
+        return Saved(self.token * times, self.sample * times)
 
     def bytes(self, samples: int, tokens: int) -> float:
-        return samples * (tokens * self.token + self.sample) + self.once
+        return samples * (tokens * self.token + self.sample)
 
 
 @dataclass(frozen=True)
@@ -70,15 +69,13 @@ class Share:
 # -- graphs of the layers, with matrix products in `a` bytes: 2 (bfloat16 autocast) or 4 (float32) --------------------
 
 
-def attention(width: int, heads: int, a: int, tokens: int, trained: bool = True) -> Saved:
+def attention(width: int, heads: int, a: int, trained: bool = True) -> Saved:
     """`nn.layers.Attention`. The input of the projection is counted by the layer before it."""
     upcast = 2 * WIDE * width if a < WIDE else 0  # q and k in float32 for their RMSNorm; in float32 a view of qkv
-    normed = 2 * WIDE * width if trained else 0  # for the gradient of their gains
     qkv, rotated, out = 3 * a * width, 2 * a * width, a * width
     into_projection = a * width if trained else 0
     statistics = (2 + 1) * WIDE * heads  # reciprocal RMS of q and k, log-sum-exp of the softmax
-    rotary = 2 * WIDE * tokens * width // heads  # cosines and sines, shared by all samples
-    return Saved(upcast + normed + qkv + rotated + out + into_projection + statistics, once=rotary)
+    return Saved(upcast + qkv + rotated + out + into_projection + statistics)
 
 
 def swiglu(hidden: int, a: int, trained: bool = True) -> Saved:
@@ -86,19 +83,19 @@ def swiglu(hidden: int, a: int, trained: bool = True) -> Saved:
     return Saved((2 + 1 + trained) * a * hidden)
 
 
-def generator_block(width: int, heads: int, hidden: int, a: int, tokens: int) -> Saved:
+def generator_block(width: int, heads: int, hidden: int, a: int) -> Saved:
     """`GeneratorBlock`. Twice: residual stream, its reciprocal RMS, its norm, the modulated norm, the branch's output."""
     twice = Saved(WIDE * width + WIDE + WIDE * width + a * width + WIDE * width)
     # silu(w) goes into the modulation; two scales plus one; two gates, in float32 views of all six factors.
     gates = 2 * WIDE * width if a < WIDE else 6 * WIDE * width
     modulation = Saved(sample=a * width + 2 * WIDE * width + gates)
-    return twice * 2 + attention(width, heads, a, tokens) + swiglu(hidden, a) + modulation
+    return twice * 2 + attention(width, heads, a) + swiglu(hidden, a) + modulation
 
 
-def discriminator_block(width: int, heads: int, hidden: int, a: int, tokens: int, trained: bool = True) -> Saved:
+def discriminator_block(width: int, heads: int, hidden: int, a: int, trained: bool = True) -> Saved:
     """`DiscriminatorBlock`. Twice: residual stream and its reciprocal RMS; if trained, the norm and the branch's output."""
     twice = Saved(WIDE * width + WIDE + (a + WIDE) * width * trained)
-    return twice * 2 + attention(width, heads, a, tokens, trained) + swiglu(hidden, a, trained)
+    return twice * 2 + attention(width, heads, a, trained) + swiglu(hidden, a, trained)
 
 
 def output_layer(width: int, a: int) -> Saved:
@@ -168,7 +165,7 @@ class Networks:
         """The whole generator: blocks, output layers, and w."""
         s, g, a = self.config.sample, self.config.generator, self.a
         tokens, hidden = (s.size // g.patch) ** 2, hidden_width(self.generator)
-        block = generator_block(g.width, g.heads, hidden, a, tokens)
+        block = generator_block(g.width, g.heads, hidden, a)
         style = Saved(sample=WIDE * (g.width + 2 * g.width + 2 * 2 * g.z_dim))  # w, mapping network, its inputs
         return Graph(
             tokens, g.depth, block, output_layer(g.width, a) * len(s.scales) + style, WIDE * g.width,
@@ -180,7 +177,7 @@ class Networks:
         s, d, a = self.config.sample, self.config.discriminator, self.a
         patches = [(n // p) ** 2 for n, p in zip(s.scales, d.patches, strict=True)]
         tokens, hidden = sum(patches) + len(patches), hidden_width(self.discriminator)
-        block = discriminator_block(d.width, d.heads, hidden, a, tokens, trained)
+        block = discriminator_block(d.width, d.heads, hidden, a, trained)
         pixels = s.channels * sum(n * n for n in s.scales) * a * trained  # into the patch embeddings
         # Per scale: [cls], its norm, and the head's output; per sample the class embedding.
         logits = WIDE * (len(patches) * ((1 + trained) * d.width + d.head_dim * trained) + d.head_dim)
