@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import catgan
-from catgan.backends import Synthesis, Synthesize, synthesizer
+from catgan.backends import Synthesis, Synthesize, compiled_by_openvino, openvino_model, synthesizer
 from catgan.devices import keep_freed_memory
 from catgan.images import grid, save_png, tile_zoom, to_bytes
 from catgan.networks import build_generator
@@ -71,14 +71,9 @@ def onnxruntime(pipe: CATPipeline, quantised: bool) -> Synthesize:
 def openvino_int8(pipe: CATPipeline) -> Synthesize:
     """OpenVINO with weights in int8, and activations by their range in runs of 64."""
     import nncf
-    import openvino
 
-    example, sizes = torch.zeros(2, pipe.generator.width), {"w": {0: torch.export.Dim("batch", min=1)}}
-    exported = torch.export.export(Synthesis(pipe.generator, False), (example,), dynamic_shapes=sizes)
-    model = nncf.compress_weights(openvino.convert_model(exported), mode=nncf.CompressWeightsMode.INT8_SYM)
-    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
-    settings |= {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 64}
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    model = nncf.compress_weights(openvino_model(pipe.generator, False), mode=nncf.CompressWeightsMode.INT8_SYM)
+    compiled = compiled_by_openvino(model, "float32", DYNAMIC_QUANTIZATION_GROUP_SIZE=64)
     return lambda w, _: torch.from_numpy(compiled(w.numpy())[0].copy())
 
 

@@ -80,13 +80,26 @@ class OpenVINO:
         return torch.from_numpy(self.made[all_stages](w.float().numpy())[0].copy())
 
     def make(self, all_stages: bool) -> Any:
-        import openvino
+        return compiled_by_openvino(openvino_model(self.generator, all_stages), self.precision)
 
-        example, sizes = torch.zeros(2, self.generator.width), {"w": {0: torch.export.Dim("batch", min=1)}}
-        exported = torch.export.export(Synthesis(self.generator, all_stages), (example,), dynamic_shapes=sizes)
-        settings = {
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        return openvino.Core().compile_model(openvino.convert_model(exported), "CPU", settings)
+
+def openvino_model(generator: Generator, all_stages: bool) -> Any:
+    """`synthesize` as an OpenVINO model that takes w (n, d) of any n."""
+    import openvino
+
+    example, sizes = torch.zeros(2, generator.width), {"w": {0: torch.export.Dim("batch", min=1)}}
+    return openvino.convert_model(
+        torch.export.export(Synthesis(generator, all_stages), (example,), dynamic_shapes=sizes)
+    )
+
+
+def compiled_by_openvino(model: Any, precision: str, **settings: Any) -> Any:
+    """The model for this CPU and as many threads as PyTorch has; further settings by OpenVINO's names."""
+    import openvino
+
+    settings |= {
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    return openvino.Core().compile_model(model, "CPU", settings)
