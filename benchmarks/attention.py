@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from catgan.devices import keep_freed_memory
 from catgan.nn.layers import attend_within
+from catgan.system.devices import keep_freed_memory
 
 SIZES = {  # name: batch, heads, head size, tokens per scale with [cls]
     "cat-b2": (4, 12, 64, (5, 17, 65, 257)),

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from catgan.config import Config, DataConfig
-from catgan.data import Dataset, ahead, open_dataset, rows
+from catgan.data import Dataset, open_dataset, prefetch, rows
 from catgan.data.encode import LatentEncoder
 from catgan.data.prepare import make_plan, prepare
 from catgan.data.sources import Source
@@ -58,7 +58,7 @@ def delivered(data: Dataset, threads: int, batches: int) -> float:
         data.batch(rows(0, step * BATCH, BATCH, len(data)), 0, step)
 
     began = time.perf_counter()
-    for _ in ahead(read, range(batches), threads, threads):
+    for _ in prefetch(read, range(batches), threads, threads):
         pass
     return batches * BATCH / (time.perf_counter() - began)
 

@@ -234,14 +234,14 @@ class PlainStep:
         config: Config,
         generator: Generator,
         discriminator: Discriminator,
-        average: Generator,
+        ema: Generator,
         recompute: bool = False,
         encoder: Encoder | None = None,
     ) -> None:
         """recompute: activation checkpointing of every block. encoder: for a representation head."""
         self.encoder = encoder
         self.config, self.device = config, next(generator.parameters()).device
-        self.weights, self.average = {"generator": generator, "discriminator": discriminator}, average
+        self.weights, self.ema = {"generator": generator, "discriminator": discriminator}, ema
         self.generator = PlainGenerator(config, generator, recompute)
         self.discriminator = PlainDiscriminator(config, discriminator, recompute)
         o = config.optimizer
@@ -413,7 +413,7 @@ class PlainStep:
         o = self.config.optimizer
         half_life = min(o.ema_half_life, o.ema_warmup * steps) if o.ema_warmup else o.ema_half_life
         decay = 0.5 ** (1 / half_life)
-        for mean, value in zip(self.average.parameters(), self.weights["generator"].parameters(), strict=True):
+        for mean, value in zip(self.ema.parameters(), self.weights["generator"].parameters(), strict=True):
             mean.lerp_(value, 1 - decay)
-        for mean, value in zip(self.average.buffers(), self.weights["generator"].buffers(), strict=True):
+        for mean, value in zip(self.ema.buffers(), self.weights["generator"].buffers(), strict=True):
             mean.copy_(value)

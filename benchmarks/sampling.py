@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 import catgan
-from catgan.backends import Synthesis, Synthesize, compiled_by_openvino, openvino_model, synthesizer
-from catgan.devices import keep_freed_memory
 from catgan.images import grid, save_png, tile_zoom, to_bytes
 from catgan.networks import build_generator
-from catgan.npz import sample_npz
-from catgan.pipeline import CATPipeline
 from catgan.recipes import RECIPES
+from catgan.sampling.backends import Synthesis, Synthesize, compiled_by_openvino, openvino_model, synthesizer
+from catgan.sampling.npz import sample_npz
+from catgan.sampling.pipeline import CATPipeline
+from catgan.system.devices import keep_freed_memory
 
 ROUND = 0.2  # seconds that a candidate is repeated for in each round
 

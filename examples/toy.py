@@ -26,16 +26,15 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from catgan import __version__
-from catgan.checks import require
 from catgan.draws import Purpose, normal, sample_z, uniform
-from catgan.errors import UserError
+from catgan.errors import UserError, require
 from catgan.evaluation.alignment import alignment
-from catgan.evaluation.plots import figure
-from catgan.files import write_bytes, write_text
 from catgan.objective import approximate_penalty, consistency, relativistic
 from catgan.objective.consistency import stage_weights
+from catgan.report.plots import figure
+from catgan.system.files import write_bytes, write_text
 from catgan.training import ema
+from catgan.version import __version__
 from toy_report import draw, table
 
 SIZE, SCALES = 16, (2, 4, 8, 16)
@@ -124,7 +123,7 @@ def train(weight: float, seed: int, steps: int, every: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(seed)  # for the initial weights; all other draws are keyed
     generator, discriminator = Generator(), Discriminator()
-    average = ema.averaged(generator)
+    average = ema.frozen_copy(generator)
     adam_g, adam_d = (
         torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, betas=BETAS, fused=True)
         for network in (generator, discriminator)

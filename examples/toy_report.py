@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from catgan.evaluation.plots import COLORS, figure, png
+from catgan.report.plots import COLORS, figure, png
 
 Run = dict[str, Any]  # one training, as toy.train returns it
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from catgan.accounting.compute import compute
 from catgan.config import (
     AugmentConfig,
     Config,
@@ -22,7 +23,6 @@ from catgan.config import (
     TrainingConfig,
 )
 from catgan.data.datasets import Images, digits
-from catgan.evaluation.compute import compute
 from catgan.recipes import recipe
 
 torch.set_num_threads(1)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catgan.checks import MAX_SEED, check_psi, check_seed
-from catgan.config import FORMAT_VERSION, Config, differences, dump_yaml, from_dict, load_yaml, to_dict
+from catgan.bounds import MAX_SEED, check_psi, check_seed
+from catgan.config import Config
+from catgan.config_io import FORMAT_VERSION, differences, dump_yaml, from_dict, load_yaml, to_dict
 from catgan.errors import UserError
 from catgan.recipes import RECIPES
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from catgan.config import from_dict
+from catgan.config_io import from_dict
 from catgan.discriminator import Discriminator
 from catgan.errors import UserError
 from catgan.networks import build_networks

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from catgan.config import Config, to_dict
+from catgan.config import Config
+from catgan.config_io import to_dict
 from catgan.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent

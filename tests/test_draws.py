@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catgan.checks import MAX_SEED
+from catgan.bounds import MAX_SEED
 from catgan.draws import Purpose, normal, sample_z, stream, uniform
 
 seeds = st.integers(0, MAX_SEED - 1)

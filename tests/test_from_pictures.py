@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
 from catgan.cli import main
-from catgan.config import load_yaml
+from catgan.config_io import load_yaml
 from catgan.data.prepared import Prepared
 from catgan.encoders import load_vae
 

@@ -12,21 +12,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from catgan.version import __version__
+
 if TYPE_CHECKING:
     from catgan.config import Config
     from catgan.discriminator import Discriminator
     from catgan.errors import UserError
     from catgan.generator import Generator
     from catgan.objective import Objective, StepState, Term, default_objective
-    from catgan.pipeline import CATPipeline, load
     from catgan.pyramid import Pyramid
     from catgan.recipes import recipe
+    from catgan.sampling.pipeline import CATPipeline, load
     from catgan.training import train
 
-__version__ = "0.1.0"
-
 _HOMES = {
-    "CATPipeline": "catgan.pipeline",
+    "CATPipeline": "catgan.sampling.pipeline",
     "Config": "catgan.config",
     "Discriminator": "catgan.discriminator",
     "Generator": "catgan.generator",
@@ -36,7 +36,7 @@ _HOMES = {
     "Term": "catgan.objective",
     "UserError": "catgan.errors",
     "default_objective": "catgan.objective",
-    "load": "catgan.pipeline",
+    "load": "catgan.sampling.pipeline",
     "recipe": "catgan.recipes",
     "train": "catgan.training.run",
 }

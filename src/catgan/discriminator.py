@@ -11,8 +11,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from catgan.checks import check_scales, check_width
-from catgan.nn.layers import Attention, RMSNorm, SwiGLU, full_precision, linear, patchify, remembering, wide
+from catgan.config import check_scales, check_width
+from catgan.nn.layers import (
+    Attention,
+    RMSNorm,
+    SwiGLU,
+    at_least_float32,
+    checkpointed,
+    full_precision,
+    linear,
+    patchify,
+)
 from catgan.nn.positions import rotary_table, sincos_positions
 
 
@@ -99,7 +108,7 @@ class Discriminator(nn.Module):
         x = torch.cat(parts, dim=1)
         spans = (x.shape[1],) if self.aggregated else lengths
         for block in self.blocks:
-            x = remembering(block, self.recompute)(x, rotary, spans)
+            x = checkpointed(block, self.recompute)(x, rotary, spans)
         return x.split(lengths, dim=1)
 
     def logits(self, features: Sequence[Tensor], y: Tensor) -> Tensor:
@@ -108,7 +117,7 @@ class Discriminator(nn.Module):
         In float32 (or wider) even under autocast: the penalties divide differences of logits by 0.01.
         """
         with full_precision(y.device):
-            cls = wide(torch.stack([f[:, 0] for f in features], dim=1))
+            cls = at_least_float32(torch.stack([f[:, 0] for f in features], dim=1))
             return (self.head(self.norm(cls)) * self.class_embedding(y).unsqueeze(1)).sum(dim=-1)
 
     def represent(self, features: Sequence[Tensor]) -> Tensor:

@@ -14,8 +14,8 @@ class UserError(Exception):
     """
 
     exit_code = 2
-    said = False  # whether all processes of a run raise it, so that the first one alone needs to say it
-    abrupt = False  # whether the program should end without tidying up, which might never end
+    raised_by_all = False  # by every process of a run, so that the first one alone needs to say it
+    exit_immediately = False  # without tidying up, which might never end
 
 
 @contextmanager
@@ -24,5 +24,11 @@ def said_once() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        error.said = True
+        error.raised_by_all = True
         raise
+
+
+def require(ok: bool, name: str, value: object, allowed: str, todo: str = "") -> None:
+    """Raise UserError unless ok: the field, its value, what is allowed, what to do."""
+    if not ok:
+        raise UserError(f"{name} is {value}: must be {allowed}" + (f"; {todo}" if todo else ""))

@@ -12,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from catgan.checks import check_depth, check_patch, check_width
+from catgan.config import check_depth, check_patch, check_width
 from catgan.nn.layers import (
     Attention,
     EqualizedLinear,
     SwiGLU,
+    at_least_float32,
+    checkpointed,
     full_precision,
     linear,
-    remembering,
     rms_norm,
     unpatchify,
-    wide,
 )
 from catgan.nn.positions import rotary_table, sincos_positions
 
@@ -62,7 +62,7 @@ class OutputLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: tokens (B, T, d); w: (B, d). Returns (B, C, S, S)."""
         shift, scale = self.modulation(F.silu(w)).unsqueeze(1).chunk(2, dim=-1)
-        return wide(unpatchify(self.pixels(modulate(x, shift, scale)), self.patch))
+        return at_least_float32(unpatchify(self.pixels(modulate(x, shift, scale)), self.patch))
 
 
 class Generator(nn.Module):
@@ -143,7 +143,7 @@ class Generator(nn.Module):
         h: Tensor | None = None
         stages = []
         for i, block in enumerate(self.blocks):
-            x = remembering(block, self.recompute)(x, w, self.rotary)
+            x = checkpointed(block, self.recompute)(x, w, self.rotary)
             if (i + 1) % per_stage == 0:
                 out = self.outputs[i // per_stage](x, w)
                 h = out if h is None else h + out

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from catgan.files import write_bytes
+from catgan.system.files import write_bytes
 
 GAP = 2  # pixels between the tiles of a grid
 BACKGROUND = 255

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from catgan.bench.memory import check_memory, peak_bytes, python_share, state_bytes
-from catgan.config import from_dict
+from catgan.config_io import from_dict
 from catgan.errors import UserError
 from catgan.recipes import recipe
 

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from catgan.accounting.compute import compute, training_passes
 from catgan.bench.meters import Clock, Part, Timing, counting
 from catgan.bench.parts import FORWARD, HALVES, STEP, MeasuredStep, forward_part, inputs, measured, training_part
-from catgan.config import Config, from_dict
-from catgan.evaluation.compute import compute, training_passes
+from catgan.config import Config
+from catgan.config_io import from_dict
 from catgan.recipes import recipe
 
 CPU = torch.device("cpu")

@@ -14,7 +14,8 @@ from catgan.bench.meters import Clock
 from catgan.bench.parts import LOADER, MeasuredStep, inputs, loader_part, sampling_part, training_part
 from catgan.bench.plain import load_plain
 from catgan.bench.targets import EQUAL, Target, targets
-from catgan.config import Config, dump_yaml, from_dict
+from catgan.config import Config
+from catgan.config_io import dump_yaml, from_dict
 from catgan.data.datasets import digits
 from catgan.errors import UserError
 from catgan.objective import default_objective
@@ -30,7 +31,7 @@ def test_a_measured_step_trains_as_any_other(tiny_config: Config) -> None:
     for i in range(2):
         training_part(measured, x, y).run(Clock(CPU))
         step.run(i, x, y)
-    for name in ("generator", "discriminator", "average"):
+    for name in ("generator", "discriminator", "ema"):
         ours, theirs = getattr(measured, name).state_dict(), getattr(step, name).state_dict()
         assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from catgan.bench.plain import check_same, full_penalties, load_plain
-from catgan.config import Config, from_dict
+from catgan.config import Config
+from catgan.config_io import from_dict
 from catgan.objective import default_objective
 from catgan.training.step import Step
 
@@ -84,12 +85,12 @@ def pair(config: Config, dtype: torch.dtype, recompute: bool = False, encoder: A
         for network in (step.generator, step.discriminator):
             for p in network.parameters():
                 p.data.add_(0.3 * torch.randn(p.shape, generator=generator))
-        step.average.load_state_dict(step.generator.state_dict())
-        for network in (step.generator, step.discriminator, step.average):
+        step.ema.load_state_dict(step.generator.state_dict())
+        for network in (step.generator, step.discriminator, step.ema):
             network.to(dtype)
         sides.append(step)
     step, other = sides
-    return step, PLAIN(config, other.generator, other.discriminator, other.average, recompute, encoder)
+    return step, PLAIN(config, other.generator, other.discriminator, other.ema, recompute, encoder)
 
 
 def watch(side: Any, networks: list[nn.Module]) -> Gradients:
@@ -130,7 +131,7 @@ def assert_same(config: Config, recompute: bool = False, encoder: Any = None, im
     assert len(our_gradients) == len(their_gradients) == 4
     for a, b in zip(our_gradients, their_gradients, strict=True):
         assert_close(a, b, 1e-9, 1e-14)
-    assert_close(state([*ours, step.average]), state([*theirs, plain.average]), 1e-9, 1e-11)
+    assert_close(state([*ours, step.ema]), state([*theirs, plain.ema]), 1e-9, 1e-11)
 
 
 @pytest.mark.parametrize("name", CHANGES)

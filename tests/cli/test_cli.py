@@ -211,7 +211,7 @@ def test_attention_goes_on_without_the_runs_data(run: Path, tmp_path: Path, caps
 
 
 def test_yaml_goes_under_options_and_over_the_recipe(tmp_path: Path) -> None:
-    from catgan.config import load_yaml
+    from catgan.config_io import load_yaml
 
     (tmp_path / "small.yaml").write_text(
         "generator: {depth: 3, width: 16}\ndiscriminator: {depth: 1, width: 16, head_dim: 8}\n"

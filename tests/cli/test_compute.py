@@ -19,7 +19,7 @@ def result(
     computed: Callable[[str], dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> dict[str, Any]:
     """What --json prints, with recipes counted once for all tests."""
-    monkeypatch.setattr("catgan.evaluation.compute.compute", lambda config: computed(config.recipe))
+    monkeypatch.setattr("catgan.accounting.compute.compute", lambda config: computed(config.recipe))
     assert main(["compute", "--json"]) == 0
     return json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
 

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from catgan.checkpoint import reading as checkpoint
 from catgan.cli import main
 from catgan.cli.train import on_data
-from catgan.config import Config, dump_yaml, load_yaml
+from catgan.config import Config
+from catgan.config_io import dump_yaml, load_yaml
 from catgan.recipes import recipe
-from catgan.training import checkpoint
 
 TINY = (
     "--generator.depth 3 --generator.width 16 --generator.heads 2 --discriminator.depth 1 --discriminator.width 16 --discriminator.heads 2 "

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from catgan.config import Config, DataConfig, from_dict
+from catgan.config import Config, DataConfig
+from catgan.config_io import from_dict
 from catgan.data import check_fits, open_dataset, raw_images
 from catgan.data.encode import LatentEncoder
 from catgan.data.prepare import make_plan, prepare

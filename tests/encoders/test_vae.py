@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from catgan.config import from_dict
+from catgan.config_io import from_dict
 from catgan.encoders import VAE, load_vae, vae_for
 from catgan.errors import UserError
 from catgan.recipes import recipe

@@ -13,7 +13,7 @@ from catgan.config import Config
 from catgan.data.datasets import Images
 from catgan.evaluation.sources import Memory
 from catgan.networks import build_generator
-from catgan.pipeline import CATPipeline
+from catgan.sampling.pipeline import CATPipeline
 
 
 class Projection:

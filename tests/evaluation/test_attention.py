@@ -17,10 +17,10 @@ from catgan.config import Config
 from catgan.data.datasets import Dataset, Images, Latents
 from catgan.discriminator import Discriminator
 from catgan.evaluation.attention import CrossScaleAttention, attention_mass, diagnose_attention
-from catgan.evaluation.plots import plot_attention
 from catgan.networks import build_discriminator, build_generator
 from catgan.nn.layers import Attention
-from catgan.pipeline import CATPipeline
+from catgan.report.plots import plot_attention
+from catgan.sampling.pipeline import CATPipeline
 
 SHORT, LONG = (2, 4, 8), (4, 8, 16)  # 24 tokens, and 87: both kernels of `attend`
 

@@ -165,7 +165,7 @@ from pathlib import Path
 from catgan.evaluation import collect as module
 from catgan.evaluation.collect import Keep, Work, collect, write
 from catgan.evaluation.sources import Npz
-from catgan.processes import Processes
+from catgan.system.processes import Processes
 
 module.SMALLEST_CHUNK = 50
 

@@ -22,7 +22,7 @@ from catgan.evaluation.evaluate import evaluate
 from catgan.evaluation.protocol import ROUNDING, Protocol
 from catgan.evaluation.reference import of_source
 from catgan.evaluation.sources import Folder, Generated, Memory
-from catgan.pipeline import CATPipeline
+from catgan.sampling.pipeline import CATPipeline
 
 Noise = Callable[..., Memory]
 ALL = ("distance", "kid", "score", "precision_recall", "class_distance", "recognised")

@@ -18,8 +18,8 @@ from catgan.evaluation.collect import Work
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.sources import Folder, Generated, Memory, Npz
 from catgan.networks import build_generator
-from catgan.pipeline import CATPipeline
-from catgan.processes import Processes
+from catgan.sampling.pipeline import CATPipeline
+from catgan.system.processes import Processes
 
 CPU = torch.device("cpu")
 Noise = Callable[..., Memory]

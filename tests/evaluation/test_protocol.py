@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from catgan.checks import NUMBERS
+from catgan.config import NUMBERS
 from catgan.errors import UserError
 from catgan.evaluation.protocol import IMAGENET_FID50K, Protocol, Result, titles, versions
 
@@ -33,7 +33,7 @@ def test_the_published_protocol() -> None:
     assert (p.features, p.metrics, p.samples, p.class_sampling) == (
         "inception", ("distance", "score"), 50_000, "uniform",
     )  # fmt: skip
-    assert (p.psi, p.weights, p.score_splits, p.first_seed) == (1.0, "average", 10, 0)
+    assert (p.psi, p.weights, p.score_splits, p.first_seed) == (1.0, "ema", 10, 0)
 
 
 @pytest.mark.parametrize(

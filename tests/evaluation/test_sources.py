@@ -20,7 +20,7 @@ from catgan.errors import UserError
 from catgan.evaluation.opening import open_source, source_of_config
 from catgan.evaluation.sources import Folder, Generated, Memory, Npz, Stored, with_channels
 from catgan.networks import build_generator
-from catgan.pipeline import CATPipeline
+from catgan.sampling.pipeline import CATPipeline
 
 Draw = Callable[..., np.ndarray]
 

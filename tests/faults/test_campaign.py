@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from trainers import Fault, assert_same, dies_in_save, finish, signalled, start, steps
 
-from catgan.training import checkpoint
+from catgan.checkpoint import reading as checkpoint
 
 pytestmark = pytest.mark.slow
 TOTAL = 40

@@ -21,7 +21,7 @@ from trainers import (
     steps,
 )
 
-from catgan.training import checkpoint
+from catgan.checkpoint import reading as checkpoint
 
 pytestmark = pytest.mark.slow
 

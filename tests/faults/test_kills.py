@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from trainers import assert_same, dies_in_save, finish, start, steps, until
 
-from catgan.training import checkpoint
+from catgan.checkpoint import reading as checkpoint
 
 pytestmark = pytest.mark.slow
 FLUSHES = 7  # of a save: four files, manifest, folder, and then the folder that it is in

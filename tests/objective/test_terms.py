@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from catgan.config import Config, from_dict
+from catgan.config import Config
+from catgan.config_io import from_dict
 from catgan.objective import Objective, StepState, Term, consistency, default_objective
 
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from catgan.config import Config, from_dict
+from catgan.config import Config
+from catgan.config_io import from_dict
 from catgan.networks import build_networks
 from catgan.objective import default_objective
-from catgan.processes import Processes
+from catgan.system.processes import Processes
 from catgan.training import step as stepping
-from catgan.training.parallel import Parallel, whole
+from catgan.training.parallel import Parallel, full_tensor
 from catgan.training.step import Step
 
 STEPS = 20
@@ -72,7 +73,7 @@ def iterations(config: Config, parallel: Parallel | None, steps: int, dtype: tor
     def spy(network: str, norms: dict[str, Tensor]) -> None:
         if f"gradient {network}" not in found:
             found[f"gradient {network}"] = torch.cat(
-                [whole(p.grad).flatten() for p in getattr(step, network).parameters() if p.grad is not None]
+                [full_tensor(p.grad).flatten() for p in getattr(step, network).parameters() if p.grad is not None]
             )
         update(network, norms)
 
@@ -82,9 +83,9 @@ def iterations(config: Config, parallel: Parallel | None, steps: int, dtype: tor
         x, y = real(config, i, dtype)
         metrics = step.run(i, x[begin:end], y[begin:end])
         found |= {f"{i} {name}": value.clone() for name, value in metrics.items()}
-    for name in ("generator", "discriminator", "average"):
+    for name in ("generator", "discriminator", "ema"):
         state = getattr(step, name).state_dict()
-        found |= {f"final {name}.{key}": whole(value).clone() for key, value in state.items()}
+        found |= {f"final {name}.{key}": full_tensor(value).clone() for key, value in state.items()}
     return found
 
 

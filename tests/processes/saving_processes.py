@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from catgan.checkpoint import reading as checkpoint
+from catgan.checkpoint import saving
+from catgan.checkpoint.manifest import Header
+from catgan.checkpoint.saving import Saver
 from catgan.config import Config
 from catgan.errors import UserError
-from catgan.processes import Processes
-from catgan.training import checkpoint, saving
-from catgan.training.manifest import Header
-from catgan.training.saving import Saver
+from catgan.system.processes import Processes
 
 Networks = tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]
 
@@ -44,7 +45,7 @@ class Toy(nn.Module):
 def build(seed: int, sharded: bool = False) -> Networks:
     """Networks and their optimisers after a step; their numbers depend on the seed alone."""
     torch.manual_seed(seed)
-    networks = {name: Toy() for name in ("generator", "discriminator", "average")}
+    networks = {name: Toy() for name in ("generator", "discriminator", "ema")}
     if sharded:
         mesh = init_device_mesh("cpu", (Processes.from_environment().world,))
         for network in networks.values():
@@ -118,7 +119,7 @@ def kill(out: Path, saver: Saver) -> None:
     """Kill a process that saves all the time, at random moments. What it left must be whole."""
     chance, end = random.Random(0), time.monotonic() + 120
     folder, seen = out / "checkpoints", 0
-    mine = {f"{group}.{i}": torch.randn(50_000) for group in ("generator", "average", "optimizer") for i in range(3)}
+    mine = {f"{group}.{i}": torch.randn(50_000) for group in ("generator", "ema", "optimizer") for i in range(3)}
     saver.save(out / "warm", mine, header())  # so that the children need no time to start
     saver.wait()
     for _ in range(12):

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from catgan.training import checkpoint
+from catgan.checkpoint import reading as checkpoint
 
 Fault = Callable[[], None]
 
@@ -158,7 +158,7 @@ def assert_same(run: Path, plain: Path) -> None:
 
 def dies_in_save(flush: int) -> None:
     """Killed where a checkpoint's file or folder would be flushed to the disk for the n-th time, from 1 on."""
-    from catgan.training import saving
+    from catgan.checkpoint import saving
 
     real, count = saving.flush, 0
 

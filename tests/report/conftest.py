@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from catgan.config import Config, dump_yaml
+from catgan.config import Config
+from catgan.config_io import dump_yaml
 
 Made = Callable[..., Path]
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from catgan.cli import main
-from catgan.config import Config, from_dict
+from catgan.config import Config
+from catgan.config_io import from_dict
 from catgan.recipes import recipe
 from catgan.report.comparison import compare, figure_text, text, to_dict
 

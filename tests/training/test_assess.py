@@ -13,14 +13,15 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import catgan
+from catgan.checkpoint import reading as checkpoint
+from catgan.checkpoint import train
+from catgan.checkpoint.manifest import MANIFEST
 from catgan.config import Config
 from catgan.data.datasets import Images, Latents
 from catgan.errors import UserError
 from catgan.evaluation import classifier
 from catgan.evaluation.protocol import Protocol, Result
-from catgan.training import checkpoint, train
 from catgan.training.assess import Assessor, best_name, best_so_far
-from catgan.training.manifest import MANIFEST
 
 Changed = Callable[..., Config]
 FEW = {"every": 2, "samples": 20, "features": "classifier", "metrics": ("distance", "recognised"), "batch": 8}
@@ -82,7 +83,7 @@ def test_evaluation_is_recorded_everywhere_and_changes_no_weight(
     stored = [json.loads(p.read_text()) for p in files]
     assert [s["step"] for s in stored] == [2, 4, 5]
     assert (stored[0]["protocol"]["samples"], stored[0]["protocol"]["class_sampling"]) == (20, "balanced")
-    assert stored[0]["protocol"]["weights"] == "average"
+    assert stored[0]["protocol"]["weights"] == "ema"
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     logged = {row["step"]: row["eval/frechet_distance"] for row in rows if "eval/frechet_distance" in row}
     assert logged == {s["step"]: s["metrics"]["frechet_distance"] for s in stored}

@@ -23,7 +23,7 @@ def test_a_young_average_is_shorter() -> None:
 
 
 def test_a_half_life_halves() -> None:
-    network, average = nn.Linear(2, 2), ema.averaged(nn.Linear(2, 2))
+    network, average = nn.Linear(2, 2), ema.frozen_copy(nn.Linear(2, 2))
     nn.init.zeros_(network.weight)
     nn.init.ones_(average.weight)
     for _ in range(20):
@@ -32,7 +32,7 @@ def test_a_half_life_halves() -> None:
 
 
 def test_update_interpolates_parameters_and_copies_buffers() -> None:
-    network, average = nn.BatchNorm1d(3), ema.averaged(nn.BatchNorm1d(3))
+    network, average = nn.BatchNorm1d(3), ema.frozen_copy(nn.BatchNorm1d(3))
     nn.init.constant_(network.weight, 5.0)
     network(torch.randn(8, 3))
     ema.update(average, network, 0.75)
@@ -43,7 +43,7 @@ def test_update_interpolates_parameters_and_copies_buffers() -> None:
 
 def test_the_average_is_a_frozen_copy_of_its_own() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
-    average = ema.averaged(network)
+    average = ema.frozen_copy(network)
     assert not average.training
     assert network.training
     assert not any(p.requires_grad for p in average.parameters())

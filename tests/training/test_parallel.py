@@ -11,10 +11,10 @@ import torch.multiprocessing as mp
 from equivalence import MODES, STEPS, VARIANTS, configuration, iterations
 from torch import Tensor
 
-from catgan.config import from_dict
+from catgan.config_io import from_dict
 from catgan.errors import UserError
 from catgan.objective import default_objective
-from catgan.processes import Processes
+from catgan.system.processes import Processes
 from catgan.training.parallel import Parallel
 from catgan.training.run import check_shares
 from catgan.training.step import Step

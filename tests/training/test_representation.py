@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from catgan.config import Config, from_dict
+from catgan.checkpoint import reading as checkpoint
+from catgan.checkpoint import train
+from catgan.config import Config
+from catgan.config_io import from_dict
 from catgan.data.datasets import Images
 from catgan.draws import Purpose
 from catgan.encoders import encoder_for
 from catgan.errors import UserError
 from catgan.objective import default_objective
-from catgan.training import checkpoint, train
 from catgan.training.step import Metrics, Step
 
 CPU = torch.device("cpu")
@@ -69,7 +71,7 @@ def build(config: Config, double: bool = False) -> Step:
     encoder = Patches()
     step = Step(config.validate(), default_objective(config), CPU, encoder)
     if double:
-        for network in (step.generator, step.discriminator, step.average, encoder):
+        for network in (step.generator, step.discriminator, step.ema, encoder):
             network.double()
     return step
 

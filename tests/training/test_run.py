@@ -20,14 +20,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from catgan.accounting.compute import compute
+from catgan.checkpoint import reading as checkpoint
+from catgan.checkpoint import saving, train
 from catgan.config import Config
 from catgan.data.datasets import Images
 from catgan.data.order import rows
 from catgan.errors import UserError
-from catgan.evaluation.compute import compute
-from catgan.lock import RunLock
 from catgan.objective import StepState, Term, default_objective
-from catgan.training import checkpoint, saving, train
+from catgan.system.lock import RunLock
 from catgan.training.run import DivergedError, Run
 from catgan.training.step import Metrics, MicroBatch, Step
 
@@ -89,11 +90,15 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_reading_ahead_changes_no_number(workers: int, changed: Changed, data: Images, tmp_path: Path) -> None:
-    for name, number in (("plain", 0), ("ahead", workers)):
+    for name, number in (("plain", 0), ("prefetch", workers)):
         train(changed(training={"steps": 5}, data={"workers": number}), tmp_path / name, dataset=data, quiet=True)
-    assert_same(final(tmp_path / "plain"), final(tmp_path / "ahead"))
+    assert_same(final(tmp_path / "plain"), final(tmp_path / "prefetch"))
     train(
-        changed(training={"steps": 6}, data={"workers": 2}), tmp_path / "ahead", dataset=data, quiet=True, resume=True
+        changed(training={"steps": 6}, data={"workers": 2}),
+        tmp_path / "prefetch",
+        dataset=data,
+        quiet=True,
+        resume=True,
     )
 
 
@@ -280,11 +285,11 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     train(changed(training={"steps": 6}), tmp_path / "plain", dataset=data, quiet=True)
     train(changed(training={"steps": 4}), tmp_path / "run", dataset=data, quiet=True)
     newest = checkpoint.listed(tmp_path / "run" / "checkpoints")[-1]
-    cut = newest / "average-00000.safetensors"
+    cut = newest / "ema-00000.safetensors"
     cut.write_bytes(cut.read_bytes()[:-100])
     train(changed(training={"steps": 6}), tmp_path / "run", dataset=data, resume=True)
     said = capsys.readouterr().err
-    assert f"{newest} is damaged: average-00000.safetensors has" in said
+    assert f"{newest} is damaged: ema-00000.safetensors has" in said
     assert "using step-00000002 instead" in said
     assert "at step 2" in said
     assert_same(final(tmp_path / "plain"), final(tmp_path / "run"))
@@ -391,7 +396,7 @@ def test_out_of_memory_names_the_micro_batch_that_fits(
         return real(self, z, y)
 
     monkeypatch.setattr(Step, "run", short_of_memory)
-    monkeypatch.setattr(Step, "generate", fits_two)
+    monkeypatch.setattr(Step, "generate_with_gradient", fits_two)
     with pytest.raises(UserError, match=r"out of memory on cpu with 8 samples per pass: --micro-batch 2 fits"):
         train(changed(log={"preview_classes": 1, "preview_rows": 1}), tmp_path / "run", dataset=data, quiet=True)
 
@@ -400,14 +405,14 @@ def test_out_of_memory_in_the_generator_step_is_named_too(
     changed: Changed, data: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It strikes while the discriminator is frozen, which must not spoil the search for what fits."""
-    real = Step.judge_for_generator
+    real = Step.generator_state
 
     def fits_four(self: Step, part: MicroBatch, h: Tensor) -> StepState:
         if len(part.y) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, part, h)
 
-    monkeypatch.setattr(Step, "judge_for_generator", fits_four)
+    monkeypatch.setattr(Step, "generator_state", fits_four)
     with pytest.raises(UserError, match=r"--micro-batch 4 fits"):
         train(changed(), tmp_path / "run", dataset=data, quiet=True)
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from catgan.config import Config, from_dict
+from catgan.config import Config
+from catgan.config_io import from_dict
 from catgan.draws import Purpose
 from catgan.errors import UserError
 from catgan.networks import build_networks, penalised_samples
@@ -28,7 +29,7 @@ Gradients = dict[str, dict[str, Tensor]]
 def build(config: Config, objective: Objective | None = None, double: bool = False) -> Step:
     step = Step(config.validate(), objective or default_objective(config), torch.device("cpu"))
     if double:
-        for network in (step.generator, step.discriminator, step.average):
+        for network in (step.generator, step.discriminator, step.ema):
             network.double()
     return step
 
@@ -49,7 +50,7 @@ def train(config: Config, steps: int = 3, objective: Objective | None = None) ->
 
 
 def weights(step: Step) -> dict[str, Tensor]:
-    networks = {"generator": step.generator, "discriminator": step.discriminator, "average": step.average}
+    networks = {"generator": step.generator, "discriminator": step.discriminator, "ema": step.ema}
     return {f"{n}.{k}": v.clone() for n, network in networks.items() for k, v in network.state_dict().items()}
 
 
@@ -139,7 +140,7 @@ def test_an_iteration_depends_on_the_state_and_its_number_alone(tiny_config: Con
     for i in range(3):
         a.run(i, *data(tiny_config))
     b = build(tiny_config)
-    for name in ("generator", "discriminator", "average"):
+    for name in ("generator", "discriminator", "ema"):
         getattr(b, name).load_state_dict(getattr(a, name).state_dict())
     for name, optimizer in b.optimizers.items():
         optimizer.load_state_dict(copy.deepcopy(a.optimizers[name].state_dict()))
@@ -220,7 +221,7 @@ def test_style_means_are_updated_once_per_step(tiny_config: Config, micro: int) 
     assert torch.allclose(step.generator.style_sum, reference.style_sum, atol=1e-12)
     step.run(1, *data(config, double=True))
     assert step.generator.style_updates.tolist() == [2] * 8 + [0] * 4
-    assert torch.equal(step.average.style_updates, step.generator.style_updates)
+    assert torch.equal(step.ema.style_updates, step.generator.style_updates)
 
 
 def test_the_average_follows_the_generator(tiny_config: Config) -> None:
@@ -231,7 +232,7 @@ def test_the_average_follows_the_generator(tiny_config: Config) -> None:
         step.run(i, *data(config))
         decay = ema.decay(i + 1, 2.0, 0.5)
         expected = {n: decay * expected[n] + (1 - decay) * p for n, p in step.generator.named_parameters()}
-    assert all(torch.allclose(p, expected[n], atol=1e-6) for n, p in step.average.named_parameters())
+    assert all(torch.allclose(p, expected[n], atol=1e-6) for n, p in step.ema.named_parameters())
 
 
 def test_gradients_are_clipped_to_the_norm_of_the_recipe(tiny_config: Config) -> None:
@@ -319,7 +320,7 @@ def test_a_twin_without_noise_is_the_sample_itself(tiny_config: Config, samples:
     config = from_dict({"augment": {"color": 1.0}}, tiny_config)
     step = build(config)
     (part,) = step.micro_batches("discriminator", 0, *data(config))
-    h = part.x if samples == "real" else step.generate(part.z, part.y)[1]
+    h = part.x if samples == "real" else step.generate_with_gradient(part.z, part.y)[1]
     u = part.draws[Purpose.AUGMENT_FAKE_D]
     silent = [torch.zeros(2, 1, 8, 8)]
     for x, twin in zip(step.view(h, u), step.perturbed_view(h, u, part.penalised, silent), strict=True):
@@ -329,7 +330,7 @@ def test_a_twin_without_noise_is_the_sample_itself(tiny_config: Config, samples:
 def test_noise_at_full_size_is_added_before_augmentation_and_to_every_stage(tiny_config: Config) -> None:
     step = build(tiny_config)
     (part,) = step.micro_batches("discriminator", 0, *data(tiny_config))
-    h = step.generate(part.z, part.y)[1].detach()
+    h = step.generate_with_gradient(part.z, part.y)[1].detach()
     u, noise = part.draws[Purpose.AUGMENT_FAKE_D], part.noise[Purpose.PENALTY_FAKE][0]
     chosen = part.penalised
     expected = augment(h[:, chosen] + 0.01 * noise, u[chosen], tiny_config.augment, anchor=h[-1, chosen])
@@ -371,7 +372,7 @@ def test_a_custom_term_adds_its_gradient_without_touching_the_trainer(tiny_confi
     objective = default_objective(tiny_config).with_term("generator", Term("darkness", 0.7, darkness))
     step = build(tiny_config, objective, double=True)
     (part,) = step.micro_batches("discriminator", 0, *data(tiny_config, double=True))
-    h = step.generate(part.z, part.y)[1]
+    h = step.generate_with_gradient(part.z, part.y)[1]
     names, parameters = zip(*step.generator.named_parameters(), strict=True)
     own = torch.autograd.grad(0.7 * h[-1].square().mean(), parameters, allow_unused=True)
     changed, metrics = gradients(step, tiny_config)
@@ -452,9 +453,9 @@ def test_only_a_lack_of_memory_means_that_a_batch_does_not_fit(
         return generate
 
     step = build(tiny_config)
-    monkeypatch.setattr(step, "generate", fail(torch.OutOfMemoryError("out of memory")))
+    monkeypatch.setattr(step, "generate_with_gradient", fail(torch.OutOfMemoryError("out of memory")))
     assert not step.fits(*data(tiny_config))
-    monkeypatch.setattr(step, "generate", fail(RuntimeError("shapes do not match")))
+    monkeypatch.setattr(step, "generate_with_gradient", fail(RuntimeError("shapes do not match")))
     with pytest.raises(RuntimeError, match="shapes"):
         step.fits(*data(tiny_config))
 
@@ -464,7 +465,7 @@ def test_compiled_blocks_give_the_losses_of_eager_ones(tiny_config: Config, monk
     """Up to rounding: metrics of the first two steps agree to 1e-4. Sums are made in two even of so few rows."""
     if not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("needs a C++ compiler: apt-get install g++")
-    monkeypatch.setattr("catgan.training.compiling.ROWS", 4)
+    monkeypatch.setattr("catgan.nn.compiling.ROWS", 4)
     results = []
     for compiled in (False, True):
         config = from_dict({"training": {"compile": compiled}}, tiny_config)

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from catgan.accounting.memory import hidden_width
 from catgan.bench.meters import Clock, Part
 from catgan.config import Config
-from catgan.evaluation.memory import hidden_width
 from catgan.networks import penalised_samples
 from catgan.training.step import Step
 

@@ -10,7 +10,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from catgan.config import Config, dump_yaml, load_yaml
+from catgan.config import Config
+from catgan.config_io import dump_yaml, load_yaml
 from catgan.errors import UserError
 
 
@@ -44,7 +45,7 @@ def main(path: str) -> None:
     import torch
 
     from catgan.bench.parts import MeasuredStep, inputs
-    from catgan.devices import pick_device
+    from catgan.system.devices import pick_device
 
     config = load_yaml(Path(path))
     if config.training.threads:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import catgan
 from catgan.bench.ceiling import Ceiling
 from catgan.bench.cold import cold_start
 from catgan.bench.memory import check_memory, peak_bytes, python_share, state_bytes
@@ -34,10 +33,12 @@ from catgan.bench.plain import check_same, full_penalties, load_plain
 from catgan.bench.rounds import Request, rounds
 from catgan.bench.scaling import scaling
 from catgan.bench.targets import EQUAL, SHIPPED, described, targets
-from catgan.config import Config, to_dict
+from catgan.config import Config
+from catgan.config_io import to_dict
 from catgan.data import check_fits, open_dataset
-from catgan.devices import keep_freed_memory, pick_device
 from catgan.errors import UserError
+from catgan.system.devices import keep_freed_memory, pick_device
+from catgan.version import __version__
 
 BUSY = 0.5  # load per core above which others disturb
 
@@ -158,7 +159,7 @@ class Bench:
         for name, config, recompute in settings:
             self.request.say(f"comparing losses: {name}")
             difference = check_same(self.plain, config, self.x, self.y, recompute)
-            step = self.plain(config, self.step.generator, self.step.discriminator, self.step.average, recompute)
+            step = self.plain(config, self.step.generator, self.step.discriminator, self.step.ema, recompute)
             if EQUAL in found:
                 step.optimizers = found[EQUAL].step.optimizers  # one set of moments is enough
             found[name] = PlainRun(name, step, difference)
@@ -215,7 +216,7 @@ class Bench:
             self.step.reuses_fakes = False
         peaks["fakes made twice"] = peak(self.step)
         self.step.reuses_fakes = reuses
-        networks = [self.step.generator, self.step.discriminator, self.step.average]
+        networks = [self.step.generator, self.step.discriminator, self.step.ema]
         state = state_bytes(networks, list(self.step.optimizers.values()))
         for name, plain in self.plain_steps.items():
             peaks[f"plain, {name}"] = peak(plain.step)
@@ -243,7 +244,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "cores": os.cpu_count(), "threads": torch.get_num_threads(), "load": os.getloadavg()[0],
-        "torch": torch.__version__, "python": platform.python_version(), "catgan": catgan.__version__,
+        "torch": torch.__version__, "python": platform.python_version(), "catgan": __version__,
         "system": platform.platform(),
     }  # fmt: skip
 

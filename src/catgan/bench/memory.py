@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from catgan.accounting.memory import Layout, Networks, Share, peak
 from catgan.config import Config
 from catgan.errors import UserError
-from catgan.evaluation.memory import Layout, Networks, Share, peak
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would write about its own work, and missing GPUs
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from catgan.bench.meters import Meter, Part
 from catgan.config import Config
-from catgan.data import Dataset, ahead
+from catgan.data import Dataset, prefetch
 from catgan.objective import default_objective
-from catgan.pipeline import CATPipeline
+from catgan.sampling.pipeline import CATPipeline
 from catgan.training.batches import Batches
 from catgan.training.step import Metrics, Step
 
@@ -55,15 +55,15 @@ class MeasuredStep(Step):
         if self.meter is not None:
             self.marks.append((name, self.meter.now()))
 
-    def generate(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def generate_with_gradient(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         self.mark("generate")
-        made = super().generate(z, y)
+        made = super().generate_with_gradient(z, y)
         self.mark("generated")
         return made
 
-    def look(self, z: Tensor, y: Tensor) -> Tensor:
+    def generate_without_gradient(self, z: Tensor, y: Tensor) -> Tensor:
         self.mark("generate")
-        made = super().look(z, y)
+        made = super().generate_without_gradient(z, y)
         self.mark("generated")
         return made
 
@@ -110,14 +110,14 @@ def forward_part(step: Step, y: Tensor, name: str = FORWARD) -> Part:
 
     @torch.no_grad()
     def run() -> None:
-        step.generate(z, y)
+        step.generate_with_gradient(z, y)
 
     return Part.of(name, run)
 
 
 def sampling_part(step: Step, size: int) -> Part:
     """Pictures, or latents, as the pipeline makes them: from class and seed to float32 on the CPU."""
-    pipe = CATPipeline(step.average, step.config, ()).to(str(step.device), step.config.training.precision)
+    pipe = CATPipeline(step.ema, step.config, ()).to(str(step.device), step.config.training.precision)
     classes = [k % step.config.sample.classes for k in range(size)]
     return Part.of(f"{SAMPLING}, batch {size}", lambda: pipe(classes, range(size), batch_size=size))
 
@@ -128,7 +128,7 @@ def loader_part(config: Config, dataset: Dataset, pinned: bool) -> Part:
     count = max(4, 4 * config.data.workers)
 
     def read(meter: Meter) -> dict[str, float]:
-        with closing(ahead(batches.read, endless(), config.data.workers, config.data.workers)) as coming:
+        with closing(prefetch(batches.read, endless(), config.data.workers, config.data.workers)) as coming:
             next(coming)  # the threads are there
             begin = meter.now()
             for _ in islice(coming, count):

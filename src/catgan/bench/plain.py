@@ -55,7 +55,7 @@ def check_same(plain: Any, config: Config, x: Tensor, y: Tensor, recompute: bool
 
     def first(straightforward: bool) -> Metrics:
         step = Step(config, default_objective(config), x.device)
-        networks = [network.double() for network in (step.generator, step.discriminator, step.average)]
+        networks = [network.double() for network in (step.generator, step.discriminator, step.ema)]
         metrics: Metrics = (plain(config, *networks, recompute) if straightforward else step).run(0, x, y)
         return {name: value.cpu() for name, value in metrics.items()}
 

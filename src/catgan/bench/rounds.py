@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from catgan.bench.ceiling import Ceiling
 from catgan.bench.meters import Clock, Part, Timing, counting
-from catgan.progress import clock as minutes
+from catgan.system.progress import clock as minutes
 
 SHORTEST = 0.2  # seconds for which one measurement repeats what is shorter
 

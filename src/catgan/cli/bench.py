@@ -8,12 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from catgan.checks import require
 from catgan.cli.compute import aligned
 from catgan.cli.parse import parse
 from catgan.cli.train import SHORT, expand
 from catgan.config import Config
-from catgan.errors import UserError
+from catgan.errors import UserError, require
 from catgan.recipes import RECIPES, recipe
 
 PARTS = ("step", "generator", "sampling", "loader", "memory")

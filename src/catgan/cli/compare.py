@@ -37,8 +37,8 @@ class CompareOptions:
 def main(argv: Sequence[str]) -> None:
     o = parse(CompareOptions, argv, "compare", description=DESCRIPTION)
 
-    from catgan.files import write_text
     from catgan.report.comparison import compare, text, to_dict
+    from catgan.system.files import write_text
 
     comparison = compare(o.runs, o.at)
     content = json.dumps(to_dict(comparison), indent=2, ensure_ascii=False)

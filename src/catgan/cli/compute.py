@@ -29,8 +29,8 @@ class ComputeOptions:
 def main(argv: Sequence[str]) -> None:
     o = parse(ComputeOptions, argv, "compute", description=DESCRIPTION)
 
-    from catgan.evaluation.compute import compute
-    from catgan.evaluation.costs import account
+    from catgan.accounting.compute import compute
+    from catgan.accounting.published import account
 
     result = account({name: compute(config) for name, config in RECIPES.items()})
     print(json.dumps(result, indent=2) if o.json else tables(result))

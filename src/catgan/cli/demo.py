@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catgan.cli.parse import parse
-from catgan.config import load_yaml
+from catgan.config_io import load_yaml
 from catgan.errors import UserError
 from catgan.recipes import recipe
 
@@ -44,8 +44,8 @@ def main(argv: Sequence[str]) -> None:
     from catgan.data.datasets import digits
     from catgan.demo.measure import generated_digits, measure
     from catgan.demo.report import write_page
-    from catgan.files import write_text
-    from catgan.pipeline import load
+    from catgan.sampling.pipeline import load
+    from catgan.system.files import write_text
     from catgan.training.run import train
 
     began = time.monotonic()

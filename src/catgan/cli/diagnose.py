@@ -17,7 +17,7 @@ from catgan.errors import UserError
 if TYPE_CHECKING:
     from catgan.data import Dataset
     from catgan.evaluation.attention import CrossScaleAttention
-    from catgan.pipeline import CATPipeline
+    from catgan.sampling.pipeline import CATPipeline
 
 DESCRIPTION = """Measure cross-scale alignment (paper equation 1) on fixed classes and seeds.
 
@@ -48,10 +48,10 @@ def main(argv: Sequence[str]) -> None:
         if value < 1:
             raise UserError(f"{name} is {value}: must be at least 1")
 
+    from catgan.checkpoint.reading import is_checkpoint, resolve
     from catgan.evaluation.alignment import diagnose_pipeline
-    from catgan.evaluation.plots import plot_alignment, plot_attention
-    from catgan.files import write_bytes, write_text
-    from catgan.training.checkpoint import is_checkpoint, resolve
+    from catgan.report.plots import plot_alignment, plot_attention
+    from catgan.system.files import write_bytes, write_text
 
     out = o.out or (o.run.parent if is_checkpoint(o.run) else o.run) / "diagnosis"
     # Once: a run that still trains must not write the next checkpoint between the reading of its two networks.
@@ -86,7 +86,7 @@ def measure_attention(o: DiagnoseOptions, pipe: CATPipeline) -> CrossScaleAttent
     """The discriminator of the same checkpoint, on generated samples, and on real ones if the run's data is there."""
     from catgan.data import check_fits, open_dataset
     from catgan.evaluation.attention import diagnose_attention
-    from catgan.pipeline import load_discriminator
+    from catgan.sampling.pipeline import load_discriminator
 
     dataset: Dataset | None = None
     try:

@@ -14,7 +14,7 @@ import tyro
 
 from catgan.cli.parse import parse
 from catgan.errors import UserError
-from catgan.files import write_text
+from catgan.system.files import write_text
 
 if TYPE_CHECKING:
     from catgan.evaluation.protocol import Protocol, Result
@@ -57,8 +57,8 @@ class EvaluateOptions:
     """Seed of the first sample; the others follow."""
     psi: float = 1.0
     """Truncation; 1 for published numbers."""
-    weights: Literal["average", "generator"] = "average"
-    """average: the moving average (EMA); generator: the raw weights."""
+    weights: Literal["ema", "generator"] = "ema"
+    """ema: the moving average (EMA); generator: the raw weights."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the generator's arithmetic."""
     vae: str | None = None
@@ -86,13 +86,13 @@ def main(argv: Sequence[str]) -> None:
     if not 0 <= o.max_broken <= 1:
         raise UserError(f"--max-broken is {o.max_broken}: must be in [0, 1]")
 
-    from catgan.devices import pick_device
     from catgan.evaluation import opening
     from catgan.evaluation.collect import Work
     from catgan.evaluation.evaluate import evaluate
     from catgan.evaluation.reference import write_npz
     from catgan.evaluation.sources import Generated, digest
-    from catgan.processes import Processes
+    from catgan.system.devices import pick_device
+    from catgan.system.processes import Processes
 
     processes = Processes.from_environment()
     device = pick_device(processes.device(o.device))
@@ -144,7 +144,7 @@ def show(result: Result, out: Path, as_json: bool) -> None:
 
 def default_out(o: EvaluateOptions, protocol: Protocol, key: str) -> Path:
     """evaluations/ of the run that is measured, else the current folder."""
-    from catgan.training.checkpoint import is_checkpoint
+    from catgan.checkpoint.reading import is_checkpoint
 
     path = Path(o.samples)
     run = path if path.is_dir() and not is_checkpoint(path) else path.parent.parent

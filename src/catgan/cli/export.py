@@ -31,9 +31,9 @@ class ExportOptions:
 def main(argv: Sequence[str]) -> None:
     o = parse(ExportOptions, argv, "export", description=DESCRIPTION)
 
-    from catgan.export import write_export
-    from catgan.files import check_vacant
-    from catgan.pipeline import load
+    from catgan.checkpoint.export import write_export
+    from catgan.sampling.pipeline import load
+    from catgan.system.files import check_vacant
 
     check_vacant(o.out)
     print(f"{write_export(load(o.run, vae=o.vae), o.out)}\nnext: complete the model card {o.out / 'README.md'}")

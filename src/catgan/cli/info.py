@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     o = parse(InfoOptions, argv, "info", description=DESCRIPTION)
     config = recipe(o.recipe)
 
-    from catgan.evaluation.compute import compute
+    from catgan.accounting.compute import compute
 
     result = compute(config)
     print(json.dumps(result, indent=2) if o.json else table(result))

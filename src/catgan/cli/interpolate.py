@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from catgan.checks import check_psi
+from catgan.bounds import check_psi
 from catgan.cli.options import PictureOptions
 from catgan.cli.parse import parse
 from catgan.errors import UserError
@@ -46,9 +46,9 @@ def main(argv: Sequence[str]) -> None:
     if len(points) < 2:
         raise UserError(f"--points is {' '.join(points)}: must be at least two")
 
-    from catgan.files import write_bytes
     from catgan.images import gif, grid, save_png, tile_zoom
-    from catgan.interpolate import walk
+    from catgan.sampling.walks import walk
+    from catgan.system.files import write_bytes
 
     classes, seeds = zip(*(split(p) for p in points), strict=True)
     pixels = pipe(w=walk(pipe.style(classes, seeds, o.psi), o.frames)).array

@@ -7,8 +7,8 @@ import os
 import sys
 from importlib import import_module
 
-from catgan import __version__
 from catgan.errors import UserError
+from catgan.version import __version__
 
 COMMANDS = {
     "prepare": "make data to train on: of pictures in folders, archives, IDX files or Hugging Face datasets",
@@ -54,10 +54,10 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"command is {name}: must be one of {', '.join(COMMANDS)}")
         import_module(f"catgan.cli.{name}").main(rest)
     except UserError as error:
-        if not (error.said and rank()):
+        if not (error.raised_by_all and rank()):
             who = f"catgan {name}" if name in COMMANDS else "catgan"
             print(f"{who}: error: {f'rank {rank()}: ' if rank() else ''}{error}", file=sys.stderr)
-        if error.abrupt:
+        if error.exit_immediately:
             sys.stdout.flush()
             os._exit(error.exit_code)
         return error.exit_code
@@ -89,6 +89,6 @@ def explained(error: Exception) -> str | None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"the disk is full{f' ({error.filename})' if error.filename else ''}: free some space"
         return None
-    from catgan.devices import memory_error
+    from catgan.system.devices import memory_error
 
     return "out of memory: use a smaller batch or a smaller network" if memory_error(error) else None

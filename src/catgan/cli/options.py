@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from catgan.pipeline import CATPipeline
+    from catgan.sampling.pipeline import CATPipeline
 
 
 @dataclass(frozen=True)
 class RunOptions:
     run: tyro.conf.Positional[Path]
     """Run directory (its latest checkpoint), checkpoint or exported folder."""
-    weights: Literal["average", "generator"] = "average"
-    """average: the moving average (EMA); generator: the raw weights."""
+    weights: Literal["ema", "generator"] = "ema"
+    """ema: the moving average (EMA); generator: the raw weights."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the network's arithmetic."""
 
     def load(self) -> CATPipeline:
-        from catgan.devices import keep_freed_memory
-        from catgan.pipeline import load
+        from catgan.sampling.pipeline import load
+        from catgan.system.devices import keep_freed_memory
 
         pipe = load(self.run, self.weights).to(self.device, self.precision)
         if pipe.device.type == "cpu":

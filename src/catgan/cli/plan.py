@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from catgan.checks import require
 from catgan.cli.compute import aligned
 from catgan.cli.parse import parse
-from catgan.errors import UserError
+from catgan.errors import UserError, require
 from catgan.recipes import recipe
 
 if TYPE_CHECKING:
-    from catgan.gpus import GPU
+    from catgan.accounting.gpus import GPU
 
 DESCRIPTION = """A training run on paper: memory per GPU, time per step, hours and cost of the whole run.
 
@@ -62,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     o = parse(PlanOptions, argv, "plan", description=DESCRIPTION)
     config = recipe(o.recipe)
 
-    from catgan.evaluation.plan import plan
+    from catgan.accounting.plan import plan
 
     result = plan(config, chosen_gpu(o), o.gpus, o.micro_batch, o.utilisation, o.price)
     print(json.dumps(result, indent=2) if o.json else text(result))
@@ -70,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
 
 def chosen_gpu(o: PlanOptions) -> GPU:
     """The GPU of the table with the figures that the options give in place of its own."""
-    from catgan.gpus import GPU, GPUS
+    from catgan.accounting.gpus import GPU, GPUS
 
     figures = {"memory": o.memory, "tflops": o.tflops, "interconnect": o.interconnect, "network": o.network}
     for name, value in {**figures, "price": o.price}.items():
@@ -96,7 +95,7 @@ PARTS = {
     "weights": "weights",
     "gradients": "gradients",
     "moments": "AdamW's moments",
-    "average": "weight average (EMA)",
+    "ema": "weight average (EMA)",
     "gathered": "bfloat16 copies, gathered blocks",
     "encoder": "DINOv2",
     "activations": "activations",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from catgan.data.encode import LatentEncoder
-    from catgan.processes import Processes
+    from catgan.system.processes import Processes
 
 DESCRIPTION = """Make a folder of pictures into data to train on: catgan train RECIPE --data DEST.
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
 
     from catgan.data.prepare import make_plan, prepare
     from catgan.data.sources import open_source
-    from catgan.processes import Processes, whole_number
+    from catgan.system.processes import Processes, whole_number
 
     processes, local = Processes.from_environment(), whole_number("LOCAL_WORLD_SIZE", 1)
     rank, world = processes.rank, processes.world
@@ -120,8 +120,8 @@ def check(o: PrepareOptions) -> None:
 
 def own_device(name: str) -> torch.device:
     """The device of this process: under torchrun, auto is a GPU for each."""
-    from catgan.devices import pick_device
-    from catgan.processes import whole_number
+    from catgan.system.devices import pick_device
+    from catgan.system.processes import whole_number
 
     device = pick_device(name)
     return pick_device(f"cuda:{whole_number('LOCAL_RANK', 0)}") if name == "auto" and device.type == "cuda" else device

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from catgan.checks import check_psi, check_seed
+from catgan.bounds import check_psi, check_seed
 from catgan.cli.options import PictureOptions
 from catgan.cli.parse import numbers, parse
 from catgan.errors import UserError
-from catgan.processes import Processes
+from catgan.system.processes import Processes
 
 if TYPE_CHECKING:
-    from catgan.pipeline import CATPipeline
+    from catgan.sampling.pipeline import CATPipeline
 
 DESCRIPTION = """Make images with a trained generator, in one forward pass each.
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     pipe = replace(o, device=processes.device(o.device)).load()
     chosen = [k for c in o.classes for k in (numbers(c, "--classes") if re.fullmatch(r"\d+-\d+", c) else [c])]
     if o.format == "npz":
-        from catgan.npz import sample_npz
+        from catgan.sampling.npz import sample_npz
 
         classes = pipe.class_numbers(chosen or list(range(pipe.config.sample.classes)))
         path = sample_npz(pipe, o.out / "samples.npz", classes, seeds[0], o.count, o.psi, o.batch, processes)

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from catgan.cli.parse import parse
-from catgan.config import Config, load_yaml
+from catgan.config import Config
+from catgan.config_io import load_yaml
 from catgan.errors import UserError, said_once
-from catgan.processes import whole_number
 from catgan.recipes import RECIPES, recipe
+from catgan.system.processes import whole_number
 
 # Short names of the options that are used most.
 SHORT = {

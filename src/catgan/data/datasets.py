@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catgan.checks import WITHOUT_REPRESENTATION, require
-from catgan.config import LATENT_SCALE, Config, DataConfig
+from catgan.config import LATENT_SCALE, WITHOUT_REPRESENTATION, Config, DataConfig
 from catgan.draws import Purpose, normal
-from catgan.errors import UserError
+from catgan.errors import UserError, require
 from catgan.images import to_bytes
 
 FASHION_CLASSES = (

@@ -17,8 +17,8 @@ from catgan.data.datasets import Dataset, load_array
 from catgan.data.prepared import Prepared
 from catgan.data.shards import read_json
 from catgan.errors import UserError
-from catgan.files import write_atomically, write_text
-from catgan.progress import Progress
+from catgan.system.files import write_atomically, write_text
+from catgan.system.progress import Progress
 
 if TYPE_CHECKING:
     from catgan.encoders import DINOv2

@@ -20,16 +20,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from catgan.data.ahead import ahead
 from catgan.data.crop import Crop
 from catgan.data.decode import BrokenError, Picture, is_grey, to_picture
 from catgan.data.encode import LatentEncoder
+from catgan.data.prefetch import prefetch
 from catgan.data.prepared import FORMAT
 from catgan.data.shards import Shard, dataset_files, read_json, shard_name, widths
 from catgan.data.sources import Source
 from catgan.errors import UserError
-from catgan.files import write_text
-from catgan.progress import Progress
+from catgan.system.files import write_text
+from catgan.system.progress import Progress
 
 SHARD_BYTES = 2**29
 PEEKED = 64  # pictures that decide between grey and RGB
@@ -201,7 +201,7 @@ def read_all(
         except Exception as error:  # one file that cannot be read, whatever the reason, is one broken picture
             return BrokenError(f"cannot be read: {getattr(error, 'strerror', None) or error}"[:120])
 
-    return ahead(load, (i for k in shards for i in plan.span(k)), threads, 4 * threads)
+    return prefetch(load, (i for k in shards for i in plan.span(k)), threads, 4 * threads)
 
 
 def begun(dest: Path, plan: Plan) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from catgan.data.decode import Picture
 from catgan.errors import UserError
-from catgan.files import write_atomically
+from catgan.system.files import write_atomically
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,7 +13,7 @@ from torch import Tensor
 from catgan.data.datasets import Images
 from catgan.draws import sample_z
 from catgan.evaluation.alignment import fixed_pairs
-from catgan.pipeline import CATPipeline
+from catgan.sampling.pipeline import CATPipeline
 
 SAMPLES = 1000
 

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catgan import page
 from catgan.data.datasets import Images
 from catgan.demo.measure import Quality, nearest_rows
 from catgan.evaluation.alignment import MEASURES, diagnose_pipeline
-from catgan.files import write_text
 from catgan.images import gif, grid, png, to_bytes
-from catgan.interpolate import walk
-from catgan.pipeline import CATPipeline
-from catgan.progress import clock
+from catgan.report import page
 from catgan.report.records import Record, read_run, training_seconds
 from catgan.report.sections import alignment_panels, loss_panels, stage_table
+from catgan.sampling.pipeline import CATPipeline
+from catgan.sampling.walks import walk
+from catgan.system.files import write_text
+from catgan.system.progress import clock
 
 LOSSES = ("discriminator/adversarial", "generator/adversarial", "discriminator/r1")
 COLUMNS = 8  # digits per class shown of each kind

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catgan.checks import WITHOUT_REPRESENTATION, require
-from catgan.config import Config
+from catgan.config import WITHOUT_REPRESENTATION, Config
 from catgan.data import Dataset, raw_images
 from catgan.data.features import StoredFeatures
 from catgan.encoders.dino import DINOv2, load_dino
 from catgan.encoders.vae import VAE, load_vae
-from catgan.errors import UserError
+from catgan.errors import UserError, require
 
 __all__ = ["VAE", "DINOv2", "Encoder", "encoder_for", "load_dino", "load_vae", "vae_for"]
 

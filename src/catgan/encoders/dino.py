@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from catgan.checks import require
 from catgan.encoders.files import find_folder, fingerprint, from_pretrained, need, read_config
+from catgan.errors import require
 from catgan.images import from_bytes
 from catgan.pyramid import resize
 

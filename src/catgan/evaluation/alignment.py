@@ -22,7 +22,7 @@ from catgan.draws import sample_z
 from catgan.pyramid import Pyramid
 
 if TYPE_CHECKING:
-    from catgan.pipeline import CATPipeline
+    from catgan.sampling.pipeline import CATPipeline
 
 MEASURES = ("delta", "floor", "excess", "R", "A")
 
@@ -121,7 +121,7 @@ def diagnose(
     described = {
         "samples": samples,
         "pairs": "class i mod classes, seed i",
-        "weights": "average",
+        "weights": "ema",
         "psi": 1.0,
         "scales": list(pyramid.scales),
         "down": pyramid.down,

@@ -22,10 +22,10 @@ from catgan.data import Dataset
 from catgan.discriminator import Discriminator
 from catgan.evaluation.alignment import fixed_pairs
 from catgan.nn.layers import Attention, attend_within, full_precision
-from catgan.progress import Progress
+from catgan.system.progress import Progress
 
 if TYPE_CHECKING:
-    from catgan.pipeline import CATPipeline
+    from catgan.sampling.pipeline import CATPipeline
 
 
 def tokens_per_scale(discriminator: Discriminator) -> list[int]:
@@ -159,7 +159,7 @@ def diagnose_attention(
         "step": pipe.step,
         "samples": samples,
         "pairs": "class i mod classes, seed i",
-        "weights": "average",
+        "weights": "ema",
         "psi": 1.0,
         "precision": pipe.precision,
         "real_samples": sources["real"][1] if "real" in sources else 0,

@@ -20,8 +20,8 @@ from catgan.draws import Purpose, stream
 from catgan.errors import UserError
 from catgan.evaluation.features import cache_folder
 from catgan.evaluation.sources import Source, digest, with_channels
-from catgan.files import write_atomically
-from catgan.progress import Progress
+from catgan.system.files import write_atomically
+from catgan.system.progress import Progress
 
 LARGEST = 64  # pixels; larger images are reduced to this
 WIDTHS = (32, 64, 128, 128)

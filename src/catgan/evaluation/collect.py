@@ -23,9 +23,9 @@ from catgan.errors import UserError
 from catgan.evaluation.features import FeatureSpace
 from catgan.evaluation.frechet import Moments
 from catgan.evaluation.sources import Source, with_channels
-from catgan.files import write_atomically
-from catgan.processes import Processes
-from catgan.progress import Progress
+from catgan.system.files import write_atomically
+from catgan.system.processes import Processes
+from catgan.system.progress import Progress
 
 CHUNKS, SMALLEST_CHUNK = 64, 1024
 LARGEST_CLASS_MOMENTS = 512 * 2**20  # bytes

@@ -20,8 +20,8 @@ from torch import Tensor
 from catgan.encoders import load_dino
 from catgan.errors import UserError
 from catgan.evaluation.sources import digest
-from catgan.files import sha256, write_bytes
-from catgan.progress import Progress
+from catgan.system.files import sha256, write_bytes
+from catgan.system.progress import Progress
 
 if TYPE_CHECKING:
     from torch_fidelity import FeatureExtractorInceptionV3

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from catgan.checkpoint.export import is_export
+from catgan.checkpoint.reading import is_checkpoint
 from catgan.config import DataConfig
 from catgan.data import Dataset
 from catgan.data.datasets import Images, digits, fashion_folder, fashion_mnist, open_dataset
@@ -20,10 +22,8 @@ from catgan.evaluation.features import Dinov2, FeatureSpace, Inception
 from catgan.evaluation.protocol import Features, Metric, Protocol
 from catgan.evaluation.reference import Reference, has_images, has_statistics, of_source, read_npz
 from catgan.evaluation.sources import Folder, Generated, Memory, Npz, Source, Stored
-from catgan.export import is_export
-from catgan.pipeline import load
-from catgan.processes import Processes
-from catgan.training.checkpoint import is_checkpoint
+from catgan.sampling.pipeline import load
+from catgan.system.processes import Processes
 
 T = TypeVar("T")
 SMALL = 64  # images below this size say little to Inception

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-import catgan
-from catgan.checks import check_psi, check_seed, require
+from catgan.bounds import check_psi, check_seed
+from catgan.errors import require
+from catgan.version import __version__
 
 Features = Literal["inception", "dinov2", "classifier"]
 Metric = Literal["distance", "kid", "score", "precision_recall", "class_distance", "recognised"]
@@ -21,7 +22,7 @@ HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "recognised")  # o
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    found = {"catgan": catgan.__version__, "python": platform.python_version()}
+    found = {"catgan": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = version(name)
@@ -46,7 +47,7 @@ class Protocol:
     """Sample i has seed first_seed + i."""
     psi: float = 1.0
     """Truncation; 1 (none) is what published numbers use."""
-    weights: Literal["average", "generator", "none"] = "average"
+    weights: Literal["ema", "generator", "none"] = "ema"
     """Averaged (EMA) or raw weights; none for given images."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the generator; features are always computed in float32."""

@@ -18,7 +18,7 @@ from catgan.evaluation.collect import Collected, Keep, Work, check_count, collec
 from catgan.evaluation.features import FeatureSpace, cache_folder
 from catgan.evaluation.frechet import Statistics
 from catgan.evaluation.sources import Source, digest
-from catgan.files import write_atomically
+from catgan.system.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from catgan.data.datasets import Images
 from catgan.data.prepared import Prepared
 from catgan.draws import Purpose, stream
 from catgan.errors import UserError
-from catgan.files import sha256
 from catgan.images import to_bytes
-from catgan.pipeline import CATPipeline
+from catgan.sampling.pipeline import CATPipeline
+from catgan.system.files import sha256
 
 DAMAGE = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}

@@ -21,7 +21,7 @@ def rms_norm(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), eps=EPS)
 
 
-def wide(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """x in float32, or wider if it is: for sums that bfloat16 would round away."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -31,7 +31,7 @@ def full_precision(device: torch.device) -> AbstractContextManager[None]:
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
-def remembering(block: nn.Module, recompute: bool) -> Callable[..., Tensor]:
+def checkpointed(block: nn.Module, recompute: bool) -> Callable[..., Tensor]:
     """The block, or with `recompute` one that keeps its inputs alone and runs again in the backward pass."""
     if recompute and torch.is_grad_enabled():
         return partial(checkpoint, block, use_reentrant=False, preserve_rng_state=False)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from catgan.nn.layers import wide
+from catgan.nn.layers import at_least_float32
 from catgan.pyramid import resize
 
 
@@ -15,7 +15,7 @@ def representation(predicted: Tensor, target: Tensor) -> Tensor:
 
     predicted, target: (B, 1 + T, D), [cls] first. Returns (B,), in [0, 4].
     """
-    distance = 1 - F.cosine_similarity(wide(predicted), wide(target), dim=-1)
+    distance = 1 - F.cosine_similarity(at_least_float32(predicted), at_least_float32(target), dim=-1)
     return distance[:, 0] + distance[:, 1:].mean(1)
 
 
@@ -24,5 +24,5 @@ def as_tokens(cls: Tensor, patches: Tensor, grid: int) -> Tensor:
 
     Patch tokens are resized bicubically where n is not grid.
     """
-    resized = resize(wide(patches).movedim(-1, 1), grid, "bicubic", "bicubic")
-    return torch.cat([wide(cls).unsqueeze(1), resized.flatten(2).mT], dim=1)
+    resized = resize(at_least_float32(patches).movedim(-1, 1), grid, "bicubic", "bicubic")
+    return torch.cat([at_least_float32(cls).unsqueeze(1), resized.flatten(2).mT], dim=1)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from catgan.config import Config, attribute, differences
+from catgan.config import Config
+from catgan.config_io import attribute, differences
 from catgan.errors import UserError
 from catgan.report.records import Evaluation, Record, read_run, shown_metrics, value
 

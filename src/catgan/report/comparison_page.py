@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from catgan import page
-from catgan.config import attribute
-from catgan.evaluation.plots import Line, color, plot_lines
-from catgan.files import write_text
+from catgan.config_io import attribute
+from catgan.report import page
 from catgan.report.comparison import ALIGNMENT, Comparison, Table, differing, mean, series, table_rows
+from catgan.report.plots import Line, color, plot_lines
 from catgan.report.records import BETTER, Record, arrow, value
 from catgan.report.sections import MEASURES, loss_terms, term_level, term_title
+from catgan.system.files import write_text
 
 Points = tuple[Sequence[float], Sequence[float]]
 STYLES = ("-", "--", "-.", ":")

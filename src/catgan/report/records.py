@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catgan.config import Config, load_yaml
+from catgan.checkpoint.reading import listed
+from catgan.config import Config
+from catgan.config_io import load_yaml
 from catgan.errors import UserError
 from catgan.evaluation.protocol import HIGHER_IS_BETTER
-from catgan.training.checkpoint import listed
 from catgan.training.logs import read_metrics
 
 # How evaluation metrics are named where an evaluation does not name them, in the order in which they are shown.

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from catgan import page
-from catgan.config import Config, attribute, differences, dump_yaml
-from catgan.evaluation.plots import Line, color, plot_lines
-from catgan.files import write_text
-from catgan.progress import clock
+from catgan.checkpoint.reading import listed
+from catgan.config import Config
+from catgan.config_io import attribute, differences, dump_yaml
 from catgan.recipes import RECIPES
+from catgan.report import page
+from catgan.report.plots import Line, color, plot_lines
 from catgan.report.records import BETTER, METRICS, Evaluation, Record, arrow, shown_metrics, training_seconds, value
 from catgan.report.sections import alignment_panels, loss_panels, stage_table
-from catgan.training.checkpoint import listed
+from catgan.system.files import write_text
+from catgan.system.progress import clock
 
 NETWORKS = {"discriminator": "#444444", "generator": "#b5446e"}
 

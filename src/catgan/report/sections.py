@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from catgan import page
-from catgan.evaluation.plots import Line, color, plot_lines
+from catgan.report import page
+from catgan.report.plots import Line, color, plot_lines
 from catgan.report.records import Record
 
 # The alignment measures (paper equation 1), and what their plots say.

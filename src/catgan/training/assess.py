@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from catgan.checkpoint.manifest import MANIFEST
 from catgan.config import Config
 from catgan.errors import UserError
 from catgan.evaluation.protocol import HIGHER_IS_BETTER
-from catgan.files import delete_folder, discard, write_text
-from catgan.processes import Processes
-from catgan.progress import Progress
-from catgan.training.manifest import MANIFEST
+from catgan.system.files import delete_folder, discard, write_text
+from catgan.system.processes import Processes
+from catgan.system.progress import Progress
 
 if TYPE_CHECKING:
     from catgan.data import Dataset
@@ -85,7 +85,7 @@ class Assessor:
         from catgan.evaluation.collect import Work
         from catgan.evaluation.evaluate import evaluate
         from catgan.evaluation.sources import Generated
-        from catgan.pipeline import CATPipeline
+        from catgan.sampling.pipeline import CATPipeline
 
         if self.space is None:
             self.open()

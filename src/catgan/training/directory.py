@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from catgan.config import RESUMABLE, Config, differences, load_yaml
+from catgan.checkpoint import reading as checkpoint
+from catgan.checkpoint.manifest import DamagedError, Header
+from catgan.config import Config
+from catgan.config_io import RESUMABLE, differences, load_yaml
 from catgan.errors import UserError
-from catgan.lock import RunLock
-from catgan.training import checkpoint
-from catgan.training.manifest import DamagedError, Header
+from catgan.system.lock import RunLock
 
 
 class Directory:

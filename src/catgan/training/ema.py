@@ -8,12 +8,12 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from catgan.training.parallel import local
+from catgan.training.parallel import local_tensor
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def averaged(network: Network) -> Network:
+def frozen_copy(network: Network) -> Network:
     """A frozen copy of the network to hold its average."""
     return copy.deepcopy(network).requires_grad_(False).eval()
 
@@ -33,7 +33,7 @@ def decay(step: int, half_life: float, warmup: float) -> float:
 def update(average: nn.Module, network: nn.Module, weight: float) -> None:
     """average = weight * average + (1 - weight) * network, for parameters; buffers are copied."""
     torch._foreach_lerp_(
-        [local(p) for p in average.parameters()], [local(p) for p in network.parameters()], 1.0 - weight
+        [local_tensor(p) for p in average.parameters()], [local_tensor(p) for p in network.parameters()], 1.0 - weight
     )
     for a, b in zip(average.buffers(), network.buffers(), strict=True):
         a.copy_(b)

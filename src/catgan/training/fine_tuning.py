@@ -6,9 +6,10 @@ from pathlib import Path
 
 from torch import nn
 
-from catgan.config import Config, attribute, differences
+from catgan.checkpoint import reading as checkpoint
+from catgan.config import Config
+from catgan.config_io import attribute, differences
 from catgan.errors import UserError
-from catgan.training import checkpoint
 
 # What a run may change of the networks whose weights it starts from.
 FREE = (

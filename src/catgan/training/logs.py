@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from catgan.config import Config, to_dict
+from catgan.config import Config
+from catgan.config_io import to_dict
 from catgan.errors import UserError
-from catgan.files import write_text
-from catgan.processes import Processes
+from catgan.system.files import write_text
+from catgan.system.processes import Processes
 
 
 class MetricsLog:

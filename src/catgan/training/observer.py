@@ -41,7 +41,7 @@ class Observer:
 
     def synthesis(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The averaged generator as a function of z and y to all stages."""
-        average = self.engine.whole_average()
+        average = self.engine.whole_ema()
 
         def synthesize(z: Tensor, y: Tensor) -> Tensor:
             with torch.no_grad(), self.engine.autocast():
@@ -75,4 +75,4 @@ class Observer:
         return scalars
 
     def evaluate(self, step: int) -> Result:
-        return self.assessor.measure(self.engine.whole_average(), self.class_names, step)
+        return self.assessor.measure(self.engine.whole_ema(), self.class_names, step)

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from catgan.errors import UserError
-from catgan.processes import Processes, stores
+from catgan.system.processes import Processes, stores
 from catgan.training.timing import Stopwatch
 
 ROLL_CALL = 20.0  # seconds, at the most, that a process may take to answer when something went wrong
@@ -34,12 +34,12 @@ class StalledError(UserError):
     """A process of the run is gone, or does not come to where the others wait for it."""
 
     exit_code = 1
-    abrupt = True  # PyTorch's threads would wait for the missing process, or end this one with a core dump
+    exit_immediately = True  # PyTorch's threads would wait for the missing process, or end this one with a core dump
 
-    def __init__(self, message: str, said: bool = False) -> None:
-        """said: another process that knows the same says it."""
+    def __init__(self, message: str, raised_by_all: bool = False) -> None:
+        """raised_by_all: another process that knows the same says it."""
         super().__init__(message)
-        self.said = said
+        self.raised_by_all = raised_by_all
 
 
 class Parallel:
@@ -89,7 +89,7 @@ class Parallel:
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
 
-    def trained(self, network: nn.Module) -> nn.Module:
+    def wrap(self, network: nn.Module) -> nn.Module:
         """What to call in place of a network so that its gradients are added up over the processes."""
         if not self.processes.several or self.sharded:
             return network
@@ -99,16 +99,16 @@ class Parallel:
         with warnings.catch_warnings():  # the new name of broadcast_buffers is not known to older versions of PyTorch
             warnings.simplefilter("ignore", FutureWarning)
             wrapped = DistributedDataParallel(network, ids, broadcast_buffers=False, gradient_as_bucket_view=True)
-        wrapped.register_comm_hook(None, lambda _, bucket: self.add_up(bucket))
+        wrapped.register_comm_hook(None, lambda _, bucket: self.sum_hook(bucket))
         return wrapped
 
-    def add_up(self, bucket: Any) -> torch.futures.Future[Tensor]:
+    def sum_hook(self, bucket: Any) -> torch.futures.Future[Tensor]:
         """DDP's hook: the sum of a bucket (torch.distributed.GradBucket) of gradients over the processes."""
         self.ready = self.stopwatch.mark()
         future = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
         return cast("torch.futures.Future[Tensor]", future.then(lambda f: f.value()[0]))
 
-    def exchange(self, network: nn.Module, now: bool) -> None:
+    def set_gradient_sync(self, network: nn.Module, now: bool) -> None:
         """Whether the coming forward and backward pass adds gradients up, or leaves that to a later one."""
         if self.sharded:
             network.set_requires_gradient_sync(now)  # type: ignore[operator]
@@ -151,7 +151,7 @@ class Parallel:
         dist.all_reduce(summed, group=self.processes.group("control"))
         return dict(zip(values, (summed / self.processes.world).tolist(), strict=True))
 
-    def largest(self, value: float) -> float:
+    def max(self, value: float) -> float:
         """The largest of a number over the processes. Waits for all of them, on the CPU."""
         if not self.processes.several:
             return value
@@ -196,7 +196,7 @@ class Parallel:
             said = f"rank {last} kept the others waiting for over {waited}: raise training.timeout if that is no fault"
         else:
             said = "the connection between the processes broke, though all of them answer"
-        return StalledError(f"{where}: {said}", said=self.processes.rank != min(arrived))
+        return StalledError(f"{where}: {said}", raised_by_all=self.processes.rank != min(arrived))
 
     def call_the_roll(self, timed_out: bool, arrived: dict[int, tuple[int, bool]]) -> None:
         """By rank, when each process arrived (1, 2, ...) and whether it was tired of waiting."""
@@ -213,14 +213,14 @@ class Parallel:
                 time.sleep(0.05)
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_tensor(tensor: Tensor) -> Tensor:
     """This process's part of a parameter: all of it, but under FSDP2."""
     from torch.distributed.tensor import DTensor
 
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A parameter with the parts of all processes, who must all call this."""
     from torch.distributed.tensor import DTensor
 

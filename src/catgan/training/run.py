@@ -25,38 +25,39 @@ from typing import Any
 import numpy as np
 import torch
 
-import catgan
-from catgan.config import Config, dump_yaml
-from catgan.data import Dataset, ahead, check_fits, open_dataset
-from catgan.devices import keep_freed_memory, memory_error, pick_device
+from catgan.accounting.compute import compute
+from catgan.accounting.gpus import datasheet_peak
+from catgan.checkpoint import reading as checkpoint
+from catgan.checkpoint.manifest import Header
+from catgan.checkpoint.saving import Saver
+from catgan.config import Config
+from catgan.config_io import dump_yaml
+from catgan.data import Dataset, check_fits, open_dataset, prefetch
 from catgan.encoders import Encoder, encoder_for
 from catgan.errors import UserError, said_once
-from catgan.evaluation.compute import compute
-from catgan.files import write_text
-from catgan.gpus import datasheet_peak
 from catgan.objective.terms import Objective, default_objective
-from catgan.processes import Processes
-from catgan.progress import Progress
-from catgan.training import checkpoint
+from catgan.system.devices import keep_freed_memory, memory_error, pick_device
+from catgan.system.files import write_text
+from catgan.system.processes import Processes
+from catgan.system.progress import Progress
 from catgan.training.assess import Assessor
 from catgan.training.batches import Batch, Batches
 from catgan.training.directory import Directory
 from catgan.training.fine_tuning import start_from
 from catgan.training.logs import MetricsLog, RankLog, check_wandb
-from catgan.training.manifest import Header
 from catgan.training.observer import Observer
 from catgan.training.parallel import Parallel, StalledError
 from catgan.training.previews import Previews
-from catgan.training.saving import Saver
 from catgan.training.step import Metrics, Step
 from catgan.training.timing import peak_memory
+from catgan.version import __version__
 
 
 class DivergedError(UserError):
     """A loss or a gradient is not finite."""
 
     exit_code = 1
-    said = True
+    raised_by_all = True
 
 
 def train(
@@ -134,7 +135,7 @@ class Run:
         self.networks: dict[str, torch.nn.Module] = {
             "generator": self.engine.generator,
             "discriminator": self.engine.discriminator,
-            "average": self.engine.average,
+            "ema": self.engine.ema,
         }
         self.terms = tuple(
             f"{network}: {', '.join(f'{t.weight_at(step):g}' for step in (0, 100, 10_000))} * {t.name}"
@@ -223,7 +224,7 @@ class Run:
             "class_names": self.class_names,
             "samples": len(self.dataset),
             "objective": self.terms,
-            "catgan": catgan.__version__,
+            "catgan": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, {self.where}",
@@ -238,7 +239,7 @@ class Run:
         handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if in_main_thread() else {}
         for s in handlers:
             signal.signal(s, self.on_signal)
-        coming = ahead(self.batches.read, range(self.step, total), c.data.workers, c.data.workers)
+        coming = prefetch(self.batches.read, range(self.step, total), c.data.workers, c.data.workers)
         try:
             with self.parallel.watched(lambda: f"step {self.step}"):
                 if self.step == 0:
@@ -248,7 +249,7 @@ class Run:
                 while self.step < total and not self.stop_signal:
                     self.pending.append((self.step + 1, self.iterate(coming)))
                     self.step += 1
-                    self.stop_signal = int(self.parallel.largest(self.stop_signal))
+                    self.stop_signal = int(self.parallel.max(self.stop_signal))
                     self.look_and_save(log)
                     if not self.quiet:
                         progress.update(self.step)
@@ -398,7 +399,7 @@ class Run:
         rate = images / (elapsed - seconds["evaluation"] - seconds["checkpoint"])
         self.logged = self.step
         scalars = self.parallel.mean(shares) | {"images_per_second": rate}
-        scalars["memory/peak_gb"] = self.parallel.largest(peak_memory(self.device)) / 1e9
+        scalars["memory/peak_gb"] = self.parallel.max(peak_memory(self.device)) / 1e9
         if self.flops:
             scalars["mfu"] = self.flops * rate / (self.peak * self.processes.world)
         return scalars

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from catgan.config import Config
 from catgan.data.features import StoredFeatures
-from catgan.devices import check_compiler, memory_error
 from catgan.draws import Purpose, normal, uniform
 from catgan.encoders import Encoder
 from catgan.generator import Generator
@@ -20,10 +19,11 @@ from catgan.networks import build_generator, build_networks, penalised_samples
 from catgan.objective.augment import PARAMETERS, augment, register
 from catgan.objective.representation import as_tokens
 from catgan.objective.terms import Objective, StepState, Term
-from catgan.processes import Processes
 from catgan.pyramid import Pyramid, resize
+from catgan.system.devices import check_compiler, memory_error
+from catgan.system.processes import Processes
 from catgan.training import ema
-from catgan.training.parallel import Parallel, whole
+from catgan.training.parallel import Parallel, full_tensor
 
 Metrics = dict[str, Tensor]
 
@@ -79,16 +79,16 @@ class Step:
         self.reuses_fakes = replace(config, training=replace(config.training, batch=end - begin)).reuses_fakes
         generator, discriminator = build_networks(config)
         self.generator, self.discriminator = generator.to(device), discriminator.to(device)
-        self.average = ema.averaged(self.generator)
+        self.ema = ema.frozen_copy(self.generator)
         if encoder is None and self.discriminator.representation is not None:
             self.discriminator.representation.requires_grad_(False)  # it would never get a gradient
         for network in (self.generator, self.discriminator):
             network.recompute = config.training.recompute
-        for network in (self.generator, self.discriminator, self.average):
+        for network in (self.generator, self.discriminator, self.ema):
             self.parallel.shard(network)
         self.trained = {
-            "generator": self.parallel.trained(self.generator),
-            "discriminator": self.parallel.trained(self.discriminator),
+            "generator": self.parallel.wrap(self.generator),
+            "discriminator": self.parallel.wrap(self.discriminator),
         }
         self.judging = [p for p in self.discriminator.parameters() if p.requires_grad]
         self.optimizers = {
@@ -99,7 +99,7 @@ class Step:
         self.fakes: Tensor | None = None  # h of the last generator step, for the diagnostics
         if config.training.compile:
             check_compiler(device, "training.compile is true", "set it to false")
-            from catgan.training.compiling import compile_blocks
+            from catgan.nn.compiling import compile_blocks
 
             # Of several sizes of micro-batch, all but the first have a graph for any size, which takes longer to make.
             dynamic = None if config.training.micro_batch else False
@@ -119,22 +119,22 @@ class Step:
         norms: Metrics = {}
         reused: tuple[Tensor, Tensor] | None = None
         for part in self.micro_batches("discriminator", step, x, y, images):
-            self.parallel.exchange(self.trained["discriminator"], part.last)
+            self.parallel.set_gradient_sync(self.trained["discriminator"], part.last)
             if self.reuses_fakes:
-                reused = self.generate(part.z, part.y)
+                reused = self.generate_with_gradient(part.z, part.y)
                 h = reused[1].detach()
             else:
-                h = self.look(part.z, part.y)
-            self.backward("discriminator", self.judge_for_discriminator(part, h), metrics)
+                h = self.generate_without_gradient(part.z, part.y)
+            self.accumulate_gradients("discriminator", self.discriminator_state(part, h), metrics)
         self.update("discriminator", norms)
 
         styles, fakes = [], []
         self.freeze(True)
         try:
             for part in self.micro_batches("generator", step, x, y):
-                self.parallel.exchange(self.trained["generator"], part.last)
-                w, h = reused if reused is not None else self.generate(part.z, part.y)
-                self.backward("generator", self.judge_for_generator(part, h), metrics)
+                self.parallel.set_gradient_sync(self.trained["generator"], part.last)
+                w, h = reused if reused is not None else self.generate_with_gradient(part.z, part.y)
+                self.accumulate_gradients("generator", self.generator_state(part, h), metrics)
                 styles.append(w.detach())
                 fakes.append(h.detach())
         finally:
@@ -143,7 +143,7 @@ class Step:
 
         self.generator.update_style_mean(self.parallel.gather(torch.cat(styles)), self.parallel.gather(y))
         o = self.config.optimizer
-        ema.update(self.average, self.generator, ema.decay(step + 1, o.ema_half_life, o.ema_warmup))
+        ema.update(self.ema, self.generator, ema.decay(step + 1, o.ema_half_life, o.ema_warmup))
         self.fakes = torch.cat(fakes, dim=1)
         return self.parallel.sum(metrics) | norms
 
@@ -151,10 +151,10 @@ class Step:
         """Whether gradients for these few samples fit into memory. Changes no weight."""
         try:
             part = next(self.micro_batches("discriminator", 0, x, y, images))
-            h = self.generate(part.z, part.y)[1]
-            self.backward("discriminator", self.judge_for_discriminator(part, h.detach()), {})
+            h = self.generate_with_gradient(part.z, part.y)[1]
+            self.accumulate_gradients("discriminator", self.discriminator_state(part, h.detach()), {})
             part = next(self.micro_batches("generator", 0, x, y))
-            self.backward("generator", self.judge_for_generator(part, h), {})
+            self.accumulate_gradients("generator", self.generator_state(part, h), {})
             return True
         except (RuntimeError, MemoryError) as error:
             if not memory_error(error):
@@ -186,10 +186,10 @@ class Step:
                 step,
                 x[here],
                 y[here],
-                self.place(z[start:stop]),
-                {p: self.place(u[start:stop]) for p, u in draws.items()},
+                self.to_device(z[start:stop]),
+                {p: self.to_device(u[start:stop]) for p, u in draws.items()},
                 (penalised[mine] - start).to(self.device),
-                {p: [self.place(n[mine]) for n in scales] for p, scales in noise.items()},
+                {p: [self.to_device(n[mine]) for n in scales] for p, scales in noise.items()},
                 None if images is None else images[here],
                 last=stop == end,
             )
@@ -202,17 +202,17 @@ class Step:
         noise = normal(self.config.training.seed, purpose, step, (count, s.channels, sum(areas)))
         return [n.unflatten(2, (size, size)) for n, size in zip(noise.split(areas, 2), sizes, strict=True)]
 
-    def place(self, draw: Tensor) -> Tensor:
+    def to_device(self, draw: Tensor) -> Tensor:
         return draw.to(self.device, self.generator.positions.dtype, non_blocking=True)
 
-    def generate(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def generate_with_gradient(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Styles w (n, d) and stages h (K + 1, n, C, S, S), to be trained."""
         with self.autocast():
             w, h = self.trained["generator"](z, y, all_stages=True, with_style=True)
         return w, h
 
     @torch.no_grad()
-    def look(self, z: Tensor, y: Tensor) -> Tensor:
+    def generate_without_gradient(self, z: Tensor, y: Tensor) -> Tensor:
         """Stages h (K + 1, n, C, S, S) without gradient."""
         with self.autocast():
             h: Tensor = self.generator(z, y, all_stages=True)
@@ -225,7 +225,7 @@ class Step:
 
     # -- what each step shows to the discriminator -----------------------------------------------------------------
 
-    def judge_for_discriminator(self, part: MicroBatch, h: Tensor) -> StepState:
+    def discriminator_state(self, part: MicroBatch, h: Tensor) -> StepState:
         """One packed pass over real samples, fakes, and the perturbed twins of the penalised ones."""
         n, chosen = len(part.y), part.penalised
         u_real, u_fake = part.draws[Purpose.AUGMENT_REAL_D], part.draws[Purpose.AUGMENT_FAKE_D]
@@ -261,7 +261,7 @@ class Step:
             cls, patches = self.encoder.encode(images)
         return as_tokens(cls, patches, c.sample.scales[-1] // c.discriminator.patches[-1])
 
-    def judge_for_generator(self, part: MicroBatch, h: Tensor) -> StepState:
+    def generator_state(self, part: MicroBatch, h: Tensor) -> StepState:
         """Fakes with gradient through the frozen discriminator, real samples without."""
         with self.autocast():
             with torch.no_grad():
@@ -285,7 +285,7 @@ class Step:
 
     # -- losses and updates ----------------------------------------------------------------------------------------
 
-    def backward(self, network: str, state: StepState, metrics: Metrics) -> None:
+    def accumulate_gradients(self, network: str, state: StepState, metrics: Metrics) -> None:
         """Add this micro-batch's share of the batch's gradients, and of its metrics."""
         terms: tuple[Term, ...] = getattr(self.objective, network)
         batch = self.config.training.batch
@@ -308,16 +308,18 @@ class Step:
         """Clip, step, forget the gradients. Their norm before the clipping goes into `norms`."""
         optimizer = self.optimizers[network]
         parameters = optimizer.param_groups[0]["params"]
-        norms[f"{network}/gradient_norm"] = whole(nn.utils.clip_grad_norm_(parameters, self.config.optimizer.clip))
+        norms[f"{network}/gradient_norm"] = full_tensor(
+            nn.utils.clip_grad_norm_(parameters, self.config.optimizer.clip)
+        )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    def whole_average(self) -> Generator:
+    def whole_ema(self) -> Generator:
         """The averaged generator with all its weights. Under FSDP2 a copy, for which all processes must call this."""
         if not self.parallel.sharded:
-            return self.average
+            return self.ema
         average = build_generator(self.config).to(self.device).requires_grad_(False).eval()
-        average.load_state_dict({name: whole(t) for name, t in self.average.state_dict().items()})
+        average.load_state_dict({name: full_tensor(t) for name, t in self.ema.state_dict().items()})
         return average
 
 

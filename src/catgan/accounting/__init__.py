@@ -1,0 +1,1 @@
+"""Parameters, arithmetic, memory, plans, published models: what measures no sample."""

@@ -1,0 +1,100 @@
+"""What a recipe costs: layers, tokens, parameters and multiply-accumulates, counted on networks without weights.
+
+One multiply-accumulate (MAC) is two floating-point operations; what papers of the field call GFLOPs are GMACs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from catgan.accounting.published import FAKES_TWICE, dinov2_b
+from catgan.config import Config
+from catgan.networks import build_discriminator, build_generator
+
+
+def gmacs(run: Callable[[], Any]) -> float:
+    """Billions of multiply-accumulates in matrix products and attention while `run` runs."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops() / 2e9
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def compute(config: Config) -> dict[str, Any]:
+    """Sizes and forward costs per sample of a configuration, in seconds and without allocating weights.
+
+    The discriminator's cost is that of one sample at all scales, without its representation head;
+    `representation_gmacs` is the head's. With a head, `auxiliary_gmacs` is what aligning it costs per sample and step:
+    its training on real samples and the frozen encoder's forward pass (paper A.2).
+    """
+    config.validate()
+    s, g, d = config.sample, config.generator, config.discriminator
+    tokens = [(n // p) ** 2 for n, p in zip(s.scales, d.patches, strict=True)]
+    with torch.device("meta"):
+        generator, discriminator = build_generator(config), build_discriminator(config)
+        z, y = torch.empty(1, g.z_dim), torch.empty(1, dtype=torch.int64)
+        pyramid = [torch.empty(1, s.channels, n, n) for n in s.scales]
+        forward_g = gmacs(lambda: generator(z, y, all_stages=True))
+        forward_d = gmacs(lambda: discriminator(pyramid, y))
+        head = 0.0
+        if discriminator.representation is not None:
+            features = [torch.empty(1, 1 + n, d.width) for n in tokens]
+            head = gmacs(lambda: discriminator.represent(features))
+    auxiliary = 3 * head + dinov2_b() if head else 0.0
+    passes = training_passes(config)
+    rest = passes["discriminator"] * forward_d + auxiliary
+    per_sample = passes["generator"] * forward_g + rest
+    samples = config.training.steps * config.training.batch
+    return {
+        "recipe": config.recipe,
+        "generator": {
+            "depth": g.depth,
+            "width": g.width,
+            "heads": g.heads,
+            "tokens": (s.size // g.patch) ** 2,
+            "outputs": len(s.scales),
+            "parameters": parameters(generator),
+            "gmacs": forward_g,
+        },
+        "discriminator": {
+            "depth": d.depth,
+            "width": d.width,
+            "heads": d.heads,
+            "tokens": sum(tokens) + len(tokens),
+            "tokens_per_scale": tokens,
+            "cls_tokens": len(tokens),
+            "parameters": parameters(discriminator),
+            "gmacs": forward_d,
+            "representation_gmacs": head,
+        },
+        "training": {
+            "batch": config.training.batch,
+            "steps": config.training.steps,
+            "samples": samples,
+            "generator_passes": passes["generator"],
+            "discriminator_passes": passes["discriminator"],
+            "auxiliary_gmacs": auxiliary,
+            "gmacs_per_sample": per_sample,
+            "unreused_gmacs_per_sample": FAKES_TWICE * forward_g + rest,
+            "total_gmacs": per_sample * samples,
+        },
+    }
+
+
+def training_passes(config: Config) -> dict[str, float]:
+    """Forward passes' worth of compute per sample and iteration (paper A.2): a trained forward and backward is 3.
+
+    Generator: 1 for the discriminator step's fakes and 3 for its own step, or 3 if the fakes are reused.
+    Discriminator: 3 for each of real, fake and the two perturbed shares; then 1 for real and 2 for fake while frozen.
+    """
+    o = config.objective
+    penalised = 2 * o.penalty_fraction if o.penalty else 0.0
+    return {"generator": 3.0 if config.reuses_fakes else FAKES_TWICE, "discriminator": 3 * (2 + penalised) + 1 + 2}

@@ -1,0 +1,175 @@
+"""A training run on paper: memory, time and cost on GPUs that nobody has to own yet.
+
+Everything here is arithmetic on published peaks and counted sizes. Nothing was measured on a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from catgan.accounting.compute import compute
+from catgan.accounting.gpus import GPU
+from catgan.accounting.memory import WIDE, Layout, Networks, Share, parameters, peak
+from catgan.accounting.published import EPOCH, PAPER_EPOCHS
+from catgan.config import Config
+from catgan.errors import UserError
+
+NODE = 8  # GPUs of one machine
+USABLE = 0.9  # share of a GPU's memory; the rest goes to the driver's context, NCCL's buffers and fragmentation
+GIB = 2**30
+
+
+def plan(
+    config: Config, gpu: GPU, gpus: int, micro_batch: int = 0, utilisation: float = 0.4, price: float | None = None
+) -> dict[str, Any]:
+    """Memory per GPU, seconds per step, hours and cost of a whole run, as plain data.
+
+    micro_batch: samples per GPU and pass, 0 for all of its share of the batch. utilisation: share of the GPU's dense
+    peak that the counted multiply-accumulates reach. price: of one GPU for one hour, in any currency.
+    Raises UserError for numbers that do not fit together.
+    """
+    config.validate()
+    batch = config.training.batch
+    if not 0.0 < utilisation <= 1.0:
+        raise UserError(f"--utilisation is {utilisation:g}: must be above 0 and at most 1")
+    if not 1 <= gpus <= batch or batch % gpus:
+        raise UserError(f"--gpus is {gpus}: must divide the batch ({batch})")
+    local = batch // gpus
+    if not 0 <= micro_batch <= local:
+        raise UserError(
+            f"--micro-batch is {micro_batch}: must be at most the batch per GPU ({local}), or 0 for all of it"
+        )
+    share = Share(gpus, local, micro_batch or local)
+    counted = compute(share.config(config))
+    networks = Networks(config)
+    layouts = [
+        evaluate(networks, counted, gpu, share, Layout(sharded, checkpointing), utilisation, price)
+        for sharded in ((False, True) if gpus > 1 else (False,))
+        for checkpointing in (False, True)
+    ]
+    return {
+        "recipe": config.recipe,
+        "measured_on_a_gpu": False,
+        "gpu": asdict(gpu),
+        "gpus": gpus,
+        "batch": batch,
+        "batch_per_gpu": local,
+        "micro_batch": share.micro,
+        "reuses_fakes": share.reuses_fakes(config),
+        "aligned": networks.aligned,
+        "precision": config.training.precision,
+        "utilisation": utilisation,
+        "price": price,
+        "usable_bytes": USABLE * gpu.memory * GIB,
+        "checkpoint_bytes": networks.checkpoint,
+        "gmacs_per_sample": counted["training"]["gmacs_per_sample"],
+        "layouts": layouts,
+    }
+
+
+def evaluate(
+    networks: Networks,
+    counted: dict[str, Any],
+    gpu: GPU,
+    share: Share,
+    layout: Layout,
+    utilisation: float,
+    price: float | None,
+) -> dict[str, Any]:
+    """One column of the plan."""
+    config, batch = networks.config, share.local * share.gpus
+    used = peak(networks, share, layout)
+    total, usable = sum(used["bytes"].values()), USABLE * gpu.memory * GIB
+    seconds = {
+        "arithmetic": arithmetic(config, counted, gpu, share, layout, utilisation),
+        "communication": traffic(networks, share, layout) / bandwidth(gpu, share.gpus),
+    }
+    step = sum(seconds.values())
+    lengths = {"recipe": config.training.steps * batch}
+    if config.recipe in PAPER_EPOCHS:
+        lengths["paper"] = PAPER_EPOCHS[config.recipe] * EPOCH
+    return asdict(layout) | {
+        "memory": used
+        | {
+            "total": total,
+            "fits": total <= usable,
+            "largest_micro_batch": largest(networks, share, layout, usable),
+        },
+        "step": {"seconds": seconds | {"total": step}, "images_per_second": batch / step},
+        "runs": {name: length(images, batch, step, share.gpus, price) for name, images in lengths.items()},
+    }
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def largest(n: Networks, share: Share, layout: Layout, usable: float) -> int:
+    """The largest micro-batch up to the batch per GPU that fits; 0 if not even one sample does."""
+
+    def fits(micro: int) -> bool:
+        return sum(peak(n, replace(share, micro=micro), layout)["bytes"].values()) <= usable
+
+    if fits(share.local):
+        return share.local
+    low, high = 0, share.local
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+
+def arithmetic(
+    config: Config, counted: dict[str, Any], gpu: GPU, share: Share, layout: Layout, utilisation: float
+) -> float:
+    """Seconds of one step's multiply-accumulates, two floating-point operations each."""
+    gmacs = counted["training"]["gmacs_per_sample"]
+    if layout.checkpointing:
+        again = recomputed_passes(config)
+        gmacs += sum(again[name] * counted[name]["gmacs"] for name in again)
+    peak = gpu.bfloat16 if config.training.precision == "bfloat16" else gpu.float32
+    return 2 * gmacs * 1e9 * share.local / (utilisation * peak * 1e12)
+
+
+def recomputed_passes(config: Config) -> dict[str, float]:
+    """Forward passes per sample that checkpointing adds: one for each pass whose graph is kept (`training_passes`)."""
+    o = config.objective
+    return {"generator": 1.0, "discriminator": 2 + 2 * o.penalty_fraction * bool(o.penalty) + 1}
+
+
+def traffic(n: Networks, share: Share, layout: Layout) -> float:
+    """Bytes that one GPU sends per step.
+
+    DDP all-reduces float32 gradients once a step: 2 (N - 1) / N of them. FSDP2 gathers weights for each forward and
+    each backward pass and scatters sums of gradients, (N - 1) / N each time, in every micro-batch.
+    """
+    g, d, rate = parameters(n.generator), parameters(n.discriminator), (share.gpus - 1) / share.gpus
+    if not layout.sharded:
+        return 2 * rate * (g + d)
+    passes = -(-share.local // share.micro)
+    forwards = 1 if share.reuses_fakes(n.config) else 2
+    gathers = ((forwards + 1) * g + 5 * d) * n.a / WIDE  # D: real, fake and perturbed in one; real; fake; twice back
+    return passes * rate * (gathers + g + d)
+
+
+def bandwidth(gpu: GPU, gpus: int) -> float:
+    """Bytes per second that each GPU sends. Beyond one machine, rings go out by all its network links at once."""
+    slowest = gpu.interconnect if gpus <= NODE else min(gpu.interconnect, NODE * gpu.network)
+    return slowest * 1e9
+
+
+def length(images: int, batch: int, step: float, gpus: int, price: float | None) -> dict[str, float | None]:
+    """A run over so many images: steps, hours, hours times GPUs, and their cost if there is a price."""
+    steps = -(-images // batch)
+    hours = steps * step / 3600
+    return {
+        "images": images,
+        "epochs": images / EPOCH,
+        "steps": steps,
+        "hours": hours,
+        "gpu_hours": hours * gpus,
+        "cost": None if price is None else hours * gpus * price,
+    }

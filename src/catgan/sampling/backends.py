@@ -1,0 +1,105 @@
+"""Who computes the generator's transformer when sampling.
+
+eager     PyTorch, operation by operation
+compile   PyTorch with the transformer block compiled, which takes a while before the first sample (CPU: a C++ compiler)
+openvino  OpenVINO, on CPUs: the fastest there, see docs/performance.md
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from catgan.encoders.files import need
+from catgan.errors import UserError
+from catgan.generator import Generator
+from catgan.system.devices import check_compiler
+
+Backend = Literal["eager", "compile", "openvino"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
+Synthesize = Callable[[Tensor, bool], Tensor]  # w (n, d) to h_K, or with True to all stages, like Generator.synthesize
+
+
+def check_backend(backend: str, device: torch.device) -> None:
+    """Raise UserError for an unknown backend, or one that this device or machine has not."""
+    if backend not in BACKENDS:
+        raise UserError(f"backend is {backend}: must be one of {', '.join(BACKENDS)}")
+    if backend == "compile":
+        check_compiler(device, "backend is compile", "choose another backend")
+    if backend == "openvino":
+        if device.type != "cpu":
+            raise UserError(
+                f"backend is openvino, which computes on the CPU, but device is {device}: use compile or eager"
+            )
+        need("openvino", "backend openvino", "openvino")
+
+
+def synthesizer(generator: Generator, backend: Backend, precision: str) -> Synthesize:
+    """How this backend computes `generator.synthesize`, without gradients, in float32 or bfloat16."""
+    if backend == "openvino":
+        return OpenVINO(generator, precision)
+    if backend == "compile":
+        from catgan.nn.compiling import compile_blocks
+
+        # A twin with the same weights: the pipeline's generator stays as it is.
+        generator = copy.deepcopy(generator, {id(t): t for t in (*generator.parameters(), *generator.buffers())})
+        compile_blocks(generator, dynamic=None)
+
+    def synthesize(w: Tensor, all_stages: bool) -> Tensor:
+        with torch.autocast(w.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            return generator.synthesize(w, all_stages)
+
+    return synthesize
+
+
+class Synthesis(nn.Module):
+    """`synthesize` as the forward pass of a module, for export."""
+
+    def __init__(self, generator: Generator, all_stages: bool) -> None:
+        super().__init__()
+        self.generator, self.all_stages = generator, all_stages
+
+    def forward(self, w: Tensor) -> Tensor:
+        return self.generator.synthesize(w, self.all_stages)
+
+
+class OpenVINO:
+    """The generator in OpenVINO, for batches of any size. Made on the first sample, from the weights of that moment."""
+
+    def __init__(self, generator: Generator, precision: str) -> None:
+        self.generator, self.precision = generator, precision
+        self.made: dict[bool, Any] = {}
+
+    def __call__(self, w: Tensor, all_stages: bool) -> Tensor:
+        if all_stages not in self.made:
+            self.made[all_stages] = self.make(all_stages)
+        return torch.from_numpy(self.made[all_stages](w.float().numpy())[0].copy())
+
+    def make(self, all_stages: bool) -> Any:
+        return compiled_by_openvino(openvino_model(self.generator, all_stages), self.precision)
+
+
+def openvino_model(generator: Generator, all_stages: bool) -> Any:
+    """`synthesize` as an OpenVINO model that takes w (n, d) of any n."""
+    import openvino
+
+    example, sizes = torch.zeros(2, generator.width), {"w": {0: torch.export.Dim("batch", min=1)}}
+    return openvino.convert_model(
+        torch.export.export(Synthesis(generator, all_stages), (example,), dynamic_shapes=sizes)
+    )
+
+
+def compiled_by_openvino(model: Any, precision: str, **settings: Any) -> Any:
+    """The model for this CPU and as many threads as PyTorch has; further settings by OpenVINO's names."""
+    import openvino
+
+    settings |= {
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    return openvino.Core().compile_model(model, "CPU", settings)

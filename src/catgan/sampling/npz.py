@@ -1,0 +1,118 @@
+"""Many samples into one .npz that evaluators read (ADM's format): resumable, and by several processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import zipfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from catgan.bounds import check_seed
+from catgan.errors import UserError
+from catgan.sampling.pipeline import CATPipeline
+from catgan.system.files import discard, write_atomically, write_text
+from catgan.system.processes import Processes
+from catgan.system.progress import Progress
+
+CHUNK = 1024  # samples of a file of pixels that waits to be packed
+ALONE = Processes()
+
+
+def sample_npz(
+    pipe: CATPipeline,
+    path: Path,
+    classes: list[int],
+    first_seed: int,
+    count: int,
+    psi: float,
+    batch: int,
+    processes: Processes = ALONE,
+) -> Path:
+    """Write `count` samples to `path`: arr_0, uint8 (count, S, S, C), and arr_1, their classes (count,).
+
+    Sample i has class classes[i % len(classes)] and seed first_seed + i. Pixels go to files in a folder beside `path`
+    as they are made, of which each process makes every N-th; called again with the same settings after an interruption,
+    it goes on with those that are missing. Neither changes a byte of the result. Raises UserError if `path` exists, or
+    if what lies beside it was begun with other settings.
+    """
+    identity = {
+        "generator": pipe.fingerprint(), "precision": pipe.precision, "backend": pipe.backend,
+        "vae": None if pipe.vae is None else pipe.vae.identity,
+        "classes": classes, "first_seed": first_seed, "count": count, "psi": psi,
+    }  # fmt: skip
+    check_seed(first_seed + count - 1)
+    shape = (count, *pipe([classes[0]], [first_seed], psi=psi).array.shape[1:])
+    folder = path.with_name(f"{path.name}.parts")
+    processes.from_first(lambda: begin(path, folder, identity, shape))
+    ys = np.array([classes[i % len(classes)] for i in range(count)], dtype=np.int64)
+    parts = {begin: folder / f"{begin:09}.npy" for begin in range(0, count, CHUNK)}
+    mine = list(parts)[processes.rank :: processes.world]
+    progress, made = Progress(0, count, 1, "sample") if processes.first else None, 0
+    for begins in mine:
+        end = min(begins + CHUNK, count)
+        if not parts[begins].exists():
+            pixels = [
+                pipe(ys[i:j].tolist(), range(first_seed + i, first_seed + j), psi=psi, batch_size=batch).array
+                for i, j in ((i, min(i + batch, end)) for i in range(begins, end, batch))
+            ]
+            write_atomically(parts[begins], partial(save, pixels=np.concatenate(pixels)))
+        made += end - begins
+        if progress is not None:
+            progress.update(min(count, made * processes.world))
+    if progress is not None:
+        progress.close()
+    processes.wait()
+    if processes.first:
+        write_atomically(path, lambda aside: pack(aside, shape, list(parts.values()), ys))
+        discard(folder)
+    processes.wait()
+    return path
+
+
+def begin(path: Path, folder: Path, identity: dict[str, Any], shape: Sequence[int]) -> None:
+    """Make the folder for the pixels, or check that what is in it belongs to the same samples."""
+    if path.exists():
+        raise UserError(f"{path} exists: delete it or choose another --out")
+    settings = folder / "settings.json"
+    if settings.exists():
+        state = json.loads(settings.read_text("utf-8"))
+        for name, value in identity.items():
+            if state.get(name) != value:
+                raise UserError(
+                    f"{folder} belongs to unfinished sampling with another {name} ({str(state.get(name))[:60]}, not {str(value)[:60]}): "
+                    "finish that, delete it, or choose another --out"
+                )
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}; choose another --out") from None
+    needed = 2 * math.prod(shape)  # while the .npz is packed, the pixels are there twice
+    if needed > free:
+        raise UserError(
+            f"{shape[0]} samples need {needed / 1e6:,.1f} MB and {path.parent} has {free / 1e6:,.1f} MB free"
+        )
+    write_text(settings, json.dumps(identity))
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, pixels)
+
+
+def pack(path: Path, shape: Sequence[int], parts: Sequence[Path], classes: np.ndarray) -> None:
+    """Write pixels and classes as an uncompressed .npz, a part at a time. Equal content makes equal files."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, dtype, size in (("arr_0", np.dtype(np.uint8), tuple(shape)), ("arr_1", classes.dtype, classes.shape)):
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": size}
+                np.lib.format.write_array_header_1_0(file, header)
+                for part in (np.load(p) for p in parts) if name == "arr_0" else (classes,):
+                    file.write(np.ascontiguousarray(part).tobytes())

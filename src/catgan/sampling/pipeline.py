@@ -1,0 +1,239 @@
+"""From a trained run to pictures: `pipe = catgan.load(path); pipe(classes=[3], seeds=[0], psi=0.85).images`.
+
+Latents become pictures by themselves, by the VAE that the configuration names or that the caller gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from catgan.bounds import check_psi, check_seed
+from catgan.checkpoint import reading as checkpoint
+from catgan.checkpoint.export import FILES, is_export, read_export
+from catgan.config import Config
+from catgan.discriminator import Discriminator
+from catgan.draws import sample_z
+from catgan.encoders import VAE, vae_for
+from catgan.encoders.files import find_folder, fingerprint
+from catgan.errors import UserError
+from catgan.generator import Generator
+from catgan.images import to_bytes, to_picture
+from catgan.networks import build_discriminator, build_generator
+from catgan.pyramid import Pyramid
+from catgan.sampling.backends import Backend, Synthesize, check_backend, synthesizer
+from catgan.system.devices import pick_device
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a pipeline made."""
+
+    latents: Tensor  # (n, C, S, S), float32 on the CPU: outputs h_K as the network made them
+    stages: Tensor | None  # (K + 1, n, C, S, S), h_0..h_K, if asked for
+    decode: Callable[[Tensor], Tensor]  # (..., C, S, S) to pixels in [-1, 1]; the pipeline's
+
+    @cached_property
+    def array(self) -> np.ndarray:
+        """uint8 pixels (n, P, P, 1 or 3). Raises UserError for latents without their VAE."""
+        return to_bytes(self.decode(self.latents))
+
+    @cached_property
+    def stage_array(self) -> np.ndarray:
+        """uint8 pixels of all stages, (K + 1, n, P, P, 1 or 3). Raises UserError if they were not kept."""
+        if self.stages is None:
+            raise UserError("stages were not kept: sample with stages=True")
+        return to_bytes(self.decode(self.stages))
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """One PIL image per sample."""
+        return [to_picture(pixels) for pixels in self.array]
+
+
+class CATPipeline:
+    """A generator with what belongs to it. Made by `catgan.load` or `CATPipeline.from_pretrained`."""
+
+    def __init__(self, generator: Generator, config: Config, class_names: Sequence[str], step: int = 0) -> None:
+        self.generator = generator.eval().requires_grad_(False)
+        self.config, self.class_names, self.step = config, tuple(class_names), step
+        self.device, self.precision = torch.device("cpu"), "float32"
+        self.backend: Backend = "eager"
+        self.synthesize: Synthesize | None = None  # of the backend, made when it is first needed
+        self.weights = "ema"
+        self.loaded_vae: VAE | None = None
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, vae: str | VAE | None = None) -> CATPipeline:
+        """An exported model (`catgan export`) or a run, from a local path or as OWNER/NAME from the Hugging Face Hub.
+
+        Raises UserError if there is none, and for names on the Hub without huggingface_hub or a network.
+        """
+        local = Path(name).exists()
+        return load(name if local else find_folder(str(name), FILES, f"model {name}", "the path"), vae=vae)
+
+    @property
+    def vae(self) -> VAE | None:
+        """What decodes samples, loaded on first use; None if they are pixels. Raises UserError if it cannot be had."""
+        if self.loaded_vae is None and self.config.sample.vae is not None:
+            self.with_vae(self.config.sample.vae)
+        return self.loaded_vae
+
+    def with_vae(self, vae: str | Path | VAE) -> CATPipeline:
+        """Decode with this VAE: one in memory, a folder, or a name on the Hugging Face Hub. Returns self.
+
+        Raises UserError if it cannot be had, or cannot be that of the samples.
+        """
+        if not isinstance(vae, VAE):
+            vae = vae_for(self.config, str(vae), self.device, self.precision, "--vae")
+        self.loaded_vae = vae.to(self.device, self.precision)
+        return self
+
+    def decode(self, samples: Tensor) -> Tensor:
+        """Outputs of the generator (..., C, S, S) to pixels (..., 1 or 3, P, P) in [-1, 1].
+
+        Raises UserError for latents without their VAE.
+        """
+        if self.vae is not None:
+            return self.vae.decode(samples.flatten(0, -4)).unflatten(0, samples.shape[:-3])
+        channels = samples.shape[-3]
+        if channels not in (1, 3):
+            raise UserError(
+                f"this generator makes latents of {channels} channels, not pixels: give their VAE (--vae, or with_vae), or use .latents"
+            )
+        return samples
+
+    @property
+    def pyramid(self) -> Pyramid:
+        s = self.config.sample
+        return Pyramid(s.scales, s.down, s.up)
+
+    def to(
+        self,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+        backend: Backend | None = None,
+    ) -> CATPipeline:
+        """Move to a device (auto, cpu, cuda, cuda:N), compute in float32 or bfloat16, or by another of `catgan.sampling.backends`
+        (eager, compile, openvino). Returns self. Raises UserError for one that is not there."""
+        moved = self.device if device is None else pick_device(str(device))
+        check_backend(backend or self.backend, moved)
+        self.synthesize, self.device, self.backend = None, moved, backend or self.backend
+        self.generator.to(moved)
+        if precision is not None:
+            if precision not in ("float32", "bfloat16"):
+                raise UserError(f"precision is {precision}: must be float32 or bfloat16")
+            self.precision = precision
+        if self.loaded_vae is not None:
+            self.loaded_vae.to(self.device, self.precision)
+        return self
+
+    def fingerprint(self) -> str:
+        """A digest of the weights and buffers: equal for equal generators."""
+        return fingerprint(self.generator)
+
+    def class_numbers(self, classes: Sequence[int | str]) -> list[int]:
+        """Classes by number or name, as numbers. Raises UserError for one that is not there."""
+        numbers = []
+        for c in classes:
+            if isinstance(c, str) and c in self.class_names:
+                numbers.append(self.class_names.index(c))
+            elif (isinstance(c, Integral) or str(c).isdecimal()) and 0 <= int(c) < self.config.sample.classes:
+                numbers.append(int(c))
+            else:
+                names = ", ".join(self.class_names[:12]) + (", ..." if len(self.class_names) > 12 else "")
+                raise UserError(
+                    f"class is {c}: must be a number from 0 to {self.config.sample.classes - 1} or one of {names}"
+                )
+        return numbers
+
+    def style(
+        self, classes: Sequence[int | str], seeds: Sequence[int], psi: float = 1.0, z: Tensor | None = None
+    ) -> Tensor:
+        """w of each (class, seed), truncated, (n, d). One class or one seed goes with all of the other."""
+        numbers = self.class_numbers(classes)
+        if not numbers or (z is None and not len(seeds)):
+            raise UserError("no classes or no seeds: give at least one of each")
+        given = len(seeds) if z is None else len(z)
+        count = max(len(numbers), given)
+        if not {len(numbers), given} <= {1, count}:
+            raise UserError(f"{len(numbers)} classes and {given} seeds: must be equally many, or one of either")
+        numbers = numbers * count if len(numbers) == 1 else numbers
+        if z is None:
+            z = sample_z([check_seed(s) for s in seeds], self.generator.z_dim)
+        elif z.ndim != 2 or z.shape[1] != self.generator.z_dim:
+            raise UserError(f"z has shape {tuple(z.shape)}: must be (n, {self.generator.z_dim})")
+        z, y = z.to(self.device).expand(count, -1), torch.tensor(numbers, device=self.device)
+        with torch.no_grad():
+            return self.generator.truncate(self.generator.style(z, y), y, check_psi(psi))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        classes: Sequence[int | str] = (0,),
+        seeds: Sequence[int] = (0,),
+        *,
+        psi: float = 1.0,
+        z: Tensor | None = None,
+        w: Tensor | None = None,
+        stages: bool = False,
+        batch_size: int = 64,
+    ) -> Samples:
+        """Generate one sample per (class, seed).
+
+        Sample i depends on its class and seed alone, up to rounding. z: (n, z_dim) instead of seeds. w: (n, d)
+        instead of classes, seeds and psi. psi in [0, 1] pulls w towards the class mean; 1 does not.
+        stages: keep h_0..h_K too. Raises UserError for unknown classes, bad seeds, psi or shapes.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}: must be at least 1")
+        if w is None:
+            w = self.style(classes, seeds, psi, z)
+        elif w.ndim != 2 or w.shape[1] != self.generator.width:
+            raise UserError(f"w has shape {tuple(w.shape)}: must be (n, {self.generator.width})")
+        if self.synthesize is None:
+            self.synthesize = synthesizer(self.generator, self.backend, self.precision)
+        parts = [self.synthesize(part, stages).float().cpu() for part in w.to(self.device).split(batch_size)]
+        made = torch.cat(parts, dim=1 if stages else 0)
+        return Samples(made[-1], made, self.decode) if stages else Samples(made, None, self.decode)
+
+
+def load(path: str | Path, weights: str = "ema", vae: str | Path | VAE | None = None) -> CATPipeline:
+    """Load a generator from a run directory (its latest checkpoint), a checkpoint or an exported folder, onto the CPU.
+
+    weights: "ema" (EMA) or "generator" (raw; not exported). vae: in place of the one that the configuration names.
+    Raises UserError if there is nothing to load.
+    """
+    if weights not in ("ema", "generator"):
+        raise UserError(f"weights is {weights}: must be ema or generator")
+    path = Path(path)
+    if is_export(path):
+        if weights != "ema":
+            raise UserError(f"weights is {weights}: {path} is an exported model, which has averaged weights only")
+        header, tensors = read_export(path)
+    else:
+        header, tensors = checkpoint.read(checkpoint.resolve(path), [f"{weights}."])
+    generator = build_generator(header.config)
+    checkpoint.load_network(generator, tensors, weights)
+    pipe = CATPipeline(generator, header.config, header.class_names, header.step)
+    pipe.weights = weights
+    return pipe if vae is None else pipe.with_vae(vae)
+
+
+def load_discriminator(path: str | Path) -> Discriminator:
+    """Load the discriminator of a run directory (its latest checkpoint) or a checkpoint, onto the CPU.
+
+    As it was trained: there is no average of it. Raises UserError if there is nothing to load.
+    """
+    header, tensors = checkpoint.read(checkpoint.resolve(Path(path)), ["discriminator."])
+    discriminator = build_discriminator(header.config)
+    checkpoint.load_network(discriminator, tensors, "discriminator")
+    return discriminator.eval().requires_grad_(False)

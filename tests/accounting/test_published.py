@@ -1,0 +1,142 @@
+"""Closed forms against the counter on real networks, and the paper's comparison of models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from catgan.accounting.compute import gmacs, training_passes
+from catgan.accounting.published import (
+    EPOCH,
+    Model,
+    account,
+    beside_paper,
+    blocks,
+    dinov2_b,
+    gat_xl2,
+    imf_xl2,
+    representation_mlp,
+)
+from catgan.config import Config
+from catgan.config_io import from_dict
+from catgan.discriminator import Discriminator
+from catgan.generator import Generator
+from catgan.recipes import RECIPES
+
+Computed = Callable[[str], dict[str, Any]]
+
+
+def forward_cost(build: Callable[[], nn.Module], *shapes: tuple[int, ...]) -> float:
+    """GMACs of a generator (shape of z) or discriminator (shapes of the pyramid), without weights."""
+    with torch.device("meta"):
+        network, y = build(), torch.empty(1, dtype=torch.int64)
+        inputs = [torch.empty(shape) for shape in shapes]
+        if isinstance(network, Generator):
+            return gmacs(lambda: network(*inputs, y, all_stages=True))
+        return gmacs(lambda: network(inputs, y))
+
+
+@pytest.mark.parametrize(("depth", "width", "hidden"), [(4, 48, 128), (8, 96, 256)])
+def test_the_generators_cost_has_a_closed_form(depth: int, width: int, hidden: int) -> None:
+    counted = forward_cost(lambda: Generator(depth=depth, width=width, heads=4), (1, 64))
+    style = 2 * 64 * width + width * width
+    modulations = (6 * depth + 2 * 4) * width * width
+    outputs = 4 * 256 * width * 16
+    assert counted == pytest.approx(blocks(depth, width, hidden, 256) + (style + modulations + outputs) / 1e9, rel=1e-9)
+
+
+def test_the_discriminators_cost_has_a_closed_form() -> None:
+    counted = forward_cost(
+        lambda: Discriminator(scales=(16, 32), patches=(2, 2), depth=2, width=48, heads=4, head_dim=64),
+        (1, 4, 16, 16),
+        (1, 4, 32, 32),
+    )
+    masked = sum(blocks(2, 48, 128, tokens) for tokens in (65, 257))  # a block-diagonal mask: as if each ran alone
+    embedding, head = (64 + 256) * 16 * 48, 2 * 48 * 64
+    assert counted == pytest.approx(masked + (embedding + head) / 1e9, rel=1e-9)
+
+
+def test_gats_closed_forms_agree_with_networks_of_its_size() -> None:
+    """Our networks at GAT-XL/2's sizes, corrected for what they have and GAT lacks, and the other way round."""
+    gat, square = gat_xl2(), 1152**2 / 1e9
+    g = forward_cost(lambda: Generator(depth=28, width=1152, heads=16), (1, 64))
+    unused_input = 256 * 16 * 1152 / 1e9
+    assert gat.forward["F_G"] == pytest.approx(g - (2 * 28 + 4) * square + unused_input, rel=1e-9)
+    d = forward_cost(
+        lambda: Discriminator(channels=16, scales=(32,), patches=(2,), depth=28, width=1152, heads=16), (1, 16, 32, 32)
+    )
+    assert gat.forward["F_D"] == pytest.approx(d + 2 * 2048**2 / 1e9, rel=1e-9)
+    assert [round(gat.forward[f], 1) for f in ("F_G", "F_D")] == [118.6, 118.9]
+
+
+def test_gats_passes_are_ours_with_penalties_on_the_whole_batch(tiny_config: Config) -> None:
+    config = from_dict({"objective": {"penalty_fraction": 1.0}}, tiny_config)
+    assert gat_xl2().passes["F_D"] == training_passes(config)["discriminator"]
+
+
+@pytest.mark.slow  # importing transformers
+def test_dinov2s_closed_form_agrees_with_its_implementation() -> None:
+    transformers = pytest.importorskip("transformers")
+    with torch.device("meta"):
+        encoder = transformers.Dinov2Model(transformers.Dinov2Config(image_size=224))
+        counted = gmacs(lambda: encoder(torch.empty(1, 3, 224, 224)))
+    assert dinov2_b() == pytest.approx(counted, rel=1e-9)
+
+
+def test_dinov2_costs_what_the_paper_adds() -> None:
+    assert dinov2_b() == pytest.approx(23, rel=0.01)
+
+
+def test_the_representation_head_has_a_closed_form(computed: Computed) -> None:
+    counted = computed("cat-b2")["discriminator"]["representation_gmacs"]
+    assert representation_mlp(257, 768) == pytest.approx(counted, rel=1e-9)
+
+
+def test_imfs_joint_path_runs_eight_blocks_more() -> None:
+    imf = imf_xl2()
+    assert imf.sampling == pytest.approx(174.6, rel=0.005)
+    assert imf.forward["F_uv"] / imf.forward["F_u"] == pytest.approx(56 / 48, rel=1e-3)
+    assert imf_xl2(joint=False).per_sample == pytest.approx(7 * imf.sampling)
+
+
+def test_a_models_total_is_passes_times_costs_times_images() -> None:
+    model = Model("toy", {"F_G": 2.0, "F_D": 5.0}, {"F_G": 4, "F_D": 1}, 0.5, 2.0, 10.0, "here")
+    assert model.formula == "4 F_G + F_D + 0.5"
+    assert (model.per_sample, model.total) == (13.5, 135.0)
+
+
+@pytest.fixture(scope="module")
+def result(computed: Computed) -> dict[str, Any]:
+    return account({name: computed(name) for name in RECIPES})
+
+
+def test_cat_needs_over_16_times_less_than_imf_and_about_half_of_gat(result: dict[str, Any]) -> None:
+    times = {m["name"]: m["times_cat_h2"] for m in result["models"]}
+    assert times["iMF-XL/2"] > 16
+    assert times["GAT-XL/2"] == pytest.approx(2.2, abs=0.1)
+    assert times["CAT-H/2"] == 1
+    assert 0.8 < times["CAT-H/2, fakes reused"] < 0.9
+
+
+def test_models_and_recipes_agree(result: dict[str, Any]) -> None:
+    models = {m["name"]: m for m in result["models"]}
+    t = result["recipes"]["cat-h2"]["training"]
+    assert models["CAT-H/2"]["gmacs_per_sample"] == pytest.approx(t["unreused_gmacs_per_sample"])
+    assert models["CAT-H/2, fakes reused"]["gmacs_per_sample"] == pytest.approx(t["gmacs_per_sample"])
+    assert models["CAT-H/2, fakes reused"]["total_gmacs"] == pytest.approx(t["total_gmacs"])
+    assert models["GAT-XL/2"]["images"] == 60 * EPOCH
+    assert all(m["source"] for m in models.values())
+
+
+def test_every_figure_of_the_paper_is_near_ours(computed: Computed) -> None:
+    figures = beside_paper({name: computed(name) for name in RECIPES})
+    assert {f["figure"] for f in figures if f["relation"] == "="} >= {"sampling CAT-H/2, GMACs", "epochs of CAT-M/2"}
+    for f in figures:
+        assert f["difference_percent"] == pytest.approx(100 * (f["ours"] - f["paper"]) / f["paper"])
+        allowed = {"=": 0.5, "~": 3.0, ">": 10.0}[f["relation"]]
+        assert abs(f["difference_percent"]) < allowed, f["figure"]
+        assert f["where"].startswith("arXiv:2605.26449")
