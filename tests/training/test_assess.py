@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import catgan
 from catgan.checkpoint import reading as checkpoint
-from catgan.checkpoint import train
+from catgan.training import train
 from catgan.checkpoint.manifest import MANIFEST
 from catgan.config import Config
 from catgan.data.datasets import Images, Latents

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainers import entries, finish, start
 
 from catgan.checkpoint import reading as checkpoint
-from catgan.checkpoint import train
+from catgan.training import train
 from catgan.config import Config
 from catgan.data import rows
 from catgan.data.datasets import Images

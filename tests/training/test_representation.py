@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from catgan.checkpoint import reading as checkpoint
-from catgan.checkpoint import train
+from catgan.training import train
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.data.datasets import Images

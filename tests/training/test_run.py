@@ -22,7 +22,8 @@ from torch import Tensor
 
 from catgan.accounting.compute import compute
 from catgan.checkpoint import reading as checkpoint
-from catgan.checkpoint import saving, train
+from catgan.checkpoint import saving
+from catgan.training import train
 from catgan.config import Config
 from catgan.data.datasets import Images
 from catgan.data.order import rows
