@@ -64,7 +64,7 @@ def test_a_run_is_compared_with_its_data_and_the_result_lies_in_it(
     assert "digits, step 1: 60 images" in out
     assert "reference: digits, 1,797 images" in out
     assert "classifier Frechet distance" in out
-    assert "of held-out real images" in out
+    assert "on held-out real images" in out
     assert not any(name in out for name in ("FID", "KID", "Inception"))
     assert "warning: 60 samples for 128 features" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["digits.npz"]
@@ -179,6 +179,6 @@ def test_metrics_that_statistics_cannot_give_are_named(
     monkeypatch.setattr(opening, "Dinov2", lambda device: Space())
     np.savez(tmp_path / "stats.npz", mu=np.zeros(5), sigma=np.eye(5))
     argv = (run, "--features", "dinov2", "--reference", tmp_path / "stats.npz")
-    for metric, said in (("kid", "has mean and covariance only"), ("inception_score", "leave score out of --metrics")):
+    for metric, said in (("kid", "has mean and covariance only"), ("inception_score", "leave inception_score out")):
         assert call(*argv, "--metrics", metric) == 2
         assert said in capsys.readouterr().err
