@@ -116,7 +116,7 @@ class StoredFeatures:
         found = [self.arrays[s][r] for s, r in zip(shards.tolist(), local.tolist(), strict=True)]
         return torch.from_numpy(np.stack(found))
 
-    def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def split(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features as `read` gives them to a class token (B, D) and patch tokens (B, n, n, D), float32."""
-        tokens = images.float()
+        tokens = features.float()
         return tokens[:, 0], tokens[:, 1:].unflatten(1, (self.grid, self.grid))
