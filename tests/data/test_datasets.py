@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from catgan.config import Config, DataConfig
+from catgan.config import LATENT_SCALE, Config, DataConfig
 from catgan.config_io import from_dict
 from catgan.data import check_fits, open_dataset
-from catgan.data.datasets import LATENT_SCALE, Latents, digits, fashion_folder
+from catgan.data.datasets import digits, fashion_folder
+from catgan.data.latents import Latents
 from catgan.errors import UserError
 
 

@@ -18,9 +18,10 @@ from torch import Tensor
 from catgan.data import prepare as module
 from catgan.data.decode import to_picture
 from catgan.data.encode import LatentEncoder
+from catgan.data.listing import PictureSource
 from catgan.data.prepare import Plan, make_plan, prepare
 from catgan.data.prepared import Prepared
-from catgan.data.sources import Source, open_source
+from catgan.data.sources import open_source
 from catgan.errors import UserError
 
 SIZE = 8
@@ -43,7 +44,7 @@ def png(seed: int, width: int = 11, height: int = 9, mode: str = "RGB") -> bytes
     return buffer.getvalue()
 
 
-def folder(root: Path, count: int = 20, broken: tuple[int, ...] = (), mode: str = "RGB") -> Source:
+def folder(root: Path, count: int = 20, broken: tuple[int, ...] = (), mode: str = "RGB") -> PictureSource:
     """`count` pictures in classes ant and bee; some of them empty files."""
     for k in range(count):
         path = root / ("ant", "bee")[k % 2] / f"{k:03d}.png"
@@ -52,7 +53,7 @@ def folder(root: Path, count: int = 20, broken: tuple[int, ...] = (), mode: str 
     return open_source(str(root))
 
 
-def plan_for(source: Source, **more: Any) -> Plan:
+def plan_for(source: PictureSource, **more: Any) -> Plan:
     return make_plan(source, SIZE, **({"shard_rows": 3} | more))
 
 
@@ -60,7 +61,7 @@ def contents(dest: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(dest.iterdir())}
 
 
-def run(source: Source, dest: Path, plan: Plan | None = None, **more: Any) -> bool:
+def run(source: PictureSource, dest: Path, plan: Plan | None = None, **more: Any) -> bool:
     return prepare(source, dest, plan or plan_for(source), quiet=True, **({"threads": 2} | more))
 
 
@@ -232,7 +233,7 @@ def test_shards_are_many_enough_to_share_and_small_enough_to_hold(tmp_path: Path
     source = folder(tmp_path / "src", 4)
 
     def shards(pictures: int, size: int) -> Plan:
-        several = Source("x", ["n"] * pictures, np.zeros(pictures, np.int64), ("all",), source.read)
+        several = PictureSource("x", ["n"] * pictures, np.zeros(pictures, np.int64), ("all",), source.read)
         return make_plan(several, size, channels=3)
 
     assert shards(1797, 8).shards == 8

@@ -152,7 +152,7 @@ def add_features(o: PrepareOptions, processes: Processes) -> bool:
 def summary(dest: Path) -> str:
     """What was made of what, and where to go from here."""
     from catgan.data.prepared import read_meta, sample_shape
-    from catgan.data.shards import read_json
+    from catgan.system.files import read_json
 
     meta, said = read_meta(dest), read_json(dest / "report.json")
     shape = sample_shape(meta)

@@ -9,12 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catgan.data.datasets import draw_posterior
-from catgan.data.shards import HALVES, read_json, widths
+from catgan.data.latents import draw_posterior
 from catgan.draws import Purpose, uniform
 from catgan.errors import UserError
+from catgan.system.files import read_json
 
 FORMAT = 1
+HALVES = ("moments", "moments_mirrored")
+
+
+def widths(size: int, channels: int, images: bool, vae: dict[str, Any] | None) -> dict[str, int]:
+    """Numbers per row of each column that is an array: image (S, S, C), moments (2C, s, s)."""
+    result = {"image": size * size * channels} if images else {}
+    if vae is not None:
+        for name in HALVES[: 1 + vae["flip"]]:
+            result[name] = 2 * vae["channels"] * vae["size"] ** 2
+    return result
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
