@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +75,27 @@ def test_a_resumed_run_keeps_what_options_made_of_the_data(dest: Path, tmp_path:
     assert call(*run, "--steps", 1, "--sample.classes", 1, *TINY.split()) == 0
     assert call(*run, "--steps", 2, "--resume") == 0
     assert load_yaml(tmp_path / "run" / "config.yaml").sample.classes == 1
+
+
+def test_a_run_goes_on_with_its_own_data_alone_wherever_they_lie(
+    source: Path, dest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ("train", "digits", "--out", tmp_path / "run", "--data")
+    assert call(*run, dest, "--steps", 1, *TINY.split()) == 0
+    other = pictures(tmp_path / "other", side=13)  # of the same shape, names and classes
+    assert call("prepare", other, tmp_path / "same-shape", "--size", 8, "--shard-rows", 5) == 0
+    capsys.readouterr()
+    assert call(*run, tmp_path / "same-shape", "--steps", 2, "--resume") == 2
+    said = capsys.readouterr().err
+    assert f"cannot resume {tmp_path / 'run'} with other data: {tmp_path / 'same-shape'} is not" in said
+    assert said.count("\n") == 1
+    shutil.copytree(dest, tmp_path / "moved")
+    assert call(*run, tmp_path / "moved", "--steps", 2, "--resume") == 0
+    assert load_yaml(tmp_path / "run" / "config.yaml").data.path == str(tmp_path / "moved")
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about | {"data": None}))  # of a run that knew no digest
+    assert call(*run, dest, "--steps", 3, "--resume") == 2
+    assert call(*run, tmp_path / "moved", "--steps", 3, "--resume") == 0
 
 
 def test_data_goes_over_yaml_and_options_over_data(dest: Path, tmp_path: Path, tiny_config: Config) -> None:

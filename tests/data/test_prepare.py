@@ -23,6 +23,7 @@ from catgan.data.prepare import Plan, make_plan, prepare
 from catgan.data.prepared import Prepared
 from catgan.data.sources import open_source
 from catgan.errors import UserError
+from catgan.system.files import sha256
 
 SIZE = 8
 
@@ -76,6 +77,31 @@ def test_rows_are_the_source_in_its_order(tmp_path: Path) -> None:
         expected = to_picture(source.read(i), SIZE, 3, "center").pixels
         assert np.array_equal(images[i].movedim(0, -1).numpy(), expected)
     assert not (tmp_path / "dest" / "work").exists()
+
+
+def test_the_data_know_the_digest_of_each_shard_and_are_told_apart_by_them(tmp_path: Path) -> None:
+    source = folder(tmp_path / "src")
+    run(source, tmp_path / "dest")
+    about = json.loads((tmp_path / "dest" / "catgan.json").read_text())
+    assert about["digests"] == {p.name: sha256(p) for p in (tmp_path / "dest").glob("data-*.arrow")}
+    (tmp_path / "src" / "bee" / "003.png").write_bytes(png(77))
+    run(source, tmp_path / "other")
+    (tmp_path / "dest").rename(tmp_path / "moved")
+    run(folder(tmp_path / "src2"), tmp_path / "again")
+    data, other, again = (Prepared(tmp_path / name).identity for name in ("moved", "other", "again"))
+    assert data == again != other
+
+
+def test_data_without_digests_are_read_and_have_an_identity_too(tmp_path: Path) -> None:
+    identities = set()
+    for name, count in (("a", 20), ("b", 20), ("c", 18)):
+        run(folder(tmp_path / f"src-{name}", count), tmp_path / name)
+        path = tmp_path / name / "catgan.json"
+        about = json.loads(path.read_text())
+        del about["digests"]
+        path.write_text(json.dumps(about))
+        identities.add(Prepared(tmp_path / name).identity)
+    assert len(identities) == 2
 
 
 @pytest.mark.parametrize("world", [2, 3, 9])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -16,6 +17,7 @@ from catgan.data.latents import open_latents
 from catgan.data.prepared import Prepared
 from catgan.errors import UserError, require
 from catgan.images import to_bytes
+from catgan.system.files import digest
 
 FASHION_CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
@@ -27,7 +29,8 @@ class Dataset(Protocol):
 
     Optional: `images(rows)`, the raw images behind the samples, uint8 RGB (B, 3, P, P) or grey (B, 1, P, P), which
     representation alignment shows to its encoder; `mirrored(count, seed, step, first)`, which samples of a batch are
-    mirror images, bool (B,); `latent_scale`, what latents are multiplied by.
+    mirror images, bool (B,); `latent_scale`, what latents are multiplied by; `identity`, a digest of the content, equal
+    for equal data wherever they lie: a run is resumed only on data of the same.
     """
 
     class_names: tuple[str, ...]
@@ -58,6 +61,12 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of pixels, labels and class names."""
+        arrays = (t.numpy().tobytes() for t in (self.pixels, self.labels))
+        return digest("images", str(self.shape), str(self.class_names), *arrays)
 
     def batch(self, rows: np.ndarray, seed: int, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
         index = torch.from_numpy(rows)
@@ -144,6 +153,12 @@ def open_dataset(data: DataConfig, size: int) -> Dataset:
     if data.source == "prepared":
         return Prepared(folder)
     return open_latents(folder)
+
+
+def data_identity(dataset: Dataset) -> str | None:
+    """The dataset's `identity`; None if it has none."""
+    found = getattr(dataset, "identity", None)
+    return found if isinstance(found, str) else None
 
 
 def raw_images(dataset: Dataset, rows: np.ndarray, seed: int, step: int, first: int = 0) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from catgan.config import LATENT_SCALE
 from catgan.draws import Purpose, normal
 from catgan.errors import UserError
+from catgan.system.files import digest
 
 
 class Latents:
@@ -26,6 +28,13 @@ class Latents:
 
     def __len__(self) -> int:
         return len(self.moments)
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of labels, class names and up to 1,024 evenly spread moments: all of ImageNet's are 21 GB."""
+        spread = np.linspace(0, len(self) - 1, min(len(self), 1024)).astype(np.int64)
+        parts = (f"{self.moments.shape} {self.moments.dtype}", str(self.class_names))
+        return digest("latents", *parts, self.labels.tobytes(), self.moments[spread].tobytes())
 
     def batch(self, rows: np.ndarray, seed: int, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
         moments = torch.from_numpy(self.moments[rows].astype(np.float32))

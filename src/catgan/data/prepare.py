@@ -28,7 +28,7 @@ from catgan.data.prefetch import prefetch
 from catgan.data.prepared import FORMAT, widths
 from catgan.data.shards import Shard, dataset_files, shard_name
 from catgan.errors import UserError
-from catgan.system.files import read_json, write_text
+from catgan.system.files import read_json, sha256, write_text
 from catgan.system.progress import Progress
 
 SHARD_BYTES = 2**29
@@ -181,7 +181,13 @@ def write_shard(
             skipped.append({"name": source.names[i], "reason": str(made)})
     path = dest / shard_name(k, plan.shards)
     shard.write(path, plan.classes)
-    said = {"file": path.name, "rows": len(shard), "bytes": path.stat().st_size, "skipped": skipped}
+    said = {
+        "file": path.name,
+        "rows": len(shard),
+        "bytes": path.stat().st_size,
+        "sha256": sha256(path),
+        "skipped": skipped,
+    }
     write_text(record(dest, k), json.dumps(said | shard.counts()))
     return len(skipped)
 
@@ -314,7 +320,8 @@ def finish(
     files = dataset_files(plan.columns, plan.classes, [r["file"] for r in records])
     # The last of them is what says that all is there.
     where = {"source": source.where, "vae_path": encoder.path if encoder else None}
-    files["catgan.json"] = plan.to_dict() | where | {"samples": said["rows"], "shards": shards}
+    digests = {r["file"]: r.get("sha256") or sha256(dest / r["file"]) for r in records}
+    files["catgan.json"] = plan.to_dict() | where | {"samples": said["rows"], "shards": shards, "digests": digests}
     for name, content in files.items():
         publish(dest, name, json.dumps(content, indent=2) + "\n", rank)
     shutil.rmtree(dest / "work", ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from catgan.data.latents import draw_posterior
 from catgan.draws import Purpose, uniform
 from catgan.errors import UserError
-from catgan.system.files import read_json
+from catgan.system.files import digest, read_json
 
 FORMAT = 1
 HALVES = ("moments", "moments_mirrored")
@@ -86,6 +87,16 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of class names and of the shards' digests; where none were stored, of their lengths and labels, and
+        of the names in the source."""
+        digests = self.meta.get("digests")
+        if digests is None:
+            said = {name: self.meta[name] for name in ("listing", "size", "crop", "images", "vae", "shards")}
+            return digest("prepared", str(self.class_names), str(said), self.labels.tobytes())
+        return digest("prepared", str(self.class_names), *(digests[entry["file"]] for entry in self.meta["shards"]))
 
     def gather(self, column: str, rows: np.ndarray) -> np.ndarray:
         """Rows of a column, (B, width), copied out of the mapped shards."""

@@ -119,6 +119,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(*parts: bytes | str) -> str:
+    """A digest of texts and bytes, and of where one ends and the next begins: 32 hexadecimal digits."""
+    joined = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        joined.update(len(data).to_bytes(8, "little") + data)
+    return joined.hexdigest()[:32]
+
+
 def read_json(path: Path) -> Any:
     """The contents of a JSON file. Raises UserError if it cannot be read."""
     try:
