@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from catgan.errors import UserError
+from catgan.errors import UserError, said_once
 
 if TYPE_CHECKING:
     import torch
@@ -58,9 +58,8 @@ class Processes:
         if not self.several:
             return name
         if name.startswith("cuda:") and whole_number("LOCAL_WORLD_SIZE", 1) > 1:
-            raise UserError(
-                f"device is {name}, one GPU for all processes: must be cuda or auto, which give each its own"
-            )
+            with said_once():
+                raise UserError(f"device is {name}, one GPU for all processes: must be cuda or auto, a GPU for each")
         if name in ("auto", "cuda") and torch.cuda.is_available():
             return f"cuda:{whole_number('LOCAL_RANK', 0) % torch.cuda.device_count()}"
         return name
