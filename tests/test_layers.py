@@ -13,8 +13,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "catgan"
 ABOVE = {
     "nn": ("objective", "data", "encoders", "training", "evaluation", "report", "demo", "cli", "pipeline", "config"),
     "objective": ("data", "encoders", "training", "evaluation", "report", "demo", "cli", "pipeline"),
-    "data": ("encoders", "training", "evaluation", "report", "demo", "cli", "pipeline"),
-    "encoders": ("training", "evaluation", "report", "demo", "cli", "pipeline"),
+    "data": ("training", "evaluation", "report", "demo", "cli", "pipeline"),
+    "encoders": ("data", "training", "evaluation", "report", "demo", "cli", "pipeline"),
     "training": ("report", "demo", "cli", "pipeline"),
     "evaluation": ("report", "demo", "cli"),
     "report": ("demo", "cli"),

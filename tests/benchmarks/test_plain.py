@@ -16,8 +16,10 @@ from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.objective import default_objective
 from catgan.training.step import Step
+from catgan.training.target import ComputedTarget
 
 CPU = torch.device("cpu")
+NO_DATA: Any = None  # images are given, not read
 PLAIN = load_plain()
 Gradients = list[dict[str, Tensor]]
 
@@ -80,7 +82,9 @@ def pair(config: Config, dtype: torch.dtype, recompute: bool = False, encoder: A
     """A step and a straightforward one, each on weights of its own: equal ones, none at zero, so that all terms count."""
     sides = []
     for _ in range(2):
-        step = Step(config.validate(), default_objective(config), CPU, encoder)
+        step = Step(
+            config.validate(), default_objective(config), CPU, encoder and ComputedTarget(encoder, config, NO_DATA)
+        )
         generator = torch.Generator().manual_seed(3)
         for network in (step.generator, step.discriminator):
             for p in network.parameters():

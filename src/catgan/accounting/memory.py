@@ -17,8 +17,9 @@ from torch import nn
 from catgan.config import Config
 from catgan.discriminator import Discriminator
 from catgan.generator import Generator
-from catgan.networks import build_discriminator, build_generator, penalised_samples
+from catgan.networks import build_discriminator, build_generator
 from catgan.nn.layers import SwiGLU
+from catgan.objective.supervision import penalised_samples
 
 WIDE = 4  # bytes of a float32: weights, gradients, moments, the residual stream
 ENCODER = 86_580_480  # weights of DINOv2's ViT-B/14

@@ -11,7 +11,7 @@ import torch
 from catgan.accounting.memory import hidden_width
 from catgan.bench.meters import Clock, Part
 from catgan.config import Config
-from catgan.networks import penalised_samples
+from catgan.objective.supervision import penalised_samples
 from catgan.training.step import Step
 
 SHORTEST = 0.02  # seconds that a product is repeated for, at least

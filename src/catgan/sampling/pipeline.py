@@ -231,9 +231,11 @@ def load(path: str | Path, weights: str = "ema", vae: str | Path | VAE | None = 
 def load_discriminator(path: str | Path) -> Discriminator:
     """Load the discriminator of a run directory (its latest checkpoint) or a checkpoint, onto the CPU.
 
-    As it was trained: there is no average of it. Raises UserError if there is nothing to load.
+    As it was trained: there is no average of it. Heads that were added to it are left out. Raises UserError if there
+    is nothing to load.
     """
     header, tensors = checkpoint.read(checkpoint.resolve(Path(path)), ["discriminator."])
+    tensors = {name: t for name, t in tensors.items() if not name.startswith(checkpoint.HEADS)}
     discriminator = build_discriminator(header.config)
     checkpoint.load_network(discriminator, tensors, "discriminator")
     return discriminator.eval().requires_grad_(False)

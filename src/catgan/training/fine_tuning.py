@@ -22,23 +22,23 @@ def start_from(source: Path, networks: dict[str, nn.Module], config: Config) -> 
     """Load the weights of another run, and return the checkpoint they are from and its step.
 
     Class embeddings keep their new weights where the number of classes differs, and so does a representation head of
-    another size. Raises UserError for networks of another shape, naming the field.
+    another size, and heads that only one of the runs has. Raises UserError for networks of another shape, naming the field.
     """
     path = checkpoint.resolve(source)
     reader = checkpoint.Reader(path)
     theirs = reader.header.config
     for name in differences(theirs, config):
         if name.split(".")[0] in ("sample", "generator", "discriminator") and name not in FREE:
-            there, here = (attribute(c, name) for c in (theirs, config))
+            it_has, we_have = (attribute(c, name) for c in (theirs, config))
             raise UserError(
-                f"cannot start from {source}: its {name} is {there}, this run's is {here}; set it to {there}"
+                f"cannot start from {source}: its {name} is {it_has}, this run's is {we_have}; set it to {it_has}"
             )
-    kept: set[str] = set()
+    here, there = {*checkpoint.state_tensors(networks, {})}, {*reader}
+    kept = {name for name in here ^ there if name.startswith(checkpoint.HEADS)}
     if theirs.sample.classes != config.sample.classes:
         kept |= set(checkpoint.CLASS_TENSORS)
     if theirs.discriminator.representation_dim != config.discriminator.representation_dim:
-        names = {*reader, *checkpoint.state_tensors(networks, {})}
-        kept |= {name for name in names if name.startswith("discriminator.representation.")}
+        kept |= {name for name in here | there if name.startswith("discriminator.representation.")}
     for name, module in networks.items():
         checkpoint.load_network(module, reader, name, kept)
     return path, reader.header.step
