@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,3 +123,72 @@ def test_damaged_statistics_are_errors(tmp_path: Path) -> None:
             read_npz(path)
         except UserError as error:
             assert "b.npz" in str(error)  # noqa: PT017 - not every flip matters
+
+
+# -- real processes --------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys
+import torch
+from pathlib import Path
+from catgan.evaluation import collect as module
+from catgan.evaluation.collect import Keep, Work
+from catgan.evaluation.reference import of_source
+from catgan.evaluation.sources import Npz
+from catgan.system.processes import Processes
+
+module.SMALLEST_CHUNK = 50
+
+class Space:
+    name, channels, dim, classes, names_classes = "fake", 1, 6, 3, True
+    matrix = torch.randn(16, 6, generator=torch.Generator().manual_seed(1))
+    seen = 0
+
+    def identity(self):
+        return "fake"
+
+    def __call__(self, images):
+        Space.seen += len(images)
+        x = images.flatten(1).float() / 255 @ self.matrix
+        return x, x[:, :3]
+
+images, meeting = map(Path, sys.argv[1:])
+processes = Processes.from_environment()
+for _ in range(2):  # the second time from the first process's cache
+    found = of_source(Npz(images), Space(), Keep(20, False, 3), Work(10, processes), meeting)
+print(Space.seen, found.identity, found.statistics.sigma.sum().item(), found.features.sum().item())
+"""
+
+
+def start(images: Path, cache: Path, **environment: object) -> subprocess.Popen[str]:
+    more = {"OMP_NUM_THREADS": "1", "CATGAN_CACHE": str(cache)} | {n: str(v) for n, v in environment.items()}
+    arguments = [sys.executable, "-c", SCRIPT, str(images), str(images.parent / "run")]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=os.environ | more)
+
+
+@pytest.fixture
+def images(tmp_path: Path, noise: Noise) -> Path:
+    np.savez(tmp_path / "images.npz", arr_0=noise(330).read(0, 330)[0].movedim(1, -1), arr_1=np.arange(330) % 3)
+    return tmp_path / "images.npz"
+
+
+def answers(started: list[subprocess.Popen[str]]) -> tuple[list[int], set[str]]:
+    """How many images each process went through, and what they say of the reference."""
+    said = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * len(started)
+    return [int(line.split()[0]) for line in said], {line.split(maxsplit=1)[1] for line in said}
+
+
+def test_processes_of_machines_with_caches_of_their_own_meet_in_the_runs_folder(images: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    seen, found = answers([start(images, tmp_path / f"cache-{rank}", RANK=rank, **place) for rank in (0, 1)])
+    assert (sum(seen), len(found)) == (330, 1)
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_two_runs_that_start_at_once_on_new_data_compute_its_reference_once(images: Path, tmp_path: Path) -> None:
+    seen, found = answers([start(images, tmp_path / "cache") for _ in range(2)])
+    assert (sorted(seen), len(found)) == ([0, 330], 1)
