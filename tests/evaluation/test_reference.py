@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import socket
 import subprocess
 import sys
@@ -128,7 +128,7 @@ def test_damaged_statistics_are_errors(tmp_path: Path) -> None:
 # -- real processes --------------------------------------------------------------------------------------------------
 
 SCRIPT = """
-import sys
+import json, os, sys
 import torch
 from pathlib import Path
 from catgan.evaluation import collect as module
@@ -137,6 +137,7 @@ from catgan.evaluation.reference import of_source
 from catgan.evaluation.sources import Npz
 from catgan.system.processes import Processes
 
+torch.set_num_threads(1)
 module.SMALLEST_CHUNK = 50
 
 class Space:
@@ -152,43 +153,44 @@ class Space:
         x = images.flatten(1).float() / 255 @ self.matrix
         return x, x[:, :3]
 
-images, meeting = map(Path, sys.argv[1:])
-processes = Processes.from_environment()
-for _ in range(2):  # the second time from the first process's cache
-    found = of_source(Npz(images), Space(), Keep(20, False, 3), Work(10, processes), meeting)
-print(Space.seen, found.identity, found.statistics.sigma.sum().item(), found.features.sum().item())
+def run(number):
+    processes = Processes.from_environment()
+    for _ in range(2):  # the second time from the first process's cache
+        found = of_source(Npz(Path("images.npz")), Space(), Keep(20, False, 3), Work(10, processes), Path("run"))
+    said = [found.identity, found.statistics.sigma.sum().item(), found.features.sum().item()]
+    Path(f"{number}.json").write_text(json.dumps([Space.seen, said]))
+
+children = []
+for number, environment in enumerate(json.loads(sys.argv[1])):
+    children.append(os.fork())
+    if not children[-1]:
+        os.environ.update(environment)
+        run(number)
+        os._exit(0)
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 """
 
 
-def start(images: Path, cache: Path, **environment: object) -> subprocess.Popen[str]:
-    more = {"OMP_NUM_THREADS": "1", "CATGAN_CACHE": str(cache)} | {n: str(v) for n, v in environment.items()}
-    arguments = [sys.executable, "-c", SCRIPT, str(images), str(images.parent / "run")]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=os.environ | more)
+def answers(place: Path, noise: Noise, *environments: dict[str, str]) -> tuple[list[int], list[object]]:
+    """How many images processes of these environments went through, and what they say of the reference."""
+    np.savez(place / "images.npz", arr_0=noise(330).read(0, 330)[0].movedim(1, -1), arr_1=np.arange(330) % 3)
+    named = [sys.executable, "-c", SCRIPT, json.dumps(environments)]
+    done = subprocess.run(named, cwd=place, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    said = [json.loads((place / f"{number}.json").read_text()) for number in range(len(environments))]
+    return [seen for seen, _ in said], [found for _, found in said]
 
 
-@pytest.fixture
-def images(tmp_path: Path, noise: Noise) -> Path:
-    np.savez(tmp_path / "images.npz", arr_0=noise(330).read(0, 330)[0].movedim(1, -1), arr_1=np.arange(330) % 3)
-    return tmp_path / "images.npz"
-
-
-def answers(started: list[subprocess.Popen[str]]) -> tuple[list[int], set[str]]:
-    """How many images each process went through, and what they say of the reference."""
-    said = [process.communicate(timeout=300)[0] for process in started]
-    assert [process.returncode for process in started] == [0] * len(started)
-    return [int(line.split()[0]) for line in said], {line.split(maxsplit=1)[1] for line in said}
-
-
-def test_processes_of_machines_with_caches_of_their_own_meet_in_the_runs_folder(images: Path, tmp_path: Path) -> None:
+def test_processes_of_machines_with_caches_of_their_own_meet_in_the_runs_folder(noise: Noise, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    place = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    seen, found = answers([start(images, tmp_path / f"cache-{rank}", RANK=rank, **place) for rank in (0, 1)])
-    assert (sum(seen), len(found)) == (330, 1)
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    seen, said = answers(tmp_path, noise, *(world | {"RANK": r, "CATGAN_CACHE": f"cache-{r}"} for r in "01"))
+    assert (sum(seen), said[0]) == (330, said[1])
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_two_runs_that_start_at_once_on_new_data_compute_its_reference_once(images: Path, tmp_path: Path) -> None:
-    seen, found = answers([start(images, tmp_path / "cache") for _ in range(2)])
-    assert (sorted(seen), len(found)) == ([0, 330], 1)
+def test_two_runs_that_start_at_once_on_new_data_compute_its_reference_once(noise: Noise, tmp_path: Path) -> None:
+    seen, said = answers(tmp_path, noise, *({"CATGAN_CACHE": "cache"} for _ in range(2)))
+    assert (sorted(seen), said[0]) == ([0, 330], said[1])
