@@ -11,6 +11,7 @@ import pytest
 
 from catgan.config import Config
 from catgan.config_io import to_dict
+from catgan.metrics import METRICS
 from catgan.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +44,26 @@ def test_the_page_lists_every_field_with_its_default(group: str) -> None:
     fields = {m[1]: m[2] for m in re.finditer(r"^\| `(\w+)` \| [^|]*\| (`[^|]*`) \|", section, re.MULTILINE)}
     expected = {name: shown(value) for name, value in to_dict(Config())[group].items()}
     assert fields == expected
+
+
+def metric_row(name: str) -> str:
+    """A metric as the page about evaluation shows it."""
+    metric = METRICS[name]
+    better = {number.better for number in metric.numbers.values() if number.better}
+    needs = {
+        "images as reference": metric.rows,
+        "features with classes": metric.logits,
+        "classes on both sides, `--features classifier` by default": metric.by_class,
+        "classes, `--features classifier`": metric.names_classes,
+    }
+    said = ", ".join(words for words, needed in needs.items() if needed)
+    by = metric.package.replace("_", "-") if metric.package else "catgan"
+    return f"| `{name}` | {metric.about}: {better.pop()} is better | {said} | {by} |".replace("|  |", "| |")
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_page_about_evaluation_has_the_table_of_metrics(name: str) -> None:
+    assert metric_row(name) in (ROOT / "docs" / "evaluation.md").read_text().splitlines()
 
 
 @pytest.mark.parametrize(
