@@ -14,13 +14,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import catgan
 from catgan.checkpoint import reading as checkpoint
-from catgan.training import train
 from catgan.checkpoint.manifest import MANIFEST
 from catgan.config import Config
 from catgan.data.datasets import Images, Latents
 from catgan.errors import UserError
 from catgan.evaluation import classifier
 from catgan.evaluation.protocol import Protocol, Result
+from catgan.training import train
 from catgan.training.assess import Assessor, best_name, best_so_far
 
 Changed = Callable[..., Config]

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from catgan.checkpoint import reading as checkpoint
-from catgan.training import train
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.data.datasets import Images
@@ -19,6 +18,7 @@ from catgan.draws import Purpose
 from catgan.encoders import encoder_for
 from catgan.errors import UserError
 from catgan.objective import default_objective
+from catgan.training import train
 from catgan.training.step import Metrics, Step
 
 CPU = torch.device("cpu")

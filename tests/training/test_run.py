@@ -23,13 +23,13 @@ from torch import Tensor
 from catgan.accounting.compute import compute
 from catgan.checkpoint import reading as checkpoint
 from catgan.checkpoint import saving
-from catgan.training import train
 from catgan.config import Config
 from catgan.data.datasets import Images
 from catgan.data.order import rows
 from catgan.errors import UserError
 from catgan.objective import StepState, Term, default_objective
 from catgan.system.lock import RunLock
+from catgan.training import train
 from catgan.training.run import DivergedError, Run
 from catgan.training.step import Metrics, MicroBatch, Step
 
