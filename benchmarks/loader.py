@@ -20,8 +20,8 @@ import torch
 from catgan.config import Config, DataConfig
 from catgan.data import Dataset, open_dataset, prefetch, rows
 from catgan.data.encode import LatentEncoder
+from catgan.data.listing import PictureSource
 from catgan.data.prepare import make_plan, prepare
-from catgan.data.sources import Source
 from catgan.recipes import recipe
 from catgan.training import train
 
@@ -41,7 +41,7 @@ class NoiseVAE:
 def made(folder: Path, count: int, size: int, channels: int, latents: bool = False) -> DataConfig:
     """Prepared noise of ten classes."""
     noise = np.random.default_rng(0).integers(0, 256, (size, size), np.uint8)
-    source = Source(
+    source = PictureSource(
         "noise", [str(k) for k in range(count)], np.arange(count) % 10, tuple("0123456789"), lambda i: noise
     )
     encoder = LatentEncoder(NoiseVAE()) if latents else None

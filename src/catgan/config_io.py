@@ -20,7 +20,7 @@ FORMAT_VERSION = 2  # of config.yaml and of exported models
 RESUMABLE = (
     "training.steps", "training.batch", "training.micro_batch", "training.parallel", "training.recompute",
     "training.compile", "training.device", "training.threads", "training.timeout", "training.reuse_fakes",
-    "data.workers", "log", "eval", "checkpoint", "sample.vae", "encoder.path",
+    "data.path", "data.workers", "log", "eval", "checkpoint", "sample.vae", "encoder.path",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import pytest
 import catgan
 from catgan.cli import main
 from catgan.config import Config
-from catgan.data.datasets import Latents
+from catgan.data.latents import Latents
 from catgan.evaluation import classifier
 from catgan.evaluation.reference import read_npz
 

@@ -16,7 +16,8 @@ import catgan
 from catgan.checkpoint import reading as checkpoint
 from catgan.checkpoint.manifest import MANIFEST
 from catgan.config import Config
-from catgan.data.datasets import Images, Latents
+from catgan.data.datasets import Images
+from catgan.data.latents import Latents
 from catgan.errors import UserError
 from catgan.evaluation import classifier
 from catgan.evaluation.protocol import Protocol, Result

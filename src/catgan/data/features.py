@@ -8,20 +8,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from catgan.data.datasets import Dataset, load_array
+from catgan.data.datasets import Dataset
+from catgan.data.latents import load_array
 from catgan.data.prepared import Prepared
-from catgan.data.shards import read_json
+from catgan.encoders.dino import DINOv2
 from catgan.errors import UserError
-from catgan.system.files import write_atomically, write_text
+from catgan.system.files import read_json, write_atomically, write_text
 from catgan.system.progress import Progress
-
-if TYPE_CHECKING:
-    from catgan.encoders import DINOv2
 
 FILE = "features.json"
 

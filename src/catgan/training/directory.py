@@ -9,16 +9,20 @@ from catgan.checkpoint import reading as checkpoint
 from catgan.checkpoint.manifest import DamagedError, Header
 from catgan.config import Config
 from catgan.config_io import RESUMABLE, differences, load_yaml
+from catgan.data import Dataset, data_identity
 from catgan.errors import UserError
+from catgan.system.files import read_json
 from catgan.system.lock import RunLock
 
 
 class Directory:
     """The directory of one run, as its first process deals with it."""
 
-    def __init__(self, out: Path, config: Config, terms: tuple[str, ...], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, out: Path, config: Config, terms: tuple[str, ...], say: Callable[[str], None], dataset: Dataset
+    ) -> None:
         """terms: the objective's, as text. say: for what people should hear of."""
-        self.out, self.config, self.terms, self.say = out, config, terms, say
+        self.out, self.config, self.terms, self.say, self.dataset = out, config, terms, say, dataset
         self.lock = RunLock(out)
 
     @property
@@ -59,6 +63,19 @@ class Directory:
         for name in fixed_differences(stored, self.config):
             raise UserError(
                 f"cannot resume {self.out} with another {name}: a resumed run may change only {', '.join(RESUMABLE)}"
+            )
+        self.check_data(stored)
+
+    def check_data(self, stored: Config) -> None:
+        """Raise UserError for other data than the run's. They may have moved."""
+        about = self.out / "run.json"
+        before = read_json(about).get("data") if about.exists() else None
+        now = data_identity(self.dataset)
+        same = stored.data.path == self.config.data.path if before is None or now is None else before == now
+        if not same:
+            raise UserError(
+                f"cannot resume {self.out} with other data: {self.config.data.path or 'this dataset'} is not what it was "
+                "trained on; give that with --data, or start a new run with --init-from"
             )
 
     def usable_checkpoint(self) -> Path | None:

@@ -30,7 +30,7 @@ from catgan.checkpoint.manifest import Header
 from catgan.checkpoint.saving import Saver
 from catgan.config import Config
 from catgan.config_io import dump_yaml
-from catgan.data import Dataset, check_fits, open_dataset, prefetch
+from catgan.data import Dataset, check_fits, data_identity, open_dataset, prefetch
 from catgan.encoders import Encoder
 from catgan.errors import UserError, said_once
 from catgan.objective.supervision import Supervision
@@ -151,7 +151,7 @@ class Run:
         self.step = 0
         self.scalars = Scalars()
         self.saver = Saver(self.processes)
-        self.directory = Directory(out, config, self.terms, self.say)
+        self.directory = Directory(out, config, self.terms, self.say, dataset)
         self.saved: Path | None = None  # the newest checkpoint, which may still be being written
         self.last_good: Path | None = None
         self.logged = 0  # the step of the last log entry
@@ -222,6 +222,7 @@ class Run:
         return {
             "class_names": self.class_names,
             "samples": len(self.dataset),
+            "data": data_identity(self.dataset),
             "objective": self.terms,
             "catgan": __version__,
             "torch": torch.__version__,
