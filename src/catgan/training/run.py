@@ -35,6 +35,7 @@ from catgan.config_io import dump_yaml
 from catgan.data import Dataset, check_fits, open_dataset, prefetch
 from catgan.encoders import Encoder, encoder_for
 from catgan.errors import UserError, said_once
+from catgan.objective.identity import identity
 from catgan.objective.terms import Objective, default_objective
 from catgan.system.devices import keep_freed_memory, memory_error, pick_device
 from catgan.system.files import write_text
@@ -138,7 +139,7 @@ class Run:
             "ema": self.engine.ema,
         }
         self.terms = tuple(
-            f"{network}: {', '.join(f'{t.weight_at(step):g}' for step in (0, 100, 10_000))} * {t.name}"
+            f"{network}: {', '.join(f'{t.weight_at(step):g}' for step in (0, 100, 10_000))} * {t.name} = {identity(t)}"
             for network in ("discriminator", "generator")
             for t in getattr(objective, network)
         ) + (() if encoder is None else (f"encoder: {encoder.identity}",))
@@ -221,6 +222,7 @@ class Run:
 
     def description(self) -> dict[str, Any]:
         return {
+            "id": self.directory.run_id,
             "class_names": self.class_names,
             "samples": len(self.dataset),
             "objective": self.terms,
@@ -234,7 +236,7 @@ class Run:
 
     def loop(self) -> None:
         c, total = self.config, self.config.training.steps
-        log = MetricsLog(self.out, c, self.step) if self.processes.first else None
+        log = MetricsLog(self.out, c, self.step, self.directory.run_id) if self.processes.first else None
         progress = Progress(self.step, total, c.training.batch)
         handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if in_main_thread() else {}
         for s in handlers:
@@ -252,7 +254,7 @@ class Run:
                     self.stop_signal = int(self.parallel.max(self.stop_signal))
                     self.look_and_save(log)
                     if not self.quiet:
-                        progress.update(self.step)
+                        progress.update(self.step, log.losses if log else "")
                 if self.stop_signal:
                     self.save()
                 self.saver.wait()
