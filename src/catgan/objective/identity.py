@@ -46,6 +46,21 @@ class Recorded:
         return f"the {self.network}'s term {self.name}" if self.name else f"the {self.network}"
 
     @property
+    def builtin(self) -> bool:
+        return not self.name or self.function.removeprefix("partial(").startswith("catgan.")
+
+    @property
+    def short(self) -> str:
+        """Its function for labels: without module; CAT's own have no names worth showing."""
+        return "CAT's" if self.builtin else re.sub(r"(?:\w+\.)+|<locals>\.", "", self.function) or self.digest
+
+    @property
+    def weight(self) -> str:
+        """0.1, or 0.1 to 0.0025 where it changes."""
+        first, last = self.weights.partition(",")[0], self.weights.rpartition(" ")[2]
+        return first if first == last else f"{first} to {last}"
+
+    @property
     def origin(self) -> str:
         return "#".join(part for part in (self.function, self.digest) if part) or "not recorded"
 
