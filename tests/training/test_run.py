@@ -30,8 +30,9 @@ from catgan.errors import UserError
 from catgan.objective import StepState, Term, default_objective
 from catgan.system.lock import RunLock
 from catgan.training import train
+from catgan.training.microbatches import MicroBatch
 from catgan.training.run import DivergedError, Run
-from catgan.training.step import Metrics, MicroBatch, Step
+from catgan.training.step import Metrics, Step
 
 Changed = Callable[..., Config]
 
@@ -389,7 +390,7 @@ def test_out_of_memory_names_the_micro_batch_that_fits(
     def short_of_memory(self: Step, step: int, x: Tensor, y: Tensor, images: Tensor | None) -> Metrics:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    real = Step.generate
+    real = Step.generate_with_gradient
 
     def fits_two(self: Step, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if len(y) > 2:

@@ -15,8 +15,8 @@ from catgan.cli.parse import parse
 
 DESCRIPTION = """Put runs beside each other: alignment and evaluation in a table, curves on one page.
 
-Runs that differ only by training.seed (or by device, threads, length, logging and checkpoints) are a group, with mean
-and standard deviation. Writes compare.html and compare.json.
+Runs that differ only by training.seed (or by device, threads, logging and checkpoints) are a group, with mean and
+standard deviation; runs with other losses or of another length are not. Writes compare.html and compare.json.
 
   catgan compare runs/with-0 runs/with-1 runs/without-0 runs/without-1 --out comparison
 """

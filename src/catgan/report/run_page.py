@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from catgan.checkpoint.reading import listed
 from catgan.config import Config
 from catgan.config_io import attribute, differences, dump_yaml
+from catgan.objective.identity import Recorded
 from catgan.recipes import RECIPES
 from catgan.report import page
 from catgan.report.plots import Line, color, plot_lines
@@ -39,7 +39,7 @@ def write_run_page(record: Record, path: Path) -> None:
         *alignment_section(record),
         *evaluation_section(record),
         *configuration_section(record.config),
-        *objective_section(record.about.get("objective", [])),
+        *objective_section(list(record.terms.values())),
         *machine_section(record),
         page.heading("Go on"),
         page.code(commands(record)),
@@ -264,15 +264,12 @@ def configuration_section(config: Config) -> list[str]:
     return [*parts, page.details("Everything", page.code(dump_yaml(config)))]
 
 
-def objective_section(terms: Sequence[str]) -> list[str]:
+def objective_section(terms: Sequence[Recorded]) -> list[str]:
     if not terms:
         return []
-    rows = []
-    for term in terms:
-        match = re.fullmatch(r"(\w+): (.*?), (.*?), (.*?) \* (.*)", str(term))
-        rows.append([match[1], match[5], *match.groups()[1:4]] if match else [term, "", "", "", ""])
-    head = ["minimised by", "term", "weight at step 0", "100", "10,000"]
-    return [page.heading("Objective"), page.table(head, rows)]
+    rows = [[t.network, t.name, *(t.weights.split(", ") if t.weights else [""] * 3), t.origin] for t in terms]
+    head = ["minimised by", "term", "weight at step 0", "100", "10,000", "function and digest"]
+    return [page.heading("Objective"), page.table(head, rows, "text")]
 
 
 def machine_section(record: Record) -> list[str]:

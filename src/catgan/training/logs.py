@@ -22,7 +22,9 @@ from catgan.system.processes import Processes
 class MetricsLog:
     """Scalars by step, to every place the configuration asks for."""
 
-    def __init__(self, folder: Path, config: Config, resumed_at: int) -> None:
+    losses = ""  # of both networks in the newest entry, as text
+
+    def __init__(self, folder: Path, config: Config, resumed_at: int, run_id: str) -> None:
         """Entries past step `resumed_at` (of a run that went on after its checkpoint) are dropped."""
         self.path = folder / "metrics.jsonl"
         keep = [json.dumps(row) for row in read_metrics(folder) if row["step"] <= resumed_at]
@@ -36,11 +38,18 @@ class MetricsLog:
             import wandb
 
             self.wandb = wandb.init(
-                project="catgan", dir=folder, id=folder.resolve().name, resume="allow", config=to_dict(config)
+                project="catgan",
+                dir=folder,
+                name=folder.resolve().name,
+                id=run_id,
+                resume="allow",
+                config=to_dict(config),
             )
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         self.file.write(json.dumps({"step": step, **scalars}) + "\n")
+        if "generator/loss" in scalars:
+            self.losses = f"loss D {scalars['discriminator/loss']:.3f} G {scalars['generator/loss']:.3f}"
         for name, value in scalars.items():
             self.tensorboard.add_scalar(name, value, step)
         if self.wandb is not None:

@@ -33,6 +33,7 @@ from catgan.config_io import dump_yaml
 from catgan.data import Dataset, check_fits, data_identity, open_dataset, prefetch
 from catgan.encoders import Encoder
 from catgan.errors import UserError, said_once
+from catgan.objective.identity import identity
 from catgan.objective.supervision import Supervision
 from catgan.objective.terms import Objective, default_objective
 from catgan.system.devices import keep_freed_memory, memory_error, pick_device
@@ -138,7 +139,7 @@ class Run:
             "ema": self.engine.ema,
         }
         self.terms = tuple(
-            f"{network}: {', '.join(f'{t.weight_at(step):g}' for step in (0, 100, 10_000))} * {t.name}"
+            f"{network}: {', '.join(f'{t.weight_at(step):g}' for step in (0, 100, 10_000))} * {t.name} = {identity(t)}"
             for network in ("discriminator", "generator")
             for t in getattr(objective, network)
         ) + (() if target is None else (f"encoder: {target.identity}",))
@@ -220,6 +221,7 @@ class Run:
 
     def description(self) -> dict[str, Any]:
         return {
+            "id": self.directory.run_id,
             "class_names": self.class_names,
             "samples": len(self.dataset),
             "data": data_identity(self.dataset),
@@ -235,7 +237,7 @@ class Run:
     def loop(self) -> None:
         """Read, step, look and save, until the last step or a signal. Raises what `train` raises."""
         total, workers = self.config.training.steps, self.config.data.workers
-        log = MetricsLog(self.out, self.config, self.step) if self.processes.first else None
+        log = MetricsLog(self.out, self.config, self.step, self.directory.run_id) if self.processes.first else None
         progress = None if self.quiet else Progress(self.step, total, self.config.training.batch)
         stop = StopSignal(noted=self.parallel.hurry)
         try:
@@ -257,7 +259,7 @@ class Run:
                     self.look(log)
                     self.save_if_due()
                     if progress is not None:
-                        progress.update(self.step)
+                        progress.update(self.step, log.losses if log else "")
                 if stop.number:
                     self.save()
                 self.saver.wait()
