@@ -27,19 +27,11 @@ from catgan.bounds import (
     check_bounds,
 )
 from catgan.errors import require
+from catgan.metrics import Features, MetricName, NumberName, metric_of
 
 LATENT_SCALE = 0.18215  # SD-VAE: latents times this have about unit variance
 WITHOUT_REPRESENTATION = "--objective.representation 0 --discriminator.representation-dim 0"
 
-# The numbers that each metric of an evaluation gives.
-NUMBERS = {
-    "distance": ("frechet_distance",),
-    "kid": ("kid", "kid_std"),
-    "score": ("inception_score", "inception_score_std"),
-    "precision_recall": ("precision", "recall"),
-    "class_distance": ("class_distance",),
-    "recognised": ("recognised",),
-}
 Device = Annotated[
     str, Allowed("auto, cpu, cuda or cuda:N", lambda name: re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is not None)
 ]
@@ -242,15 +234,11 @@ class EvalConfig:
     """Steps between evaluations; 0 is none."""
     samples: AtLeast2 = 10_000
     """Samples to generate each time: seeds 0, 1, ..., classes in turn."""
-    features: Literal["inception", "dinov2", "classifier"] = "inception"
+    features: Features = "inception"
     """Feature space; classifier is a small network trained on the data, for small or grey images."""
-    metrics: tuple[Literal["distance", "kid", "score", "precision_recall", "class_distance", "recognised"], ...] = (
-        "distance",
-    )
-    """What to measure; all but distance, class_distance and recognised need `pip install catgan[eval]`."""
-    best: Literal[
-        "frechet_distance", "kid", "inception_score", "precision", "recall", "class_distance", "recognised"
-    ] = "frechet_distance"
+    metrics: tuple[MetricName, ...] = ("distance",)
+    """What to measure; all but distance, class_distance and class_accuracy need `pip install catgan[eval]`."""
+    best: NumberName = "frechet_distance"
     """The number by which checkpoints/best-XXXXXXXX is kept."""
     reference: str | None = None
     """Images, or an .npz with mu and sigma, to compare with; None is the training data."""
@@ -400,7 +388,7 @@ def check_objective(c: Config) -> None:
 
 def check_evaluation(c: Config) -> None:
     """Raise UserError for a best checkpoint by a number that is not measured."""
-    metric = next(m for m, made in NUMBERS.items() if c.eval.best in made)
+    metric = metric_of(c.eval.best)
     require(
         not c.eval.every or metric in c.eval.metrics,
         "eval.best",

@@ -12,6 +12,7 @@ import yaml
 
 from catgan.config import Config
 from catgan.errors import UserError
+from catgan.metrics import RENAMED
 
 FORMAT_VERSION = 2  # of config.yaml and of exported models
 
@@ -79,7 +80,8 @@ def _coerce(value: Any, hint: Any, name: str, where: str) -> Any:
         return _coerce(value, next(a for a in args if a is not type(None)), name, where)
     if origin is Literal:
         if value not in args:
-            raise error
+            now = RENAMED.get(str(value))
+            raise UserError(f"{error}; {value} is now {now}") if now in args else error
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):

@@ -18,7 +18,7 @@ from catgan.config import Config, DataConfig
 from catgan.data.datasets import Images
 from catgan.errors import UserError
 from catgan.evaluation.opening import open_source, source_of_config
-from catgan.evaluation.sources import Folder, Generated, Memory, Npz, Stored, with_channels
+from catgan.evaluation.sources import DatasetImages, Folder, Generated, Npz, with_channels
 from catgan.networks import build_generator
 from catgan.sampling.pipeline import CATPipeline
 
@@ -329,23 +329,25 @@ def test_latents_are_refused_before_any_work(tiny_config: Config) -> None:
 def test_memory_gives_the_bytes_that_the_dataset_was_made_of() -> None:
     images = pixels(6, 8, 3)
     data = Images((images / 127.5 - 1).astype(np.float32).transpose(0, 3, 1, 2).copy(), np.arange(6) % 2, ("a", "b"))
-    source = Memory(data, "mine")
+    source = DatasetImages(data, "mine")
     x, y = source.read(2, 5)
     np.testing.assert_array_equal(x.numpy().transpose(0, 2, 3, 1), images[2:5])
     assert y is not None
     assert y.tolist() == [0, 1, 0]
-    some = Memory(data, "mine", np.array([5, 0, 1]))
+    some = DatasetImages(data, "mine", np.array([5, 0, 1]))
     assert len(some) == 3
     np.testing.assert_array_equal(some.read(0, 2)[0].numpy().transpose(0, 2, 3, 1), images[[5, 0]])
-    same = Memory(Images(data.pixels[[5, 0, 1]].numpy(), data.labels[[5, 0, 1]].numpy(), ("a", "b")), "other name")
+    same = DatasetImages(
+        Images(data.pixels[[5, 0, 1]].numpy(), data.labels[[5, 0, 1]].numpy(), ("a", "b")), "other name"
+    )
     assert some.identity() == same.identity() != source.identity()
     relabelled = Images(data.pixels.numpy(), 1 - data.labels.numpy(), ("a", "b"))
-    assert Memory(relabelled, "mine").identity() != source.identity()
+    assert DatasetImages(relabelled, "mine").identity() != source.identity()
 
 
 def test_latents_in_memory_are_refused() -> None:
     with pytest.raises(UserError, match="4 channels: only grey and RGB"):
-        Memory(Images(np.zeros((2, 4, 8, 8), np.float32), np.zeros(2), ("a",)), "latents")
+        DatasetImages(Images(np.zeros((2, 4, 8, 8), np.float32), np.zeros(2), ("a",)), "latents")
 
 
 def test_grey_may_become_colour_and_not_the_other_way_round() -> None:
@@ -365,7 +367,7 @@ def test_prepared_pictures_are_read_as_they_are_stored(tmp_path: Path) -> None:
     for dest in ("a", "b"):
         assert main(["prepare", str(tmp_path / "pictures"), str(tmp_path / dest), "--size", "8"]) == 0
     source = open_source(str(tmp_path / "a"))
-    assert isinstance(source, Stored)
+    assert isinstance(source, DatasetImages)
     assert (source.channels, source.class_names, len(source)) == (3, ("ant", "bee"), 6)
     images, labels = source.read(2, 6)
     assert labels is not None

@@ -181,7 +181,7 @@ def test_only_evaluations_of_one_protocol_share_a_table(make_run: Made) -> None:
     comparison = compare(runs)
     few, many = comparison.tables
     assert few.title == "Evaluation: a classifier, samples 100"
-    assert few.columns == {"frechet_distance": "classifier Frechet distance", "kid": "KID"}
+    assert few.columns == {"frechet_distance": "classifier Frechet distance", "kid": "kernel distance"}
     assert [v.get("frechet_distance") for v in few.values] == [3.0, 4.0]
     assert [v.get("frechet_distance") for v in many.values] == [1.0, None]
     assert "their figures do not compare" in comparison.notes[0]

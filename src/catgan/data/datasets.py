@@ -73,9 +73,8 @@ class Images:
         return self.pixels[index], self.labels[index]
 
     def images(self, rows: np.ndarray) -> Tensor:
-        """uint8 RGB (B, 3, S, S); grey is repeated."""
-        pixels = torch.from_numpy(to_bytes(self.pixels[torch.from_numpy(rows)])).movedim(-1, 1)
-        return pixels.expand(-1, 3, -1, -1)
+        """uint8 (B, C, S, S)."""
+        return torch.from_numpy(to_bytes(self.pixels[torch.from_numpy(rows)])).movedim(-1, 1)
 
 
 def digits() -> Images:

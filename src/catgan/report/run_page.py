@@ -17,7 +17,7 @@ from catgan.objective.identity import Recorded
 from catgan.recipes import RECIPES
 from catgan.report import page
 from catgan.report.plots import Line, color, plot_lines
-from catgan.report.records import BETTER, METRICS, Evaluation, Record, arrow, shown_metrics, training_seconds, value
+from catgan.report.records import BETTER, TITLES, Evaluation, Record, arrow, shown_metrics, training_seconds, value
 from catgan.report.sections import alignment_panels, loss_panels, stage_table
 from catgan.system.files import write_text
 from catgan.system.progress import clock
@@ -83,12 +83,12 @@ def figures(record: Record) -> list[tuple[str, str]]:
         cards += [(f"{rate:,.0f}", "images per second, median"), (clock(seconds), "training time")]
     if record.evaluations:
         last = record.evaluations[-1]
-        metric = next((m for m in (*METRICS, *last.metrics) if m in last.metrics), None)
+        metric = next((m for m in (*TITLES, *last.metrics) if m in last.metrics), None)
         if metric:
             cards.append((f"{last.metrics[metric]:.4g}", f"{last.title(metric)}, step {last.step:,}"))
     if record.best:
         metric = str(record.best["metric"])
-        name = record.evaluations[-1].title(metric) if record.evaluations else METRICS.get(metric, metric)
+        name = record.evaluations[-1].title(metric) if record.evaluations else TITLES.get(metric, metric)
         cards.append((f"{record.best['value']:.4g}", f"best {name}, step {record.best['step']:,}"))
     return cards
 

@@ -40,7 +40,6 @@ from catgan.system.devices import keep_freed_memory, memory_error, pick_device
 from catgan.system.files import write_text
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
-from catgan.training.assess import Assessor
 from catgan.training.batches import Batch, Batches
 from catgan.training.directory import Directory
 from catgan.training.fine_tuning import start_from
@@ -147,8 +146,7 @@ class Run:
         share = self.parallel.share(config.training.batch)
         self.batches = Batches(config, dataset, target, self.device.type == "cuda", share)
         previews = Previews(config, out / "previews", self.device, self.say)
-        assessor = Assessor(config, out, dataset, self.device, self.processes, self.quiet)
-        self.observer = Observer(config, self.engine, previews, assessor, self.class_names)
+        self.observer = Observer(config, out, self.engine, previews, self.class_names, self.quiet)
         self.step = 0
         self.scalars = Scalars()
         self.saver = Saver(self.processes)
@@ -175,8 +173,7 @@ class Run:
         elif self.config.training.init_from:
             source, step = start_from(Path(self.config.training.init_from), self.networks, self.config)
             self.say(f"starting from the weights of {source} (step {step})")
-        if self.config.eval.every:
-            self.observer.assessor.open()
+        self.observer.open(self.dataset)
         self.log.open()
         if self.processes.first:
             write_text(self.out / "config.yaml", dump_yaml(self.config))
@@ -375,7 +372,7 @@ class Run:
         self.flush()
         result = self.observer.evaluate(self.step)
         self.saver.wait()  # it may be the best before, which is now compared with
-        self.observer.assessor.keep_best(result, self.write_checkpoint)
+        self.observer.keep_best(result, self.write_checkpoint)
         return {f"eval/{name}": value for name, value in result.metrics.items()}
 
 
