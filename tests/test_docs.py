@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-import write_tables as tables
 
+import write_tables as tables
 from catgan.config import Config
 
 ROOT = Path(__file__).parent.parent
