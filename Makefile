@@ -23,7 +23,7 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
-	@site=$$(mktemp -d) && trap "rm -rf $$site" EXIT && $(BIN)/python -m mkdocs build --strict --quiet --site-dir $$site
+	@site=$$(mktemp -d) && trap "rm -rf $$site" EXIT && $(BIN)/python -m mkdocs build --strict --site-dir $$site
 
 format: $(VENV)/ready-dev
 	$(BIN)/ruff check --fix $(CODE)
