@@ -126,15 +126,14 @@ def test_damage_is_named(exported: Path, name: str, text: str, said: str) -> Non
 
 
 def test_a_name_on_the_hub_is_downloaded(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def snapshot(name: str, allow_patterns: list[str], local_files_only: bool = False) -> str:
-        assert (name, allow_patterns) == ("someone/digits", ["config.json", "model.safetensors"])
-        if local_files_only:
-            raise FileNotFoundError
+    def snapshot(name: str, revision: str, allow_patterns: list[str], local_files_only: bool) -> str:
+        assert (name, revision, allow_patterns) == ("someone/digits", "v1", ["config.json", "model.safetensors"])
         return str(exported)
 
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda name, revision, timeout: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert torch.equal(
-        CATPipeline.from_pretrained("someone/digits")([0], [0]).latents, catgan.load(exported)([0], [0]).latents
+        CATPipeline.from_pretrained("someone/digits@v1")([0], [0]).latents, catgan.load(exported)([0], [0]).latents
     )
     with pytest.raises(UserError, match="does not exist"):
         CATPipeline.from_pretrained("no-such-folder")

@@ -73,7 +73,7 @@ class CATPipeline:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, vae: str | VAE | None = None) -> CATPipeline:
-        """An exported model (`catgan export`) or a run, from a local path or as OWNER/NAME from the Hugging Face Hub.
+        """An exported model (`catgan export`) or a run, from a local path or as OWNER/NAME[@REVISION] from the Hugging Face Hub.
 
         Raises UserError if there is none, and for names on the Hub without huggingface_hub or a network.
         """
