@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pickle
 import sys
@@ -144,7 +143,7 @@ def test_without_the_client_of_the_hub_the_message_says_so(monkeypatch: pytest.M
 def test_a_missing_package_says_how_to_install_it(
     load: Callable[[str], object], package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=rf"needs {package}, which is not installed: pip install 'catgan\[encoders\]'"):
         load("owner/name")
 

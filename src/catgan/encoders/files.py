@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 from collections.abc import Sequence
@@ -17,12 +16,6 @@ from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
 Names = Sequence[str]
-
-
-def need(package: str, what: str, extra: str = "encoders") -> None:
-    """Raise UserError unless the package, which comes with one of catgan's extras, is installed."""
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f"{what} needs {package}, which is not installed: pip install 'catgan[{extra}]'")
 
 
 def find_folder(name: str, files: Names, what: str, option: str) -> Path:
