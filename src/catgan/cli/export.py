@@ -24,6 +24,8 @@ class ExportOptions:
     """Run directory (its latest checkpoint) or checkpoint."""
     out: tyro.conf.Positional[Path]
     """Folder to make."""
+    discriminator: bool = False
+    """Also write the discriminator: with it the folder can be fine-tuned (catgan train --init-from)."""
     vae: str | None = None
     """Name another VAE than the run's configuration: folder or Hugging Face name. Loaded once, to check it."""
 
@@ -31,9 +33,9 @@ class ExportOptions:
 def main(argv: Sequence[str]) -> None:
     o = parse(ExportOptions, argv, "export", description=DESCRIPTION)
 
-    from catgan.checkpoint.export import write_export
     from catgan.sampling.pipeline import load
     from catgan.system.files import check_vacant
 
     check_vacant(o.out)
-    print(f"{write_export(load(o.run, vae=o.vae), o.out)}\nnext: complete the model card {o.out / 'README.md'}")
+    made = load(o.run, vae=o.vae).save_pretrained(o.out, o.discriminator)
+    print(f"{made}\nnext: complete the model card {made / 'README.md'}")

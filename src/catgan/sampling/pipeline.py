@@ -6,7 +6,7 @@ Latents become pictures by themselves, by the VAE that the configuration names o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from catgan.bounds import check_psi, check_seed
 from catgan.checkpoint import reading as checkpoint
-from catgan.checkpoint.export import FILES, is_export, read_export
+from catgan.checkpoint.export import FILES, is_export, read_export, write_export
+from catgan.checkpoint.manifest import Header
 from catgan.config import Config
 from catgan.discriminator import Discriminator
 from catgan.draws import sample_z
@@ -69,6 +70,7 @@ class CATPipeline:
         self.backend: Backend = "eager"
         self.synthesize: Synthesize | None = None  # of the backend, made when it is first needed
         self.weights = "ema"
+        self.source: Path | None = None  # the checkpoint or exported folder that it was loaded from
         self.loaded_vae: VAE | None = None
 
     @classmethod
@@ -79,6 +81,26 @@ class CATPipeline:
         """
         local = Path(name).exists()
         return load(name if local else find_folder(str(name), FILES, f"model {name}", "the path"), vae=vae)
+
+    def save_pretrained(self, out: str | Path, discriminator: bool = False) -> Path:
+        """Write a new folder to publish: weights, configuration and a model card. Returns its path.
+
+        Its VAE is named, not copied. discriminator: with that of the same checkpoint, so that it can be fine-tuned.
+        Raises UserError for raw weights, if something is at `out` already, or if it cannot be written.
+        """
+        if self.weights != "ema":
+            raise UserError(f"weights is {self.weights}: only averaged weights are exported")
+        config = self.config
+        if self.loaded_vae is not None:
+            config = replace(config, sample=replace(config.sample, vae=self.loaded_vae.path))
+        if discriminator and self.source is None:
+            raise UserError("the discriminator of this pipeline is not known: load it from a run or a checkpoint")
+        judge = load_discriminator(self.source) if discriminator and self.source else None
+        run = (
+            self.source.parent.parent if self.source and (self.source.parent.parent / "config.yaml").exists() else None
+        )
+        header = Header(self.step, config, self.class_names, (), self.step * config.training.batch)
+        return write_export(Path(out), header, self.generator, judge, run)
 
     @property
     def vae(self) -> VAE | None:
@@ -220,20 +242,24 @@ def load(path: str | Path, weights: str = "ema", vae: str | Path | VAE | None = 
             raise UserError(f"weights is {weights}: {path} is an exported model, which has averaged weights only")
         header, tensors = read_export(path)
     else:
-        header, tensors = checkpoint.read(checkpoint.resolve(path), [f"{weights}."])
+        path = checkpoint.resolve(path)
+        header, tensors = checkpoint.read(path, [f"{weights}."])
     generator = build_generator(header.config)
     checkpoint.load_network(generator, tensors, weights)
     pipe = CATPipeline(generator, header.config, header.class_names, header.step)
-    pipe.weights = weights
+    pipe.weights, pipe.source = weights, path.absolute()
     return pipe if vae is None else pipe.with_vae(vae)
 
 
 def load_discriminator(path: str | Path) -> Discriminator:
-    """Load the discriminator of a run directory (its latest checkpoint) or a checkpoint, onto the CPU.
+    """Load the discriminator of a run directory (its latest checkpoint), a checkpoint or an exported folder that has it.
 
-    As it was trained: there is no average of it. Raises UserError if there is nothing to load.
+    Onto the CPU, as it was trained: there is no average of it. Raises UserError if there is nothing to load.
     """
-    header, tensors = checkpoint.read(checkpoint.resolve(Path(path)), ["discriminator."])
+    if is_export(Path(path)):
+        header, tensors = read_export(Path(path), ("discriminator",))
+    else:
+        header, tensors = checkpoint.read(checkpoint.resolve(Path(path)), ["discriminator."])
     discriminator = build_discriminator(header.config)
     checkpoint.load_network(discriminator, tensors, "discriminator")
     return discriminator.eval().requires_grad_(False)
