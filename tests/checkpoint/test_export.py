@@ -144,7 +144,7 @@ def test_with_its_discriminator_it_can_be_fine_tuned(run: Path, tiny_config: Con
 def test_without_its_discriminator_that_is_said_where_it_is_missed(
     exported: Path, tiny_config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError, match="without its discriminator .* export it again with --discriminator"):
+    with pytest.raises(UserError, match=r"without its discriminator .* export it again with --discriminator"):
         start_from(exported, {}, tiny_config)
     assert main(["diagnose", str(exported), "--samples", "6"]) == 0
     assert (exported / "diagnosis" / "diagnosis.json").is_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -20,9 +21,9 @@ catgan.load(DIR), CATPipeline.from_pretrained(DIR) or any command that takes a r
 
 @dataclass(frozen=True)
 class ExportOptions:
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Run directory (its latest checkpoint) or checkpoint."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder to make."""
     discriminator: bool = False
     """Also write the discriminator: with it the folder can be fine-tuned (catgan train --init-from)."""

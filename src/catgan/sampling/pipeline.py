@@ -5,7 +5,7 @@ Latents become pictures by themselves, by the VAE that the configuration names o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
@@ -32,6 +32,7 @@ from catgan.networks import build_discriminator, build_generator
 from catgan.pyramid import Pyramid
 from catgan.sampling.backends import Backend, Synthesize, check_backend, synthesizer
 from catgan.system.devices import pick_device
+from catgan.system.progress import counted
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Samples:
     latents: Tensor  # (n, C, S, S), float32 on the CPU: outputs h_K as the network made them
     stages: Tensor | None  # (K + 1, n, C, S, S), h_0..h_K, if asked for
     decode: Callable[[Tensor], Tensor]  # (..., C, S, S) to pixels in [-1, 1]; the pipeline's
+
+    def __repr__(self) -> str:
+        stages = f", {counted(len(self.stages), 'stage')}" if self.stages is not None else ""
+        return f"Samples({len(self.latents)} of {'x'.join(map(str, self.latents.shape[1:]))}{stages})"
 
     @cached_property
     def array(self) -> np.ndarray:
@@ -72,6 +77,13 @@ class CATPipeline:
         self.weights = "ema"
         self.source: Path | None = None  # the checkpoint or exported folder that it was loaded from
         self.loaded_vae: VAE | None = None
+
+    def __repr__(self) -> str:
+        s = self.config.sample
+        return (
+            f"CATPipeline(recipe {self.config.recipe}, step {self.step}, {self.weights}, {s.channels}x{s.size}x{s.size}, "
+            f"{counted(s.classes, 'class', 'classes')}, {self.precision} on {self.device})"
+        )
 
     @classmethod
     def from_pretrained(cls, name: str | Path, vae: str | VAE | None = None) -> CATPipeline:
@@ -162,10 +174,10 @@ class CATPipeline:
         """A digest of the weights and buffers: equal for equal generators."""
         return fingerprint(self.generator)
 
-    def class_numbers(self, classes: Sequence[int | str]) -> list[int]:
-        """Classes by number or name, as numbers. Raises UserError for one that is not there."""
+    def class_numbers(self, classes: int | str | Iterable[int | str]) -> list[int]:
+        """One class or several, by number or name, as numbers. Raises UserError for one that is not there."""
         numbers = []
-        for c in classes:
+        for c in (classes,) if isinstance(classes, (str, int, Integral)) else classes:
             if isinstance(c, str) and c in self.class_names:
                 numbers.append(self.class_names.index(c))
             elif (isinstance(c, Integral) or str(c).isdecimal()) and 0 <= int(c) < self.config.sample.classes:
@@ -177,17 +189,28 @@ class CATPipeline:
                 )
         return numbers
 
+    def class_name(self, number: int) -> str:
+        """The name of a class; its number, if the data had no such class."""
+        return self.class_names[number] if number < len(self.class_names) else str(number)
+
     def style(
-        self, classes: Sequence[int | str], seeds: Sequence[int], psi: float = 1.0, z: Tensor | None = None
+        self,
+        classes: int | str | Iterable[int | str],
+        seeds: int | Sequence[int],
+        psi: float = 1.0,
+        z: Tensor | None = None,
     ) -> Tensor:
         """w of each (class, seed), truncated, (n, d). One class or one seed goes with all of the other."""
         numbers = self.class_numbers(classes)
+        seeds = (int(seeds),) if isinstance(seeds, (int, Integral)) else seeds
         if not numbers or (z is None and not len(seeds)):
             raise UserError("no classes or no seeds: give at least one of each")
         given = len(seeds) if z is None else len(z)
         count = max(len(numbers), given)
         if not {len(numbers), given} <= {1, count}:
-            raise UserError(f"{len(numbers)} classes and {given} seeds: must be equally many, or one of either")
+            raise UserError(
+                f"{counted(len(numbers), 'class', 'classes')} and {counted(given, 'seed')}: must be equally many, or one of either"
+            )
         numbers = numbers * count if len(numbers) == 1 else numbers
         if z is None:
             z = sample_z([check_seed(s) for s in seeds], self.generator.z_dim)
@@ -200,8 +223,8 @@ class CATPipeline:
     @torch.no_grad()
     def __call__(
         self,
-        classes: Sequence[int | str] = (0,),
-        seeds: Sequence[int] = (0,),
+        classes: int | str | Iterable[int | str] = (0,),
+        seeds: int | Sequence[int] = (0,),
         *,
         psi: float = 1.0,
         z: Tensor | None = None,
