@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -81,7 +82,8 @@ def main(argv: Sequence[str]) -> None:
 
     train(config, out, resume=own.resume)
     if not whole_number("RANK", 0):
-        print(f"trained {config.training.steps} steps: {out}\nnext: catgan sample {out}    catgan diagnose {out}")
+        run = shlex.quote(str(out))
+        print(f"trained {config.training.steps} steps: {out}\nnext: catgan report {run}    catgan sample {run}")
 
 
 def on_data(config: Config, folder: Path, keep_sample: bool) -> Config:
