@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from catgan.draws import Purpose, stream
 from catgan.errors import UserError
 from catgan.evaluation.features import cache_folder, one_maker
-from catgan.evaluation.sources import ImageSource, digest, with_channels
-from catgan.system.files import save_tensors, write_atomically
+from catgan.evaluation.sources import ImageSource, with_channels
+from catgan.system.files import digest, save_tensors, write_atomically
 from catgan.system.progress import Progress
 
 LARGEST = 64  # pixels; larger images are reduced to this
