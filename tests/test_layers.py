@@ -13,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src"
 # From the lowest room up. A package stands for all of its modules.
 ROOMS = (
-    "errors", "version", "system", "nn", "schedules", "draws", "images", "bounds", "config", "config_io", "recipes",
+    "errors", "version", "system", "nn", "schedules", "draws", "images", "bounds", "metrics", "config", "config_io", "recipes",
     "pyramid", "generator", "discriminator", "networks", "objective", "checkpoint", "encoders", "data", "sampling",
     "accounting", "evaluation", "training", "report", "bench", "demo", "cli",
 )  # fmt: skip

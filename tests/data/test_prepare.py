@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -243,6 +244,18 @@ def test_a_damaged_member_of_an_archive_is_one_broken_picture(tmp_path: Path) ->
     skipped = json.loads((tmp_path / "dest" / "report.json").read_text())["skipped_files"]
     assert [entry["name"] for entry in skipped] == ["ant/0.png"]
     assert "CRC" in skipped[0]["reason"]
+
+
+def test_without_pyarrow_one_line_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = folder(tmp_path / "src", 4)
+    run(source, tmp_path / "dest")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    said = r"prepared data needs pyarrow, which is not installed: pip install 'catgan\[data\]'"
+    with pytest.raises(UserError, match=said):
+        Prepared(tmp_path / "dest")
+    with pytest.raises(UserError, match=said):
+        run(source, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 # -- the plan ----------------------------------------------------------------------------------------------------------

@@ -256,14 +256,14 @@ def test_the_last_good_checkpoint_is_a_complete_one(
     changed: Changed, data: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk in the background ends the run in its own words, and what was there stays."""
-    config, real = changed(training={"steps": 6}), saving.save_file
+    config, real = changed(training={"steps": 6}), saving.save_tensors
 
-    def fills_up(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    def fills_up(path: Path, tensors: dict[str, Tensor]) -> None:
         if "step-00000004" in str(path):
             raise OSError(28, "No space left on device")
-        real(tensors, path, metadata)
+        real(path, tensors)
 
-    monkeypatch.setattr(saving, "save_file", fills_up)
+    monkeypatch.setattr(saving, "save_tensors", fills_up)
     run = Run(config, tmp_path / "run", data, default_objective(config), quiet=True)
     run.prepare(resume=False)
     with pytest.raises(UserError, match=r"the disk is full: could not write .*step-00000004"):

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from catgan.cli.compute import aligned
+from catgan.cli.configuration import SHORT, expand
 from catgan.cli.parse import parse
-from catgan.cli.train import SHORT, expand
 from catgan.config import Config
 from catgan.errors import UserError, require
 from catgan.recipes import RECIPES, recipe

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -24,7 +24,7 @@ standard deviation; runs with other losses or of another length are not. Writes 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
     """Run directories."""
     at: Literal["common", "last"] = "common"
     """Step of the tables: the last one that the runs have in common, or each run's last."""

@@ -92,8 +92,9 @@ def main(argv: Sequence[str]) -> None:
     from catgan.evaluation.collect import Work
     from catgan.evaluation.evaluator import Facts
     from catgan.evaluation.reference import write_npz
-    from catgan.evaluation.sources import Generated, digest
+    from catgan.evaluation.sources import Generated
     from catgan.system.devices import pick_device
+    from catgan.system.files import digest
     from catgan.system.processes import Processes
 
     processes = Processes.from_environment()

@@ -25,7 +25,7 @@ from catgan.data.decode import BrokenError, Picture, is_grey, to_picture
 from catgan.data.encode import LatentEncoder
 from catgan.data.listing import PictureSource
 from catgan.data.prefetch import prefetch
-from catgan.data.prepared import FORMAT, widths
+from catgan.data.prepared import FORMAT, arrow, widths
 from catgan.data.shards import Shard, dataset_files, shard_name
 from catgan.errors import UserError
 from catgan.system.files import read_json, sha256, write_text
@@ -126,6 +126,7 @@ def prepare(
     max_broken: the share of pictures that may be left out. Raises UserError if more are broken (DEST/report.json
     names them), if a class is left without a picture, or if DEST holds something else.
     """
+    arrow()  # or its absence would be noticed after much work
     if begun(dest, plan):
         return True
     with locked(dest, rank):

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from catgan.encoders import load_dino
 from catgan.errors import UserError
-from catgan.evaluation.sources import digest
-from catgan.system.files import sha256, write_bytes
+from catgan.system.files import digest, sha256, write_bytes
 from catgan.system.lock import exclusive
 from catgan.system.progress import Progress
 

@@ -17,8 +17,8 @@ from catgan.errors import UserError
 from catgan.evaluation.collect import Collected, Keep, Work, check_count, collect, read, write
 from catgan.evaluation.features import FeatureSpace, cache_folder, one_maker
 from catgan.evaluation.frechet import Statistics
-from catgan.evaluation.sources import ImageSource, digest
-from catgan.system.files import write_atomically
+from catgan.evaluation.sources import ImageSource
+from catgan.system.files import digest, write_atomically
 from catgan.system.pieces import work_folder
 
 

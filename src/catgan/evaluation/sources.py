@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 import zipfile
@@ -23,7 +22,7 @@ from catgan.data.prepared import Prepared
 from catgan.draws import Purpose, stream
 from catgan.errors import UserError
 from catgan.sampling.pipeline import CATPipeline
-from catgan.system.files import sha256
+from catgan.system.files import digest, sha256
 
 DAMAGE = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -50,14 +49,6 @@ class ImageSource(Protocol):
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         """Images start..stop - 1, uint8 (n, C, H, W), and their classes (n,), int64. Broken files are left out."""
         ...
-
-
-def digest(*parts: bytes | str) -> str:
-    joined = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        joined.update(len(data).to_bytes(8, "little") + data)
-    return joined.hexdigest()[:32]
 
 
 class Generated:

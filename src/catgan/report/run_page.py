@@ -20,7 +20,7 @@ from catgan.report.plots import Line, color, plot_lines
 from catgan.report.records import BETTER, TITLES, Evaluation, Record, arrow, shown_metrics, training_seconds, value
 from catgan.report.sections import alignment_panels, loss_panels, stage_table
 from catgan.system.files import write_text
-from catgan.system.progress import clock
+from catgan.system.progress import clock, counted
 
 NETWORKS = {"discriminator": "#444444", "generator": "#b5446e"}
 
@@ -52,17 +52,13 @@ def lead(record: Record) -> str:
     c, step = record.config, record.step
     s = c.sample
     kind = "pixels" if s.channels in (1, 3) else "latents"
-    text = f"A run of recipe {c.recipe}: {s.size} x {s.size} {kind}, {count(s.classes, 'class', 'classes')}, {count(len(s.scales), 'scale')}."
+    text = f"A run of recipe {c.recipe}: {s.size} x {s.size} {kind}, {counted(s.classes, 'class', 'classes')}, {counted(len(s.scales), 'scale')}."
     if step >= c.training.steps:
         return f"{text} Finished after {step:,} steps."
     text += f" Unfinished: step {step:,} of {c.training.steps:,}."
     rate = throughput(record)
     left = (c.training.steps - step) * c.training.batch / rate if rate else math.nan
     return text if math.isnan(left) else f"{text} The rest takes {clock(left)} at the speed so far."
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def throughput(record: Record) -> float | None:

@@ -10,9 +10,8 @@ from typing import Any
 
 from catgan.checkpoint.manifest import MANIFEST
 from catgan.evaluation.protocol import Result
-from catgan.evaluation.sources import digest
 from catgan.metrics import numbers
-from catgan.system.files import delete_folder, write_text
+from catgan.system.files import delete_folder, digest, write_text
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 

@@ -16,7 +16,6 @@ from catgan.config_io import RESUMABLE, differences, load_yaml
 from catgan.data import Dataset, data_identity
 from catgan.errors import UserError
 from catgan.objective.identity import changes
-from catgan.system.files import read_json
 from catgan.system.lock import RunLock
 
 
@@ -78,9 +77,7 @@ class Directory:
 
     def check_data(self, stored: Config) -> None:
         """Raise UserError for other data than the run's. They may have moved."""
-        about = self.out / "run.json"
-        before = read_json(about).get("data") if about.exists() else None
-        now = data_identity(self.dataset)
+        before, now = read_about(self.out).get("data"), data_identity(self.dataset)
         same = stored.data.path == self.config.data.path if before is None or now is None else before == now
         if not same:
             raise UserError(

@@ -43,7 +43,7 @@ from catgan.system.progress import Progress
 from catgan.training.batches import Batch, Batches
 from catgan.training.directory import Directory
 from catgan.training.fine_tuning import start_from
-from catgan.training.logs import MetricsLog, RankLog, check_wandb
+from catgan.training.logs import MetricsLog, RankLog, check_wandb, has_tensorboard
 from catgan.training.observer import Observer
 from catgan.training.out_of_memory import advice
 from catgan.training.parallel import Parallel, StalledError
@@ -166,6 +166,8 @@ class Run:
     def prepare(self, resume: bool) -> None:
         """Check the directory, restore what is to be restored, and write what says what the run is."""
         check_wandb(self.config)
+        if not has_tensorboard():
+            self.say("no log for TensorBoard, which is not installed: pip install 'catgan[tensorboard]'")
         needed = self.kept * checkpoint.forecast(self.networks)
         path = self.processes.from_first(lambda: self.directory.open(resume, needed))
         if path is not None:
