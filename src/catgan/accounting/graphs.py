@@ -39,7 +39,7 @@ class Graph:
 
 @cache
 def generator_graph(config: Config, checkpointing: bool = False) -> Graph:
-    """The generator, its stages as outputs. checkpointing: blocks keep their inputs alone and run again."""
+    """Graph of the generator, with all stages as outputs. checkpointing: blocks keep their inputs alone and run again."""
     stages, batch = len(config.sample.scales), config.training.batch
     few = replace(config, generator=replace(config.generator, depth=max(stages, 2)))
     with FakeTensorMode():
@@ -51,8 +51,8 @@ def generator_graph(config: Config, checkpointing: bool = False) -> Graph:
 
 @cache
 def discriminator_graph(config: Config, checkpointing: bool = False, frozen: bool = False) -> Graph:
-    """The packed pass over real samples, fakes and perturbed twins, with the representation head on the real ones; or
-    with `frozen` the pass over fakes that trains the generator."""
+    """Graph of the packed pass over real samples, fakes and perturbed twins, with the representation head on the real
+    ones; or with `frozen` of the pass over fakes that trains the generator."""
     s, batch = config.sample, config.training.batch
     samples = batch if frozen else 2 * (batch + perturbed(config, batch))
     few = replace(config, discriminator=replace(config.discriminator, depth=2))
@@ -106,6 +106,7 @@ def measured(
 
 
 def autocast(config: Config) -> AbstractContextManager[Any]:
+    """The number format of the recipe's matrix products, on the CPU."""
     return torch.autocast("cpu", torch.bfloat16) if config.training.precision == "bfloat16" else nullcontext()
 
 
