@@ -23,14 +23,17 @@ from torch import Tensor
 
 from catgan.data.datasets import Images, fashion_folder, fashion_mnist
 from catgan.evaluation.collect import Work
-from catgan.evaluation.evaluate import evaluate
+from catgan.evaluation.evaluator import Evaluator
 from catgan.evaluation.features import FeatureSpace
 from catgan.evaluation.opening import open_features, open_reference
 from catgan.evaluation.protocol import Protocol
-from catgan.evaluation.sources import Memory, Source
+from catgan.evaluation.sources import DatasetImages, ImageSource
 
-COLUMNS = ("frechet_distance", "kid", "class_distance", "precision", "recall", "recognised")
-PLAIN = Protocol(features="classifier", metrics=("distance", "kid", "precision_recall", "class_distance", "recognised"))
+COLUMNS = ("frechet_distance", "kid", "class_distance", "precision", "recall", "class_accuracy")
+PLAIN = Protocol(
+    features="classifier", metrics=("distance", "kid", "precision_recall", "class_distance", "class_accuracy")
+)
+WORK = Work(batch=250, quiet=False)
 
 Degrade = Callable[[Tensor, Tensor, float, torch.Generator], tuple[Tensor, Tensor]]
 
@@ -82,7 +85,7 @@ class Degradation:
     expected: dict[str, int]
 
 
-PIXELS = {"frechet_distance": 1, "kid": 1, "class_distance": 1, "precision": -1, "recognised": -1}
+PIXELS = {"frechet_distance": 1, "kid": 1, "class_distance": 1, "precision": -1, "class_accuracy": -1}
 DEGRADATIONS = {
     "noise": Degradation(noise, (0.1, 0.2, 0.4, 0.8), PIXELS),
     # Not precision: an image that is blurred a little is more typical, so more images fall among the reference's.
@@ -90,17 +93,17 @@ DEGRADATIONS = {
     "salt": Degradation(salt, (0.01, 0.03, 0.1, 0.3), PIXELS),
     "contrast": Degradation(contrast, (0.05, 0.1, 0.2, 0.4), PIXELS),
     "labels": Degradation(
-        labels, (0.05, 0.1, 0.2, 0.4), {"class_distance": 1, "recognised": -1, "frechet_distance": 0, "kid": 0}
+        labels, (0.05, 0.1, 0.2, 0.4), {"class_distance": 1, "class_accuracy": -1, "frechet_distance": 0, "kid": 0}
     ),
     "classes": Degradation(classes, (2, 4, 6), {"frechet_distance": 1, "kid": 1, "recall": -1}),
 }
 
 
-def degraded(images: Images, name: str, strength: float, seed: int = 0) -> Source:
+def degraded(images: Images, name: str, strength: float, seed: int = 0) -> ImageSource:
     """The images after a degradation; equal draws at every strength."""
     draw = torch.Generator().manual_seed(seed)
     x, y = DEGRADATIONS[name].function(images.pixels, images.labels, strength, draw)
-    return Memory(Images(x.numpy(), y.numpy(), images.class_names), f"{name} {strength:g}")
+    return DatasetImages(Images(x.numpy(), y.numpy(), images.class_names), f"{name} {strength:g}")
 
 
 def part(images: Images, rows: np.ndarray) -> Images:
@@ -127,10 +130,10 @@ def line(name: str, numbers: dict[str, float]) -> str:
     return f"{name:<16}" + "".join(f"{numbers[c]:>18.4f}" if c in numbers else f"{'-':>18}" for c in COLUMNS)
 
 
-def measure(source: Source, real: Source, space: FeatureSpace, protocol: Protocol) -> dict[str, float]:
-    work = Work(batch=250)
+def measure(source: ImageSource, real: ImageSource, space: FeatureSpace, protocol: Protocol) -> dict[str, float]:
     began = time.perf_counter()
-    numbers = evaluate(source, open_reference(None, real, space, protocol, work), space, protocol, work).metrics
+    reference = open_reference((None, real), space, protocol, WORK)
+    numbers = Evaluator(reference, space, protocol, WORK).measure(source).metrics
     print(line(source.name, numbers) + f"{time.perf_counter() - began:>10.0f} s", flush=True)
     return numbers
 
@@ -148,8 +151,8 @@ def main() -> int:
 
     folder = fashion_folder(o.data_path)
     train, test = fashion_mnist(folder, 32), part(fashion_mnist(folder, 32, "t10k"), np.arange(o.count))
-    real = Memory(train, "fashion-mnist")
-    space = open_features(o.features, torch.device("cpu"), o.feature_weights, real)
+    real = DatasetImages(train, "fashion-mnist")
+    space = open_features(o.features, torch.device("cpu"), o.feature_weights, real, WORK)
     protocol = replace(
         PLAIN, features=o.features, reference_features=o.reference_features, kid_subsets=o.kid_subsets, samples=o.count
     )
@@ -158,9 +161,11 @@ def main() -> int:
 
     print(f"{'':<16}" + "".join(f"{c:>18}" for c in COLUMNS))
     without_rows = replace(protocol, metrics=tuple(m for m in protocol.metrics if m not in ("kid", "precision_recall")))
-    even, odd = (Memory(train, f"train, {n}", np.arange(i, len(train), 2)) for i, n in enumerate(("even", "odd")))
+    even, odd = (
+        DatasetImages(train, f"train, {n}", np.arange(i, len(train), 2)) for i, n in enumerate(("even", "odd"))
+    )
     halves = measure(even, odd, space, without_rows)
-    floor = measure(Memory(test, "test"), real, space, protocol)
+    floor = measure(DatasetImages(test, "test"), real, space, protocol)
     series = {
         name: [floor] + [measure(degraded(test, name, s), real, space, protocol) for s in kind.strengths]
         for name, kind in DEGRADATIONS.items()

@@ -30,7 +30,7 @@ from catgan.draws import Purpose, normal, sample_z, uniform
 from catgan.errors import UserError, require
 from catgan.evaluation.alignment import alignment
 from catgan.objective import approximate_penalty, consistency, relativistic
-from catgan.objective.consistency import stage_weights
+from catgan.objective.losses import stage_weights
 from catgan.report.plots import figure
 from catgan.system.files import write_bytes, write_text
 from catgan.training import ema

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from catgan.config import Config
     from catgan.discriminator import Discriminator
     from catgan.errors import UserError
+    from catgan.evaluation.evaluate import evaluate
     from catgan.generator import Generator
     from catgan.objective import Objective, StepState, Term, default_objective
     from catgan.pyramid import Pyramid
@@ -36,6 +37,7 @@ _HOMES = {
     "Term": "catgan.objective",
     "UserError": "catgan.errors",
     "default_objective": "catgan.objective",
+    "evaluate": "catgan.evaluation.evaluate",
     "load": "catgan.sampling.pipeline",
     "recipe": "catgan.recipes",
     "train": "catgan.training.run",
@@ -53,6 +55,7 @@ __all__ = [
     "UserError",
     "__version__",
     "default_objective",
+    "evaluate",
     "load",
     "recipe",
     "train",

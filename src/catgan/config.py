@@ -27,19 +27,11 @@ from catgan.bounds import (
     check_bounds,
 )
 from catgan.errors import require
+from catgan.metrics import Features, MetricName, NumberName, metric_of
 
 LATENT_SCALE = 0.18215  # SD-VAE: latents times this have about unit variance
 WITHOUT_REPRESENTATION = "--objective.representation 0 --discriminator.representation-dim 0"
 
-# The numbers that each metric of an evaluation gives.
-NUMBERS = {
-    "distance": ("frechet_distance",),
-    "kid": ("kid", "kid_std"),
-    "score": ("inception_score", "inception_score_std"),
-    "precision_recall": ("precision", "recall"),
-    "class_distance": ("class_distance",),
-    "recognised": ("recognised",),
-}
 Device = Annotated[
     str, Allowed("auto, cpu, cuda or cuda:N", lambda name: re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is not None)
 ]
@@ -148,7 +140,7 @@ class ObjectiveConfig:
     penalty_eps: Above0 = 0.01
     """Standard deviation of the perturbation in the approximated penalties."""
     penalty_fraction: ShareAbove0 = 0.25
-    """Share of the batch that the penalties look at."""
+    """Share of the batch that the penalties look at; at least one sample."""
     penalty_noise: Literal["full", "per_scale"] = "full"
     """Where the perturbation enters: at full size before augmentation, or at each scale after resizing."""
     consistency: AtLeast0 = 0.1
@@ -188,7 +180,7 @@ class TrainingConfig:
     steps: Count = 50_000
     """Length of the run, in iterations (one discriminator and one generator step each)."""
     batch: Count = 512
-    """Samples per iteration."""
+    """Samples per iteration, of all processes together; a multiple of their number."""
     micro_batch: CountOrZero = 0
     """Samples per forward pass and process; gradients add up to the whole batch's. 0 is all of a process's at once."""
     seed: Seed = 0
@@ -202,7 +194,7 @@ class TrainingConfig:
     reuse_fakes: bool = True
     """Generate once per iteration for both steps: exact with shared z, and cheaper. Off under micro-batches."""
     init_from: str | None = None
-    """Run directory or checkpoint whose weights to start from (fine-tuning)."""
+    """Run directory, checkpoint, or folder exported with its discriminator, whose weights to start from (fine-tuning)."""
     threads: CountOrZero = 0
     """CPU threads of PyTorch; 0 leaves its choice."""
     parallel: Literal["ddp", "fsdp2"] = "ddp"
@@ -242,15 +234,11 @@ class EvalConfig:
     """Steps between evaluations; 0 is none."""
     samples: AtLeast2 = 10_000
     """Samples to generate each time: seeds 0, 1, ..., classes in turn."""
-    features: Literal["inception", "dinov2", "classifier"] = "inception"
+    features: Features = "inception"
     """Feature space; classifier is a small network trained on the data, for small or grey images."""
-    metrics: tuple[Literal["distance", "kid", "score", "precision_recall", "class_distance", "recognised"], ...] = (
-        "distance",
-    )
-    """What to measure; all but distance, class_distance and recognised need `pip install catgan[eval]`."""
-    best: Literal[
-        "frechet_distance", "kid", "inception_score", "precision", "recall", "class_distance", "recognised"
-    ] = "frechet_distance"
+    metrics: tuple[MetricName, ...] = ("distance",)
+    """What to measure; all but distance, class_distance and class_accuracy need `pip install catgan[eval]`."""
+    best: NumberName = "frechet_distance"
     """The number by which checkpoints/best-XXXXXXXX is kept."""
     reference: str | None = None
     """Images, or an .npz with mu and sigma, to compare with; None is the training data."""
@@ -400,7 +388,7 @@ def check_objective(c: Config) -> None:
 
 def check_evaluation(c: Config) -> None:
     """Raise UserError for a best checkpoint by a number that is not measured."""
-    metric = next(m for m, made in NUMBERS.items() if c.eval.best in made)
+    metric = metric_of(c.eval.best)
     require(
         not c.eval.every or metric in c.eval.metrics,
         "eval.best",

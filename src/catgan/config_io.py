@@ -12,6 +12,7 @@ import yaml
 
 from catgan.config import Config
 from catgan.errors import UserError
+from catgan.metrics import RENAMED
 
 FORMAT_VERSION = 2  # of config.yaml and of exported models
 
@@ -20,7 +21,7 @@ FORMAT_VERSION = 2  # of config.yaml and of exported models
 RESUMABLE = (
     "training.steps", "training.batch", "training.micro_batch", "training.parallel", "training.recompute",
     "training.compile", "training.device", "training.threads", "training.timeout", "training.reuse_fakes",
-    "data.workers", "log", "eval", "checkpoint", "sample.vae", "encoder.path",
+    "data.path", "data.workers", "log", "eval", "checkpoint", "sample.vae", "encoder.path",
 )  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def from_dict(values: dict[str, Any], base: Config | None = None, where: str = "
     Raises UserError for an unknown field, a value of the wrong type or a newer format.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{where}: the file is {values!r}: must be a mapping of field: value")
+        raise UserError(f"{where}: the file is {values!r:.60}: must be a mapping of field: value")
     values = dict(values)
     version = values.pop("format", FORMAT_VERSION)
     if version != FORMAT_VERSION:
@@ -54,7 +55,9 @@ def from_dict(values: dict[str, Any], base: Config | None = None, where: str = "
 
 def _merge(base: Any, values: Any, prefix: str, where: str) -> Any:
     if not isinstance(values, dict):
-        raise UserError(f"{where}: {prefix.rstrip('.') or 'the file'} is {values!r}: must be a mapping of field: value")
+        raise UserError(
+            f"{where}: {prefix.rstrip('.') or 'the file'} is {values!r:.60}: must be a mapping of field: value"
+        )
     hints = typing.get_type_hints(type(base))
     changes = {}
     for name, value in values.items():
@@ -72,14 +75,15 @@ def _merge(base: Any, values: Any, prefix: str, where: str) -> Any:
 def _coerce(value: Any, hint: Any, name: str, where: str) -> Any:
     """The value as the type of its field; lenient where YAML is (1e-3 is a string there, 1 may stand for 1.0)."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    error = UserError(f"{where}: {name} is {value!r}: must be {_describe(hint)}")
+    error = UserError(f"{where}: {name} is {value!r:.60}: must be {_describe(hint)}")
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None
         return _coerce(value, next(a for a in args if a is not type(None)), name, where)
     if origin is Literal:
         if value not in args:
-            raise error
+            now = RENAMED.get(str(value))
+            raise UserError(f"{error}; {value} is now {now}") if now in args else error
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):

@@ -6,7 +6,8 @@ d_k      = <head(cls_k), Emb(y)>                                  a function of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,14 @@ class DiscriminatorBlock(nn.Module):
         """x: tokens (B, T, d); spans: how many of them belong to each scale."""
         x = torch.addcmul(x, self.attention_gain, self.attention(self.attention_norm(x), rotary, spans))
         return torch.addcmul(x, self.mlp_gain, self.mlp(self.mlp_norm(x)))
+
+
+class Judgement(NamedTuple):
+    """Logits of a batch, and what other heads make of its first samples."""
+
+    logits: Tensor  # (B, K + 1)
+    represented: Tensor | None  # (represented, 1 + T_K, representation_dim)
+    heads: dict[str, Tensor]  # (headed, ...) each
 
 
 class Discriminator(nn.Module):
@@ -84,6 +93,7 @@ class Discriminator(nn.Module):
             self.representation = nn.Sequential(
                 linear(width, hidden), nn.SiLU(), linear(hidden, hidden), nn.SiLU(), linear(hidden, representation_dim)
             )
+        self.heads = nn.ModuleDict()
         for k, (size, patch) in enumerate(zip(scales, patches, strict=True)):
             self.register_buffer(f"positions_{k}", sincos_positions(size // patch, width), persistent=False)
             self.register_buffer(f"rotary_{k}", rotary_table(size // patch, width // heads, 1), persistent=False)
@@ -120,6 +130,13 @@ class Discriminator(nn.Module):
             cls = at_least_float32(torch.stack([f[:, 0] for f in features], dim=1))
             return (self.head(self.norm(cls)) * self.class_embedding(y).unsqueeze(1)).sum(dim=-1)
 
+    def add_heads(self, heads: Mapping[str, nn.Module]) -> None:
+        """Train these with the discriminator: modules from a pyramid x_0..x_K and classes y (B,) to (B, ...).
+
+        A frozen network that a head looks through is best kept where its weights are no parameters of the head.
+        """
+        self.heads.update(heads)
+
     def represent(self, features: Sequence[Tensor]) -> Tensor:
         """Predicted encoder features of the finest scale, (B, 1 + T_K, representation_dim), [cls] first."""
         if self.representation is None:
@@ -128,12 +145,22 @@ class Discriminator(nn.Module):
         return result
 
     def forward(
-        self, pyramid: Sequence[Tensor], y: Tensor, scales: Sequence[int] | None = None, represented: int = 0
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        self,
+        pyramid: Sequence[Tensor],
+        y: Tensor,
+        scales: Sequence[int] | None = None,
+        represented: int = 0,
+        headed: int = 0,
+    ) -> Tensor | Judgement:
         """x_0..x_K, each (B, C, S_k, S_k), and classes y (B,) to logits (B, K + 1).
 
-        With `represented` also what `represent` gives for that many samples from the first on.
+        With `represented` or `headed` a Judgement: also what `represent` and the added heads give for that many
+        samples, the first ones.
         """
         features = self.features(pyramid, scales)
         logits = self.logits(features, y)
-        return (logits, self.represent([features[-1][:represented]])) if represented else logits
+        if not (represented or headed):
+            return logits
+        tokens = self.represent([features[-1][:represented]]) if represented else None
+        seen = [x[:headed] for x in pyramid]
+        return Judgement(logits, tokens, {name: head(seen, y[:headed]) for name, head in self.heads.items()})

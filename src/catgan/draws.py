@@ -17,7 +17,10 @@ from torch import Tensor
 
 
 class Purpose(IntEnum):
-    """What a draw is for: each purpose is an independent stream. Numbers are part of the checkpoint format."""
+    """What a draw is for: each purpose is an independent stream. Numbers are part of the checkpoint format.
+
+    Those from 1000 on are free for losses and supervisions of your own.
+    """
 
     Z = 1
     Z_GENERATOR = 2
@@ -35,17 +38,17 @@ class Purpose(IntEnum):
     MIRROR = 14
 
 
-def stream(seed: int, purpose: Purpose, position: int = 0) -> np.random.Generator:
+def stream(seed: int, purpose: int, position: int = 0) -> np.random.Generator:
     """The generator of one purpose at one position (a step, an epoch); streams never overlap."""
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, position, 0]))
 
 
-def normal(seed: int, purpose: Purpose, position: int, shape: Sequence[int]) -> Tensor:
+def normal(seed: int, purpose: int, position: int, shape: Sequence[int]) -> Tensor:
     """Standard normal float32 numbers of the given shape, for the whole batch."""
     return torch.from_numpy(stream(seed, purpose, position).standard_normal(tuple(shape), dtype=np.float32))
 
 
-def uniform(seed: int, purpose: Purpose, position: int, shape: Sequence[int]) -> Tensor:
+def uniform(seed: int, purpose: int, position: int, shape: Sequence[int]) -> Tensor:
     """Uniform float32 numbers in [0, 1) of the given shape, for the whole batch."""
     return torch.from_numpy(stream(seed, purpose, position).random(tuple(shape), dtype=np.float32))
 

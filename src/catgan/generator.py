@@ -45,9 +45,11 @@ class GeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, rotary: Tensor) -> Tensor:
         """x: tokens (B, T, d); w: (B, d)."""
-        m = self.modulation(F.silu(w)).unsqueeze(1).chunk(6, dim=-1)
-        x = torch.addcmul(x, m[2], self.attention(modulate(x, m[0], m[1]), rotary, (x.shape[1],)))
-        return torch.addcmul(x, m[5], self.mlp(modulate(x, m[3], m[4])))
+        factors = self.modulation(F.silu(w)).unsqueeze(1).chunk(6, dim=-1)
+        attention_shift, attention_scale, attention_gate, mlp_shift, mlp_scale, mlp_gate = factors
+        attended = self.attention(modulate(x, attention_shift, attention_scale), rotary, (x.shape[1],))
+        x = torch.addcmul(x, attention_gate, attended)
+        return torch.addcmul(x, mlp_gate, self.mlp(modulate(x, mlp_shift, mlp_scale)))
 
 
 class OutputLayer(nn.Module):

@@ -1,13 +1,13 @@
-"""The networks of a configuration."""
+"""The networks and the pyramid of a configuration."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from catgan.config import Config
 from catgan.discriminator import Discriminator
 from catgan.generator import Generator
+from catgan.pyramid import Pyramid
 
 
 def build_generator(config: Config) -> Generator:
@@ -28,14 +28,13 @@ def build_discriminator(config: Config) -> Discriminator:
     )  # fmt: skip
 
 
+def build_pyramid(config: Config) -> Pyramid:
+    """r_0..r_K of a configuration."""
+    return Pyramid(config.sample.scales, config.sample.down, config.sample.up)
+
+
 def build_networks(config: Config) -> tuple[Generator, Discriminator]:
     """Both networks, with initial weights that depend on the seed alone. Leaves torch's random state alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         return build_generator(config), build_discriminator(config)
-
-
-def penalised_samples(batch: int, fraction: float) -> Tensor:
-    """Global indices of the samples under the penalties: evenly spread, at least one."""
-    count = max(1, int(batch * fraction))
-    return torch.arange(count) * batch // count

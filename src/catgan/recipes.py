@@ -85,7 +85,7 @@ FASHION_MNIST = Config(
     optimizer=OptimizerConfig(lr_generator=scaled_lr(96), lr_discriminator=scaled_lr(96), ema_half_life=200),
     training=TrainingConfig(steps=4000, batch=64),
     log=LogConfig(every=20, preview_every=250, diagnose_every=250, diagnose_samples=500),
-    eval=EvalConfig(every=500, samples=5000, features="classifier", metrics=("distance", "recognised")),
+    eval=EvalConfig(every=500, samples=5000, features="classifier", metrics=("distance", "class_accuracy")),
     checkpoint=CheckpointConfig(every=250),
 )
 

@@ -12,7 +12,7 @@ import pytest
 import catgan
 from catgan.cli import main
 from catgan.config import Config
-from catgan.data.datasets import Latents
+from catgan.data.latents import Latents
 from catgan.evaluation import classifier
 from catgan.evaluation.reference import read_npz
 
@@ -64,14 +64,14 @@ def test_a_run_is_compared_with_its_data_and_the_result_lies_in_it(
     assert "digits, step 1: 60 images" in out
     assert "reference: digits, 1,797 images" in out
     assert "classifier Frechet distance" in out
-    assert "of held-out real images" in out
+    assert "on held-out real images" in out
     assert not any(name in out for name in ("FID", "KID", "Inception"))
     assert "warning: 60 samples for 128 features" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["digits.npz"]
     result = json.loads(stored.read_text())
     assert set(result["metrics"]) == {
         "frechet_distance", "kid", "kid_std", "precision", "recall", "inception_score", "inception_score_std",
-        "class_distance", "recognised",
+        "class_distance", "class_accuracy",
     }  # fmt: skip
     assert result["warnings"]
     assert read_npz(tmp_path / "digits.npz").statistics.count == 1797
@@ -96,7 +96,7 @@ def test_given_images_are_recorded_as_given(
     colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    argv = (colours, "--reference", colours, "--metrics", "distance", "recognised", "--psi", 0.3, "--json")
+    argv = (colours, "--reference", colours, "--metrics", "distance", "class_accuracy", "--psi", 0.3, "--json")
     assert call(*argv) == 0
     protocol = json.loads(capsys.readouterr().out)["protocol"]
     assert (protocol["samples"], protocol["class_sampling"], protocol["weights"]) == (40, "as given", "none")
@@ -179,6 +179,6 @@ def test_metrics_that_statistics_cannot_give_are_named(
     monkeypatch.setattr(opening, "Dinov2", lambda device: Space())
     np.savez(tmp_path / "stats.npz", mu=np.zeros(5), sigma=np.eye(5))
     argv = (run, "--features", "dinov2", "--reference", tmp_path / "stats.npz")
-    for metric, said in (("kid", "has mean and covariance only"), ("score", "leave score out of --metrics")):
+    for metric, said in (("kid", "has mean and covariance only"), ("inception_score", "leave inception_score out")):
         assert call(*argv, "--metrics", metric) == 2
         assert said in capsys.readouterr().err

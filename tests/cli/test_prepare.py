@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from catgan.checkpoint import reading as checkpoint
 from catgan.cli import main
+from catgan.cli.fitting import training_command
+from catgan.cli.prepare import PrepareOptions, open_encoder
 from catgan.cli.train import on_data
 from catgan.config import Config
 from catgan.config_io import dump_yaml, load_yaml
 from catgan.recipes import recipe
+from catgan.system.processes import Processes
 
 TINY = (
     "--generator.depth 3 --generator.width 16 --generator.heads 2 --discriminator.depth 1 --discriminator.width 16 --discriminator.heads 2 "
@@ -76,6 +83,27 @@ def test_a_resumed_run_keeps_what_options_made_of_the_data(dest: Path, tmp_path:
     assert load_yaml(tmp_path / "run" / "config.yaml").sample.classes == 1
 
 
+def test_a_run_goes_on_with_its_own_data_alone_wherever_they_lie(
+    source: Path, dest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ("train", "digits", "--out", tmp_path / "run", "--data")
+    assert call(*run, dest, "--steps", 1, *TINY.split()) == 0
+    other = pictures(tmp_path / "other", side=13)  # of the same shape, names and classes
+    assert call("prepare", other, tmp_path / "same-shape", "--size", 8, "--shard-rows", 5) == 0
+    capsys.readouterr()
+    assert call(*run, tmp_path / "same-shape", "--steps", 2, "--resume") == 2
+    said = capsys.readouterr().err
+    assert f"cannot resume {tmp_path / 'run'} with other data: {tmp_path / 'same-shape'} is not" in said
+    assert said.count("\n") == 1
+    shutil.copytree(dest, tmp_path / "moved")
+    assert call(*run, tmp_path / "moved", "--steps", 2, "--resume") == 0
+    assert load_yaml(tmp_path / "run" / "config.yaml").data.path == str(tmp_path / "moved")
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about | {"data": None}))  # of a run that knew no digest
+    assert call(*run, dest, "--steps", 3, "--resume") == 2
+    assert call(*run, tmp_path / "moved", "--steps", 3, "--resume") == 0
+
+
 def test_data_goes_over_yaml_and_options_over_data(dest: Path, tmp_path: Path, tiny_config: Config) -> None:
     (tmp_path / "tiny.yaml").write_text(dump_yaml(tiny_config))
     run = ("train", "digits", "--data", dest, "--config", tmp_path / "tiny.yaml", "--steps", 1, "--sample.classes", 7)
@@ -91,7 +119,10 @@ def test_a_size_that_the_recipe_does_not_take_says_which_it_takes(
     assert call("train", "digits", "--data", tmp_path / "dest", "--out", tmp_path / "run") == 2
     said = capsys.readouterr().err
     assert "has samples of 32x32, digits takes 8x8 (sample.scales 2 4 8)" in said
-    assert "--size 8, take cat-b2 or cat-m2 or cat-h2 or fashion-mnist, or give --sample.scales" in said
+    assert (
+        f"--size 8, take what fits (catgan train fashion-mnist --data {tmp_path / 'dest'}), or give --sample.scales"
+        in said
+    )
     assert not (tmp_path / "run").exists()
     scales = ("--sample.scales", 8, 16, 32, "--discriminator.patches", 8, 8, 8, "--generator.patch", 8)
     run = ("train", "digits", "--data", tmp_path / "dest", "--out", tmp_path / "run", "--steps", 1)
@@ -109,6 +140,38 @@ def test_the_summary_says_what_was_made_and_left_out(tmp_path: Path, capsys: pyt
     assert "left out: 1 broken, 1 files that are no pictures, 1 folders without pictures" in said
     assert f"next: catgan train digits --data {tmp_path / 'dest'}" in said
     assert call("prepare", root, tmp_path / "dest", "--size", 8) == 0, "called again, nothing happens"
+
+
+@pytest.mark.parametrize(
+    ("size", "more", "recipe_name", "depth"),
+    [
+        (8, "--channels 1", "digits", 3),
+        (28, "", "digits", 3),
+        (32, "", "fashion-mnist", 4),
+        (48, "", "fashion-mnist", 4),
+        (128, "--vae {vae}", "cat-b2", 4),
+        (256, "--vae {vae} --no-images", "cat-b2", 4),
+        (128, "--vae {vae} --encoder {dino} --encoder-size 28", "cat-b2", 4),
+    ],
+)
+def test_what_is_suggested_next_trains_on_what_was_made(
+    size: int, more: str, recipe_name: str, depth: int, source: Path, tmp_path: Path, tiny_vae: Path, tiny_dino: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    options = more.format(vae=tiny_vae, dino=tiny_dino).split()
+    assert call("prepare", source, tmp_path / "my data", "--size", size, *options) == 0
+    program, *command = shlex.split(capsys.readouterr().out.partition("next: ")[2])
+    assert (program, *command[:2]) == ("catgan", "train", recipe_name)
+    small = TINY.replace("--generator.depth 3", f"--generator.depth {depth}").split()
+    if recipe_name == "cat-b2" and "dino" not in more and "--no-images" not in more:
+        small += ["--encoder.path", str(tiny_dino), "--discriminator.representation-dim", "32", "--encoder.size", "28"]
+    few = ("--steps", 1, "--precision", "float32", "--eval.every", 0, "--log.preview-classes", 1)
+    assert call(*command, "--out", tmp_path / "run", *small, *few) == 0
+
+
+def test_sizes_that_no_recipe_divides_get_no_command(source: Path, tmp_path: Path) -> None:
+    assert call("prepare", source, tmp_path / "dest", "--size", 30) == 0
+    assert training_command(tmp_path / "dest") is None
 
 
 def test_a_recipe_evaluates_on_prepared_data_unless_there_is_nothing_to_classify(dest: Path, tmp_path: Path) -> None:
@@ -161,6 +224,17 @@ def test_mistakes_get_one_line_and_leave_nothing(
     assert said in error
     assert error.count("\n") == 1
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_each_process_has_its_vae_on_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six processes on four GPUs."""
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr("catgan.encoders.vae.load_vae", lambda path, device, option: SimpleNamespace(device=device))
+    for name in ("auto", "cuda"):
+        encoder = open_encoder(PrepareOptions("src", Path("dest"), 8, vae="vae", device=name), Processes(5, 6))
+        assert encoder.device == torch.device("cuda:1")
 
 
 def test_a_broken_environment_is_named(

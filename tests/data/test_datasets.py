@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from catgan.config import Config, DataConfig
+from catgan.config import LATENT_SCALE, Config, DataConfig
 from catgan.config_io import from_dict
-from catgan.data import check_fits, open_dataset
-from catgan.data.datasets import LATENT_SCALE, Latents, digits, fashion_folder
+from catgan.data import check_fits, data_identity, open_dataset
+from catgan.data.datasets import Images, digits, fashion_folder
+from catgan.data.latents import Latents
 from catgan.errors import UserError
 
 
@@ -264,6 +265,20 @@ def test_classes_beyond_their_names_are_refused(tmp_path: Path) -> None:
     data = write_latents(tmp_path, moments(), np.array([0, 1, 2, 0, 0, 0]))
     with pytest.raises(UserError, match="class 2"):
         open_dataset(data, 8)
+
+
+@pytest.mark.parametrize("change", ["values", "labels", "names", "nothing"])
+@pytest.mark.parametrize("kind", [Images, Latents])
+def test_an_identity_is_that_of_the_content(kind: type[Images | Latents], change: str) -> None:
+    def make(values: int = 0, labels: int = 0, names: str = "b") -> Images | Latents:
+        return kind(moments() + np.float32(values), np.arange(6) + labels, ("a", names))
+
+    other = {"values": make(values=1), "labels": make(labels=1), "names": make(names="c"), "nothing": make()}[change]
+    assert (data_identity(make()) == data_identity(other)) == (change == "nothing")
+
+
+def test_a_dataset_of_ones_own_need_not_have_an_identity() -> None:
+    assert data_identity(object()) is None  # type: ignore[arg-type]
 
 
 # -- data against configuration ----------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_stored_features_are_the_encoders(dest: Path, tiny_dino: Path) -> None:
     data, rows = Prepared(dest), np.array([6, 0, 3, 3])
     cls, patches = load_dino(str(tiny_dino), 28).encode(data.images(rows))
     stored = StoredFeatures(data)
-    stored_cls, stored_patches = stored.encode(stored.read(rows))
+    stored_cls, stored_patches = stored.split(stored.read(rows))
     assert (stored.dim, stored.grid) == (32, 2)
     torch.testing.assert_close(stored_cls, cls, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(stored_patches, patches, rtol=1e-3, atol=1e-3)

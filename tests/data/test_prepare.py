@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,12 @@ from torch import Tensor
 from catgan.data import prepare as module
 from catgan.data.decode import to_picture
 from catgan.data.encode import LatentEncoder
+from catgan.data.listing import PictureSource
 from catgan.data.prepare import Plan, make_plan, prepare
 from catgan.data.prepared import Prepared
-from catgan.data.sources import Source, open_source
+from catgan.data.sources import open_source
 from catgan.errors import UserError
+from catgan.system.files import sha256
 
 SIZE = 8
 
@@ -43,7 +46,7 @@ def png(seed: int, width: int = 11, height: int = 9, mode: str = "RGB") -> bytes
     return buffer.getvalue()
 
 
-def folder(root: Path, count: int = 20, broken: tuple[int, ...] = (), mode: str = "RGB") -> Source:
+def folder(root: Path, count: int = 20, broken: tuple[int, ...] = (), mode: str = "RGB") -> PictureSource:
     """`count` pictures in classes ant and bee; some of them empty files."""
     for k in range(count):
         path = root / ("ant", "bee")[k % 2] / f"{k:03d}.png"
@@ -52,7 +55,7 @@ def folder(root: Path, count: int = 20, broken: tuple[int, ...] = (), mode: str 
     return open_source(str(root))
 
 
-def plan_for(source: Source, **more: Any) -> Plan:
+def plan_for(source: PictureSource, **more: Any) -> Plan:
     return make_plan(source, SIZE, **({"shard_rows": 3} | more))
 
 
@@ -60,7 +63,7 @@ def contents(dest: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(dest.iterdir())}
 
 
-def run(source: Source, dest: Path, plan: Plan | None = None, **more: Any) -> bool:
+def run(source: PictureSource, dest: Path, plan: Plan | None = None, **more: Any) -> bool:
     return prepare(source, dest, plan or plan_for(source), quiet=True, **({"threads": 2} | more))
 
 
@@ -75,6 +78,31 @@ def test_rows_are_the_source_in_its_order(tmp_path: Path) -> None:
         expected = to_picture(source.read(i), SIZE, 3, "center").pixels
         assert np.array_equal(images[i].movedim(0, -1).numpy(), expected)
     assert not (tmp_path / "dest" / "work").exists()
+
+
+def test_the_data_know_the_digest_of_each_shard_and_are_told_apart_by_them(tmp_path: Path) -> None:
+    source = folder(tmp_path / "src")
+    run(source, tmp_path / "dest")
+    about = json.loads((tmp_path / "dest" / "catgan.json").read_text())
+    assert about["digests"] == {p.name: sha256(p) for p in (tmp_path / "dest").glob("data-*.arrow")}
+    (tmp_path / "src" / "bee" / "003.png").write_bytes(png(77))
+    run(source, tmp_path / "other")
+    (tmp_path / "dest").rename(tmp_path / "moved")
+    run(folder(tmp_path / "src2"), tmp_path / "again")
+    data, other, again = (Prepared(tmp_path / name).identity for name in ("moved", "other", "again"))
+    assert data == again != other
+
+
+def test_data_without_digests_are_read_and_have_an_identity_too(tmp_path: Path) -> None:
+    identities = set()
+    for name, count in (("a", 20), ("b", 20), ("c", 18)):
+        run(folder(tmp_path / f"src-{name}", count), tmp_path / name)
+        path = tmp_path / name / "catgan.json"
+        about = json.loads(path.read_text())
+        del about["digests"]
+        path.write_text(json.dumps(about))
+        identities.add(Prepared(tmp_path / name).identity)
+    assert len(identities) == 2
 
 
 @pytest.mark.parametrize("world", [2, 3, 9])
@@ -218,6 +246,18 @@ def test_a_damaged_member_of_an_archive_is_one_broken_picture(tmp_path: Path) ->
     assert "CRC" in skipped[0]["reason"]
 
 
+def test_without_pyarrow_one_line_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = folder(tmp_path / "src", 4)
+    run(source, tmp_path / "dest")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    said = r"prepared data needs pyarrow, which is not installed: pip install 'catgan\[data\]'"
+    with pytest.raises(UserError, match=said):
+        Prepared(tmp_path / "dest")
+    with pytest.raises(UserError, match=said):
+        run(source, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 # -- the plan ----------------------------------------------------------------------------------------------------------
 
 
@@ -232,7 +272,7 @@ def test_shards_are_many_enough_to_share_and_small_enough_to_hold(tmp_path: Path
     source = folder(tmp_path / "src", 4)
 
     def shards(pictures: int, size: int) -> Plan:
-        several = Source("x", ["n"] * pictures, np.zeros(pictures, np.int64), ("all",), source.read)
+        several = PictureSource("x", ["n"] * pictures, np.zeros(pictures, np.int64), ("all",), source.read)
         return make_plan(several, size, channels=3)
 
     assert shards(1797, 8).shards == 8

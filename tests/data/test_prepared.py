@@ -14,9 +14,9 @@ from catgan.config import Config, DataConfig
 from catgan.config_io import from_dict
 from catgan.data import check_fits, open_dataset, raw_images
 from catgan.data.encode import LatentEncoder
+from catgan.data.listing import PictureSource
 from catgan.data.prepare import make_plan, prepare
 from catgan.data.prepared import Prepared
-from catgan.data.sources import Source
 from catgan.errors import UserError
 
 
@@ -30,10 +30,10 @@ class FakeVAE:
         return torch.cat([mean, torch.zeros_like(mean)], 1)
 
 
-def pictures(count: int) -> Source:
+def pictures(count: int) -> PictureSource:
     """Pictures brighter to the right, each with a grey of its own, of three classes."""
     ramp = np.repeat(np.arange(0, 160, 10, dtype=np.uint8)[None], 16, 0)
-    return Source(
+    return PictureSource(
         "test",
         [f"{k}" for k in range(count)],
         np.arange(count) % 3,

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from catgan.data.sources import Source, distinct, open_source
+from catgan.data.listing import PictureSource
+from catgan.data.sources import distinct, open_source
 from catgan.errors import UserError
 
 
@@ -53,7 +54,7 @@ def tarred(path: Path, *names: str, mode: str = "w") -> Path:
     return path
 
 
-def listed(source: Source) -> list[tuple[str, str]]:
+def listed(source: PictureSource) -> list[tuple[str, str]]:
     return [(source.class_names[y], name) for name, y in zip(source.names, source.labels, strict=True)]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from catgan.config import Config
 from catgan.data.datasets import Images
-from catgan.evaluation.sources import Memory
+from catgan.evaluation.sources import DatasetImages
 from catgan.networks import build_generator
 from catgan.sampling.pipeline import CATPipeline
 
@@ -41,13 +41,13 @@ def projection() -> type[Projection]:
 
 
 @pytest.fixture(scope="session")
-def noise() -> Callable[..., Memory]:
+def noise() -> Callable[..., DatasetImages]:
     """Random 4 x 4 grey images of three classes."""
 
-    def make(count: int, seed: int = 0, classes: int = 3) -> Memory:
+    def make(count: int, seed: int = 0, classes: int = 3) -> DatasetImages:
         pixels = np.random.default_rng(seed).integers(256, size=(count, 1, 4, 4))
         images = (pixels / 127.5 - 1).astype(np.float32)
-        return Memory(Images(images, np.arange(count) % classes, tuple("abc"[:classes])), "noise")
+        return DatasetImages(Images(images, np.arange(count) % classes, tuple("abc"[:classes])), "noise")
 
     return make
 

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from catgan.config import Config
-from catgan.data.datasets import Dataset, Images, Latents
+from catgan.data.datasets import Dataset, Images
+from catgan.data.latents import Latents
 from catgan.discriminator import Discriminator
 from catgan.evaluation.attention import CrossScaleAttention, attention_mass, diagnose_attention
 from catgan.networks import build_discriminator, build_generator

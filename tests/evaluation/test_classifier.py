@@ -13,7 +13,7 @@ from catgan.data.datasets import Images
 from catgan.errors import UserError
 from catgan.evaluation import classifier as module
 from catgan.evaluation.classifier import Classifier, classifier, everything, network, prepared
-from catgan.evaluation.sources import Memory
+from catgan.evaluation.sources import DatasetImages
 
 CPU = torch.device("cpu")
 
@@ -33,12 +33,12 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_it_learns_digits_and_is_trained_once(few_digits: Images, trainings: list[int], cache_folder: Path) -> None:
-    source = Memory(few_digits, "digits")
+    source = DatasetImages(few_digits, "digits")
     state = torch.get_rng_state()
     first = classifier(source, CPU, quiet=True)
     assert torch.equal(torch.get_rng_state(), state), "training must not notice"
     assert first.accuracy >= 0.9
-    again = classifier(Memory(few_digits, "by another name"), CPU, quiet=True)
+    again = classifier(DatasetImages(few_digits, "by another name"), CPU, quiet=True)
     assert trainings == [150]
     assert (again.accuracy, again.identity(), again.classes) == (first.accuracy, first.identity(), 3)
     features, logits = again(source.read(0, 150)[0])
@@ -54,7 +54,7 @@ def test_damaged_files_are_replaced_by_the_same_classifier(
     few_digits: Images, trainings: list[int], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FEWEST", 1)
-    source = Memory(few_digits, "digits")
+    source = DatasetImages(few_digits, "digits")
     first = classifier(source, CPU, quiet=True)
     (path,) = (cache_folder / "classifiers").iterdir()
     whole = path.read_bytes()
@@ -70,17 +70,17 @@ def test_other_images_or_classes_make_another_classifier(
 ) -> None:
     monkeypatch.setattr(module, "FEWEST", 1)
     pixels, labels = few_digits.pixels.numpy().copy(), few_digits.labels.numpy()
-    more = classifier(Memory(Images(pixels, labels, ("0", "1", "2", "3")), "x"), CPU, quiet=True)
+    more = classifier(DatasetImages(Images(pixels, labels, ("0", "1", "2", "3")), "x"), CPU, quiet=True)
     assert more.classes == 4
-    classifier(Memory(few_digits, "x"), CPU, quiet=True)
+    classifier(DatasetImages(few_digits, "x"), CPU, quiet=True)
     pixels = pixels.copy()
     pixels[0, 0, 0, 0] *= -1
-    classifier(Memory(Images(pixels, labels, ("0", "1", "2")), "x"), CPU, quiet=True)
+    classifier(DatasetImages(Images(pixels, labels, ("0", "1", "2")), "x"), CPU, quiet=True)
     assert len(trainings) == 3
     assert len(list((cache_folder / "classifiers").iterdir())) == 3
 
 
-def test_images_without_classes_cannot_train_one(noise: Callable[..., Memory]) -> None:
+def test_images_without_classes_cannot_train_one(noise: Callable[..., DatasetImages]) -> None:
     with pytest.raises(UserError, match="noise has no classes, so no classifier can be trained on it"):
         classifier(noise(20, classes=1), CPU)
 

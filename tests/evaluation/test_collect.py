@@ -22,10 +22,10 @@ from PIL import Image
 from catgan.errors import UserError
 from catgan.evaluation import collect as module
 from catgan.evaluation.collect import Collected, Keep, Work, collect, kept_rows, read
-from catgan.evaluation.sources import Folder, Memory
+from catgan.evaluation.sources import DatasetImages, Folder
 
 ALL = Keep(features=100, logits=True, classes=3)
-Noise = Callable[..., Memory]
+Noise = Callable[..., DatasetImages]
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def assert_same(a: Collected, b: Collected, exactly: bool = True) -> None:
         assert (x_ is None) == (y_ is None)
         if x_ is not None:
             torch.testing.assert_close(x_, y_, rtol=0, atol=0 if exactly else 1e-5)
-    assert (a.recognised, a.labelled, a.broken) == (b.recognised, b.labelled, b.broken)
+    assert (a.correct, a.labelled, a.broken) == (b.correct, b.labelled, b.broken)
 
 
 def test_what_is_collected_equals_all_features_at_once(noise: Noise, projection: Any) -> None:
@@ -57,7 +57,7 @@ def test_what_is_collected_equals_all_features_at_once(noise: Noise, projection:
     torch.testing.assert_close(found.features, x[[i * 330 // 100 for i in range(100)]], rtol=1e-5, atol=1e-6)
     assert [m.count for m in found.by_class] == [110, 110, 110]
     np.testing.assert_allclose(found.by_class[1].mean, x[y == 1].double().numpy().mean(0), rtol=1e-5)
-    assert found.recognised == int((logits.argmax(1) == y).sum())
+    assert found.correct == int((logits.argmax(1) == y).sum())
     assert found.labelled == 330
 
 
@@ -271,7 +271,7 @@ def gather(name, first, keep):
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 rows = count if protocol.rows_kept else 0
 real = gather("real", 100, Keep(rows)) if rows else None
-samples = gather("samples", 0, Keep(rows, "score" in metrics))
+samples = gather("samples", 0, Keep(rows, "inception_score" in metrics))
 statistics = (real or samples).moments.statistics
 numbers = measured(samples, Reference("", "", statistics, real.features if real else None), protocol)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -280,7 +280,7 @@ print((after - before) / 1024, numbers)
 
 
 def megabytes(count: int, cheap: str, folder: object, *metrics: str) -> float:
-    """Memory above that of the imports, at its highest."""
+    """DatasetImages above that of the imports, at its highest."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(count), cheap, str(folder), *metrics],
         capture_output=True,
@@ -295,7 +295,7 @@ def megabytes(count: int, cheap: str, folder: object, *metrics: str) -> float:
 @pytest.mark.parametrize("chunks", [False, True])
 def test_distance_and_score_of_ten_thousand_images_stay_small(tmp_path: Path, chunks: bool) -> None:
     """Logits of 40 MB, twice while they are put together, and a few 2048 x 2048 matrices."""
-    assert megabytes(10_000, "whole", tmp_path if chunks else "none", "distance", "score") < 500
+    assert megabytes(10_000, "whole", tmp_path if chunks else "none", "distance", "inception_score") < 500
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from transformers import Dinov2Config, Dinov2Model
 from catgan.errors import UserError
 from catgan.evaluation import features as module
 from catgan.evaluation.collect import Keep, Work
-from catgan.evaluation.evaluate import evaluate
+from catgan.evaluation.evaluator import Evaluator
 from catgan.evaluation.features import INCEPTION_FILE, INCEPTION_URL, Dinov2, Inception, cache_folder, fetched, need
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import of_source
@@ -72,9 +72,9 @@ def test_small_grey_samples_against_large_colour_ones_through_inception(inceptio
         pixels = draws.integers(256, size=(256, 256, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
     np.savez(tmp_path / "a.npz", arr_0=draws.integers(256, size=(3, 8, 8, 1), dtype=np.uint8))
-    protocol = Protocol("inception", ("distance", "score"), samples=3, score_splits=1)
+    protocol = Protocol("inception", ("distance", "inception_score"), samples=3, score_splits=1)
     reference = of_source(Folder(tmp_path), inception, Keep(), Work())
-    result = evaluate(Npz(tmp_path / "a.npz"), reference, inception, protocol, Work())
+    result = Evaluator(reference, inception, protocol, Work()).measure(Npz(tmp_path / "a.npz"))
     assert result.metrics["frechet_distance"] > 0
     assert result.metrics["inception_score"] == pytest.approx(1, abs=0.1), "random weights say little"
     assert result.names["frechet_distance"] == "FID"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,14 +16,24 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from catgan.errors import UserError
 from catgan.evaluation.collect import Collected
-from catgan.evaluation.frechet import Moments, SingularWarning, frechet_distance
-from catgan.evaluation.metrics import check_possible, class_distance, kid, measured, precision_recall, score
+from catgan.evaluation.evaluator import Evaluator, Facts
+from catgan.evaluation.features import FeatureSpace
+from catgan.evaluation.frechet import Moments, SingularWarning, Statistics, frechet_distance
+from catgan.evaluation.metrics import class_distance, inception_score, kid, measured, precision_recall
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import Reference
 
 
 def features(count: int, dim: int, seed: int, shift: float = 0.0) -> Tensor:
     return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+def collected(x: Tensor, logits: Tensor | None = None, **more: int) -> Collected:
+    return Collected(Moments.of(x), x, logits, **more)
+
+
+def real(x: Tensor, by_class: tuple[Statistics, ...] = ()) -> Reference:
+    return Reference("real", "", Moments.of(x).statistics, x, by_class)
 
 
 class Space:
@@ -35,7 +46,7 @@ class Space:
 def test_the_score_is_that_of_all_logits_at_once(count: int) -> None:
     logits = 3 * features(count, 20, 0)
     theirs = isc_features_to_metric(logits)
-    ours = score(logits, splits=10)
+    ours = inception_score(collected(logits, logits), real(logits), Protocol())
     assert ours["inception_score"] == pytest.approx(theirs["inception_score_mean"], rel=1e-14)
     assert ours["inception_score_std"] == pytest.approx(theirs["inception_score_std"], rel=1e-11, abs=1e-13)
 
@@ -43,7 +54,7 @@ def test_the_score_is_that_of_all_logits_at_once(count: int) -> None:
 def test_kid_is_torch_fidelitys() -> None:
     a, b = features(1100, 12, 0), features(1050, 12, 1, 0.1)
     theirs = kid_features_to_metric(a, b, kid_subsets=3, verbose=False)
-    assert kid(a, b, subsets=3) == {
+    assert kid(collected(a), real(b), Protocol(kid_subsets=3)) == {
         "kid": theirs["kernel_inception_distance_mean"],
         "kid_std": theirs["kernel_inception_distance_std"],
     }
@@ -52,13 +63,13 @@ def test_kid_is_torch_fidelitys() -> None:
 def test_kid_of_few_samples_takes_subsets_of_all() -> None:
     a, b = features(60, 12, 0), features(90, 12, 1)
     theirs = kid_features_to_metric(a, b, kid_subsets=5, kid_subset_size=60, verbose=False)
-    assert kid(a, b, subsets=5)["kid"] == theirs["kernel_inception_distance_mean"]
+    assert kid(collected(a), real(b), Protocol(kid_subsets=5))["kid"] == theirs["kernel_inception_distance_mean"]
 
 
 def test_precision_and_recall_in_blocks_are_those_at_once() -> None:
     a, b = features(1300, 6, 0), features(1100, 6, 1, 0.4)
     theirs = prc_features_to_metric(a, b, verbose=False)
-    ours = precision_recall(a, b, neighbours=3)
+    ours = precision_recall(collected(a), real(b), Protocol())
     assert ours == {n: pytest.approx(theirs[n], abs=1e-12) for n in ("precision", "recall")}
     assert 0 < ours["recall"] < 1
 
@@ -66,63 +77,86 @@ def test_precision_and_recall_in_blocks_are_those_at_once() -> None:
 def test_precision_asks_about_the_samples_and_recall_about_the_reference() -> None:
     """Samples of one of two modes: all of them are real, half of the real ones are missed."""
     one, other = features(50, 4, 0), features(50, 4, 1, 100.0)
-    found = precision_recall(one, torch.cat([one, other]), neighbours=3)
+    found = precision_recall(collected(one), real(torch.cat([one, other])), Protocol())
     assert found == {"precision": 1.0, "recall": 0.5}
 
 
-def test_too_few_samples_are_errors() -> None:
-    with pytest.raises(UserError, match="10 splits needs at least 10 samples, not 4"):
-        score(features(4, 5, 0), 10)
-    with pytest.raises(UserError, match="more than 3 samples"):
-        precision_recall(features(3, 5, 0), features(9, 5, 1), 3)
+def by_class(counts: list[int], first: int = 0, shift: float = 0.0) -> list[Moments]:
+    return [Moments.of(features(n, 4, first + k, k * shift)) for k, n in enumerate(counts)]
+
+
+def distance_by_class(a: list[Moments], b: list[Moments]) -> dict[str, float]:
+    x = features(9, 4, 0)
+    samples = Collected(Moments.of(x), by_class=a)
+    return class_distance(samples, real(x, tuple(m.statistics for m in b)), Protocol())
 
 
 def test_the_per_class_distance_is_the_mean_of_the_classes() -> None:
-    a = [Moments.of(features(30, 4, k)).statistics for k in range(3)]
-    b = [Moments.of(features(30, 4, k, k)).statistics for k in range(3, 6)]
-    expected = np.mean([frechet_distance(x, y) for x, y in zip(a, b, strict=True)])
-    assert class_distance(a, b)["class_distance"] == pytest.approx(expected)
+    a, b = by_class([30] * 3), by_class([30] * 3, 3, 1.0)
+    expected = np.mean([frechet_distance(x.statistics, y.statistics) for x, y in zip(a, b, strict=True)])
+    assert distance_by_class(a, b)["class_distance"] == pytest.approx(expected)
 
 
 def test_small_classes_are_warned_about_once_and_missing_ones_leave_no_number() -> None:
-    a = [Moments.of(features(n, 4, n)).statistics for n in (3, 4, 30)]
+    a = by_class([3, 4, 30])
     with pytest.warns(SingularWarning) as said:
-        assert "class_distance" in class_distance(a, a)
+        assert "class_distance" in distance_by_class(a, a)
     assert [str(w.message)[:14] for w in said] == ["2 of 3 classes"]
     with pytest.warns(SingularWarning, match="class 1 has fewer than 2 images"):
-        assert class_distance(a, [a[0], Moments.of(features(1, 4, 0)).statistics, a[2]]) == {}
+        assert distance_by_class(a, by_class([3, 1, 30])) == {}
+
+
+EVERYTHING = Protocol(
+    "classifier", ("distance", "kid", "inception_score", "precision_recall", "class_accuracy"), kid_subsets=2
+)
 
 
 def test_every_metric_asked_for_is_measured_and_no_other() -> None:
-    x, y = features(40, 6, 0), features(50, 6, 1)
-    collected = Collected(Moments.of(x), x, features(40, 5, 2), recognised=10, labelled=40)
-    reference = Reference("real", "", Moments.of(y).statistics, y)
-    everything = Protocol("classifier", ("distance", "kid", "score", "precision_recall", "recognised"), kid_subsets=2)
-    assert sorted(measured(collected, reference, everything)) == [
-        "frechet_distance", "inception_score", "inception_score_std", "kid", "kid_std",
-        "precision", "recall", "recognised",
+    samples = collected(features(40, 6, 0), features(40, 5, 2), correct=10, labelled=40)
+    reference = real(features(50, 6, 1))
+    assert sorted(measured(samples, reference, EVERYTHING)) == [
+        "class_accuracy", "frechet_distance", "inception_score", "inception_score_std", "kid", "kid_std",
+        "precision", "recall",
     ]  # fmt: skip
-    assert measured(collected, reference, dataclasses.replace(everything, metrics=("recognised",))) == {
-        "recognised": 0.25
-    }
+    one = dataclasses.replace(EVERYTHING, metrics=("class_accuracy",))
+    assert measured(samples, reference, one) == {"class_accuracy": 0.25}
+
+
+def check(protocol: Protocol, space: object, reference: Reference, count: int = 40, classes: int = 5) -> None:
+    names = tuple(str(k) for k in range(classes))
+    Evaluator(reference, cast(FeatureSpace, space), protocol).check(Facts("samples", count, names))
 
 
 @pytest.mark.parametrize(
     ("metric", "changes", "said"),
     [
         ("distance", {"dim": 7}, "real has 6 features, classifier gives 7"),
-        ("kid", {}, "real has mean and covariance only"),
+        ("kid", {}, "real has mean and covariance only: kid needs its images"),
         ("precision_recall", {}, "real has mean and covariance only"),
-        ("score", {"classes": 0}, "score needs class probabilities"),
+        ("inception_score", {"classes": 0}, "inception_score needs class probabilities"),
         ("class_distance", {}, "class_distance needs classes"),
-        ("recognised", {"names_classes": False}, "recognised needs samples with classes"),
+        ("class_accuracy", {"names_classes": False}, "class_accuracy needs samples with classes"),
     ],
 )
 def test_a_metric_that_cannot_be_had_is_named(metric: str, changes: dict[str, object], said: str) -> None:
     space = type("Other", (Space,), changes)()
-    reference = Reference("real", "", Moments.of(features(50, 6, 1)).statistics)
+    statistics = Reference("real", "", Moments.of(features(50, 6, 1)).statistics)
     with pytest.raises(UserError, match=said):
-        check_possible(Protocol("classifier", (metric,)), space, reference, labelled=True)  # type: ignore[arg-type]
+        check(Protocol("classifier", (metric,)), space, statistics)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_possible(Protocol("classifier", ("distance", "score")), Space(), reference, labelled=False)
+        check(Protocol("classifier", ("distance", "inception_score")), Space(), statistics, classes=0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "count", "known", "said"),
+    [
+        ("distance", 1, 50, "distance needs at least 2 images, samples has 1"),
+        ("inception_score", 9, 50, "inception_score needs at least 10 images, samples has 9"),
+        ("precision_recall", 3, 50, "precision_recall needs at least 4 images, samples has 3"),
+        ("precision_recall", 50, 3, "precision_recall needs at least 4 images, real has 3"),
+    ],
+)
+def test_too_few_samples_are_named_before_any_work(metric: str, count: int, known: int, said: str) -> None:
+    with pytest.raises(UserError, match=f"{said}: use more, or leave {metric} out"):
+        check(Protocol("classifier", (metric,)), Space(), real(features(known, 6, 0)), count)

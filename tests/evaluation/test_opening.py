@@ -15,14 +15,16 @@ from catgan.config import Config, DataConfig
 from catgan.errors import UserError
 from catgan.evaluation import opening
 from catgan.evaluation.collect import Work
+from catgan.evaluation.evaluator import Facts, applicable
 from catgan.evaluation.protocol import Protocol
-from catgan.evaluation.sources import Folder, Generated, Memory, Npz
+from catgan.evaluation.sources import DatasetImages, Folder, Generated, Npz
+from catgan.metrics import METRICS
 from catgan.networks import build_generator
 from catgan.sampling.pipeline import CATPipeline
 from catgan.system.processes import Processes
 
 CPU = torch.device("cpu")
-Noise = Callable[..., Memory]
+Noise = Callable[..., DatasetImages]
 
 
 @pytest.fixture
@@ -58,11 +60,11 @@ def test_given_statistics_count_and_images_give_the_features(adm: Path, projecti
     statistics, real = opening.real_images(str(adm), 8)
     space = projection(16)
     distance = Protocol("classifier", ("distance",))
-    found = opening.open_reference(statistics, real, space, distance, Work())
+    found = opening.open_reference((statistics, real), space, distance, Work())
     assert found.statistics.mu.tolist() == [3] * 6
     assert (found.features, space.seen) == (None, []), "nothing to compute"
     both = Protocol("classifier", ("distance", "kid"), reference_features=10)
-    found = opening.open_reference(statistics, real, space, both, Work())
+    found = opening.open_reference((statistics, real), space, both, Work())
     assert found.statistics.mu.tolist() == [3] * 6
     assert found.features is not None
     assert found.features.shape == (10, 6)
@@ -71,10 +73,10 @@ def test_given_statistics_count_and_images_give_the_features(adm: Path, projecti
 @pytest.mark.parametrize(
     ("labelled", "classes", "images", "expected"),
     [
-        (True, 3, True, {"distance", "kid", "precision_recall", "score", "class_distance", "recognised"}),
-        (False, 3, True, {"distance", "kid", "precision_recall", "score"}),
+        (True, 3, True, {"distance", "kid", "precision_recall", "inception_score", "class_distance", "class_accuracy"}),
+        (False, 3, True, {"distance", "kid", "precision_recall", "inception_score"}),
         (True, 0, True, {"distance", "kid", "precision_recall"}),
-        (True, 3, False, {"distance", "score"}),
+        (True, 3, False, {"distance", "inception_score"}),
     ],
 )
 def test_all_that_can_be_had_is_measured(
@@ -82,8 +84,16 @@ def test_all_that_can_be_had_is_measured(
 ) -> None:
     space = projection(16, classes=classes)
     space.names_classes = classes > 0
-    real = noise(9) if images else None
-    assert set(opening.applicable(noise(9, classes=3 if labelled else 1), space, real)) == expected
+    samples = Facts.of(noise(12, classes=3 if labelled else 1))
+    real = Facts.of(noise(12)) if images else Facts("statistics", 0, ())
+    assert set(applicable(Protocol("classifier"), space, samples, real)) == expected
+
+
+def test_what_needs_more_samples_than_there_are_is_not_measured_by_itself(noise: Noise, projection: Any) -> None:
+    space = projection(16)
+    for count, lacking in ((9, {"inception_score"}), (3, {"inception_score", "precision_recall"})):
+        found = applicable(Protocol("classifier"), space, Facts.of(noise(count)), Facts.of(noise(50)))
+        assert set(METRICS) - set(found) == lacking
 
 
 def test_small_or_grey_images_are_for_the_classifier(noise: Noise, tmp_path: Path) -> None:
@@ -95,7 +105,7 @@ def test_small_or_grey_images_are_for_the_classifier(noise: Noise, tmp_path: Pat
 
 def test_a_classifier_needs_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="trained on the reference's images"):
-        opening.open_features("classifier", CPU, None, None)
+        opening.open_features("classifier", CPU, None, None, Work())
 
 
 def test_latents_need_another_reference(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from catgan.config import NUMBERS
 from catgan.errors import UserError
-from catgan.evaluation.protocol import IMAGENET_FID50K, Protocol, Result, titles, versions
+from catgan.evaluation.protocol import IMAGENET_FID50K, Protocol, Result, versions
+from catgan.metrics import numbers, titles
 
 
 def test_only_inceptions_numbers_are_called_fid_kid_and_inception_score() -> None:
@@ -24,14 +24,14 @@ def test_only_inceptions_numbers_are_called_fid_kid_and_inception_score() -> Non
 def test_every_number_has_a_name_in_every_feature_space() -> None:
     for features in ("inception", "dinov2", "classifier"):
         known = titles(features)
-        assert set(known) == {number for made in NUMBERS.values() for number in made}
+        assert set(known) == set(numbers())
         assert len(set(known.values())) == len(known)
 
 
 def test_the_published_protocol() -> None:
     p = IMAGENET_FID50K
     assert (p.features, p.metrics, p.samples, p.class_sampling) == (
-        "inception", ("distance", "score"), 50_000, "uniform",
+        "inception", ("distance", "inception_score"), 50_000, "uniform",
     )  # fmt: skip
     assert (p.psi, p.weights, p.score_splits, p.first_seed) == (1.0, "ema", 10, 0)
 
@@ -40,6 +40,8 @@ def test_the_published_protocol() -> None:
     ("changes", "said"),
     [
         ({"samples": 1}, "samples is 1: must be at least 2"),
+        ({"metrics": ("fid",)}, "metrics is fid: must be among distance, kid"),
+        ({"metrics": ("score",)}, "metrics is score: .*; score is now inception_score"),
         ({"kid_subsets": 0}, "kid_subsets is 0: must be at least 1"),
         ({"psi": 1.5}, "psi is 1.5"),
         ({"first_seed": -30, "samples": 20}, "first_seed"),

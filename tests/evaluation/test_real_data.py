@@ -19,17 +19,17 @@ from catgan.data.datasets import Images, fashion_folder, fashion_mnist
 from catgan.errors import UserError
 from catgan.evaluation import classifier as classifiers
 from catgan.evaluation.collect import Keep, Work
-from catgan.evaluation.evaluate import evaluate
+from catgan.evaluation.evaluator import Evaluator
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import of_source
-from catgan.evaluation.sources import Memory, Source
+from catgan.evaluation.sources import DatasetImages, ImageSource
 
 pytestmark = pytest.mark.slow
 
 COUNT = 2000  # images on either side
-PROTOCOL = Protocol("classifier", ("distance", "class_distance", "recognised"), COUNT)
+PROTOCOL = Protocol("classifier", ("distance", "class_distance", "class_accuracy"), COUNT)
 
-Measure = Callable[[Source], dict[str, float]]
+Measure = Callable[[ImageSource], dict[str, float]]
 
 
 def load_benchmark() -> ModuleType:
@@ -65,22 +65,22 @@ def test_half(folder: Path) -> Images:
 def measure(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Measure:
     """Numbers of images against 2,000 of the train half, by a classifier that was trained on those for seconds."""
     work = Work(batch=250)
-    real = Memory(fashion_mnist(folder, 28), "fashion-mnist", np.arange(COUNT))
+    real = DatasetImages(fashion_mnist(folder, 28), "fashion-mnist", np.arange(COUNT))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CATGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(classifiers, "FEWEST", 6 * COUNT)
         space = classifiers.classifier(real, torch.device("cpu"), quiet=True)
         known = of_source(real, space, Keep(classes=10), work)
-    return lambda source: evaluate(source, known, space, PROTOCOL, work).metrics
+    return lambda source: Evaluator(known, space, PROTOCOL, work).measure(source).metrics
 
 
 @pytest.fixture(scope="module")
 def floor(measure: Measure, test_half: Images) -> dict[str, float]:
-    return measure(Memory(test_half, "test"))
+    return measure(DatasetImages(test_half, "test"))
 
 
 def test_the_other_half_is_near_and_mostly_recognised(floor: dict[str, float]) -> None:
-    assert floor["recognised"] > 0.7
+    assert floor["class_accuracy"] > 0.7
     assert floor["class_distance"] > floor["frechet_distance"] > 0
 
 

@@ -15,9 +15,9 @@ from catgan.errors import UserError
 from catgan.evaluation.collect import Keep, Work
 from catgan.evaluation.frechet import Statistics
 from catgan.evaluation.reference import has_images, has_statistics, of_source, read_npz, write_npz
-from catgan.evaluation.sources import Folder, Memory
+from catgan.evaluation.sources import DatasetImages, Folder
 
-Noise = Callable[..., Memory]
+Noise = Callable[..., DatasetImages]
 KEEP = Keep(features=20, classes=3)
 
 
@@ -45,7 +45,7 @@ def test_a_damaged_reference_is_computed_anew(noise: Noise, projection: Any, cac
     first = of_source(noise(60), space, KEEP, Work())
     (path,) = (cache_folder / "references").iterdir()
     whole = path.read_bytes()
-    for damaged in (whole[:-1], b"", whole.replace(b"recognised", b"recognized")):
+    for damaged in (whole[:-1], b"", whole.replace(b"correct", b"corrett")):
         path.write_bytes(damaged)
         again = of_source(noise(60), space, KEEP, Work())
         assert torch.equal(again.statistics.sigma, first.statistics.sigma)

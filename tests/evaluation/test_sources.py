@@ -13,12 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
+import catgan
 from catgan.cli import main
 from catgan.config import Config, DataConfig
 from catgan.data.datasets import Images
+from catgan.data.prepared import Prepared
 from catgan.errors import UserError
-from catgan.evaluation.opening import open_source, source_of_config
-from catgan.evaluation.sources import Folder, Generated, Memory, Npz, Stored, with_channels
+from catgan.evaluation import classifier
+from catgan.evaluation.opening import open_images, open_source, source_of_config
+from catgan.evaluation.sources import DatasetImages, Folder, Generated, Npz, with_channels
 from catgan.networks import build_generator
 from catgan.sampling.pipeline import CATPipeline
 
@@ -329,23 +332,23 @@ def test_latents_are_refused_before_any_work(tiny_config: Config) -> None:
 def test_memory_gives_the_bytes_that_the_dataset_was_made_of() -> None:
     images = pixels(6, 8, 3)
     data = Images((images / 127.5 - 1).astype(np.float32).transpose(0, 3, 1, 2).copy(), np.arange(6) % 2, ("a", "b"))
-    source = Memory(data, "mine")
+    source = DatasetImages(data, "mine")
     x, y = source.read(2, 5)
     np.testing.assert_array_equal(x.numpy().transpose(0, 2, 3, 1), images[2:5])
     assert y is not None
     assert y.tolist() == [0, 1, 0]
-    some = Memory(data, "mine", np.array([5, 0, 1]))
+    some = DatasetImages(data, "mine", np.array([5, 0, 1]))
     assert len(some) == 3
     np.testing.assert_array_equal(some.read(0, 2)[0].numpy().transpose(0, 2, 3, 1), images[[5, 0]])
-    same = Memory(Images(data.pixels[[5, 0, 1]].numpy(), data.labels[[5, 0, 1]].numpy(), ("a", "b")), "other name")
-    assert some.identity() == same.identity() != source.identity()
+    assert some.identity() == DatasetImages(data, "other name", np.array([5, 0, 1])).identity() != source.identity()
+    assert some.identity() != DatasetImages(data, "mine", np.array([5, 1, 0])).identity()
     relabelled = Images(data.pixels.numpy(), 1 - data.labels.numpy(), ("a", "b"))
-    assert Memory(relabelled, "mine").identity() != source.identity()
+    assert DatasetImages(relabelled, "mine").identity() != source.identity()
 
 
 def test_latents_in_memory_are_refused() -> None:
     with pytest.raises(UserError, match="4 channels: only grey and RGB"):
-        Memory(Images(np.zeros((2, 4, 8, 8), np.float32), np.zeros(2), ("a",)), "latents")
+        DatasetImages(Images(np.zeros((2, 4, 8, 8), np.float32), np.zeros(2), ("a",)), "latents")
 
 
 def test_grey_may_become_colour_and_not_the_other_way_round() -> None:
@@ -355,23 +358,59 @@ def test_grey_may_become_colour_and_not_the_other_way_round() -> None:
         with_channels(grey.repeat(1, 3, 1, 1), 1, "x")
 
 
+class Mine:
+    """Somebody's dataset: twelve colour pictures, two classes, and samples of another size."""
+
+    class_names, shape = ("ant", "bee"), (3, 2, 2)
+
+    def __init__(self, seed: int = 0) -> None:
+        self.pictures = torch.from_numpy(pixels(12, seed=seed)).movedim(-1, 1)
+
+    def __len__(self) -> int:
+        return 12
+
+    def images(self, rows: np.ndarray) -> torch.Tensor:
+        return self.pictures[rows]
+
+    def batch(self, rows: np.ndarray, seed: int, step: int, first: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(len(rows), *self.shape), torch.from_numpy(rows % 2)
+
+
+def test_any_dataset_with_images_can_be_evaluated_and_be_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifier, "FEWEST", 1)
+    source = open_images(Mine())
+    assert (len(source), source.channels, source.class_names) == (12, 3, ("ant", "bee"))
+    x, y = source.read(3, 7)
+    assert torch.equal(x, Mine().pictures[3:7])
+    assert y is not None
+    assert y.tolist() == [1, 0, 1, 0]
+    assert open_images(Mine()).identity() == source.identity() != open_images(Mine(1)).identity()
+    result = catgan.evaluate(Mine(), Mine(1), features="classifier", metrics=("distance", "class_accuracy"))
+    assert result.metrics["frechet_distance"] > 0
+    assert result.about["reference"]["name"] == "Mine"
+
+
 # -- prepared data and latents -----------------------------------------------------------------------------------------
 
 
-def test_prepared_pictures_are_read_as_they_are_stored(tmp_path: Path) -> None:
+def test_prepared_pictures_are_read_as_they_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = pixels(6, size=8)
     for i, image in enumerate(drawn):
         save(tmp_path / "pictures" / ("ant", "bee")[i % 2] / f"{i}.png", image)
     for dest in ("a", "b"):
         assert main(["prepare", str(tmp_path / "pictures"), str(tmp_path / dest), "--size", "8"]) == 0
     source = open_source(str(tmp_path / "a"))
-    assert isinstance(source, Stored)
+    assert isinstance(source, DatasetImages)
     assert (source.channels, source.class_names, len(source)) == (3, ("ant", "bee"), 6)
     images, labels = source.read(2, 6)
     assert labels is not None
     assert labels.tolist() == [0, 1, 1, 1], "in the order of the folders"
     assert torch.equal(images, torch.from_numpy(drawn[[4, 1, 3, 5]]).movedim(-1, 1))
     assert source.identity() == open_source(str(tmp_path / "b")).identity(), "of the content, not of the place"
+    again = open_source(str(tmp_path / "b"))
+    monkeypatch.setattr(Prepared, "gather", None)
+    assert again.identity() == source.identity(), "known from stored digests, without reading"
+    monkeypatch.undo()
     trained_on = source_of_config(DataConfig(source="prepared", path=str(tmp_path / "a")), 8)
     assert trained_on.identity() == source.identity()
 

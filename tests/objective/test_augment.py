@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from catgan.config import AugmentConfig
-from catgan.objective.augment import PARAMETERS, augment, shifts
+from catgan.objective.augment import PARAMETERS, augment, register, shifts
 
 NONE = AugmentConfig(color=0.0, translation=0.0, cutout=0.0, flip=0.0)
 ALL = AugmentConfig()
 GEOMETRY = replace(ALL, color=0.0)
+MOVES = replace(ALL, color=0.0, cutout=0.0)
 
 unit = st.floats(0, 1, exclude_max=True, width=32)
 sizes = st.sampled_from([4, 8, 16, 32])
@@ -191,3 +192,43 @@ def test_flip_mirrors_left_and_right_with_its_probability() -> None:
     flipped = (out != x).flatten(1).any(1)
     assert torch.equal(flipped, u[:, 8] < 0.4)
     assert torch.equal(out[flipped], x[flipped].flip(-1))
+
+
+# -- registration of raw images with their samples ---------------------------------------------------------------------
+
+
+def marked(size: int, at: tuple[int, int], channels: int, scale: int = 1) -> Tensor:
+    """Zeros with a mark in one pixel, or in the block of pixels that it covers when enlarged."""
+    x = torch.zeros(1, channels, size * scale, size * scale)
+    x[..., at[0] * scale : (at[0] + 1) * scale, at[1] * scale : (at[1] + 1) * scale] = 1
+    return x
+
+
+@given(unit, unit, unit, st.tuples(st.integers(0, 31), st.integers(0, 31)), st.sampled_from([7, 8]))
+def test_a_mark_in_the_image_stays_over_the_same_mark_in_its_latent(
+    dy: float, dx: float, mirror: float, at: tuple[int, int], scale: int
+) -> None:
+    """224 or 256 pixels over 32 latent pixels: exactly 7 or 8 per latent pixel, also when both are mirrored."""
+    u = torch.full((1, PARAMETERS), 0.5)
+    u[0, 4], u[0, 5], u[0, 8] = dy, dx, mirror
+    latent = augment(marked(32, at, 4), u, MOVES)
+    image = register(marked(32, at, 3, scale), u, ALL, 32)
+    enlarged = latent[:, :3].repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    assert torch.equal(image, enlarged)
+
+
+def test_an_image_moves_seven_pixels_for_one_of_its_latent() -> None:
+    u = torch.full((1, PARAMETERS), 0.5)
+    u[0, 4] = 5.5 / 9  # the sixth of nine shifts, -4 to 4
+    x = torch.rand(1, 3, 224, 224)
+    assert torch.equal(register(x, u, MOVES, 32)[..., :-7, :], x[..., 7:, :])
+    assert not register(x, u, MOVES, 32)[..., -7:, :].any()
+
+
+def test_an_image_keeps_its_colours_and_is_not_cut() -> None:
+    u = torch.rand(8, PARAMETERS)
+    u[:, 4:6] = 0.5
+    u[:, 8] = 0.9
+    x = torch.rand(8, 3, 16, 16)
+    assert torch.equal(register(x, u, ALL, 8), x)
+    assert not torch.equal(augment(x, u, ALL), x)

@@ -1,4 +1,7 @@
-"""What each of several processes does in test_parallel.py: some iterations in float64, by DDP and by FSDP2."""
+"""What each of several processes does in test_parallel.py: some iterations in float64, by DDP and by FSDP2.
+
+With a head in the discriminator that is trained with it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from vision_aided import build_heads, vision_aided
 
 from catgan.config import Config
 from catgan.config_io import from_dict
@@ -66,7 +70,9 @@ def iterations(config: Config, parallel: Parallel | None, steps: int, dtype: tor
     """Every metric of every step, every gradient of the first one, and all weights and buffers at the end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stepping, "build_networks", lambda c: tuple(n.to(dtype) for n in build_networks(c)))
-        step = Step(config, default_objective(config), torch.device("cpu"), parallel=parallel)
+        heads = {n: head.to(dtype) for n, head in build_heads(config.sample.channels, config.sample.classes).items()}
+        objective = vision_aided(default_objective(config))
+        step = Step(config, objective, torch.device("cpu"), parallel=parallel, heads=heads)
     found: dict[str, Tensor] = {}
     update = step.update
 

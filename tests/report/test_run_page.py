@@ -133,7 +133,7 @@ def test_evaluations_of_different_protocols_stand_apart(make_run: Made) -> None:
     html = written(make_run("apart", evaluations={"mine": EVALUATION, "other": other}))
     assert html.count("Feature space: ") == 2
     assert "0.01 ± 0.002" in html
-    assert "<th>classifier Frechet distance ↓</th><th>KID ↓</th></tr>" in html
+    assert "<th>classifier Frechet distance ↓</th><th>kernel distance ↓</th></tr>" in html
 
 
 @pytest.mark.usefixtures("quick_plots")

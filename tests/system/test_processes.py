@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from catgan.errors import UserError
 from catgan.system.processes import Processes
 
 
@@ -26,6 +27,10 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     assert fifth.device("auto") == "auto"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert fifth.device("auto") == "cuda:1"
+    assert fifth.device("auto") == fifth.device("cuda") == "cuda:1"
     assert fifth.device("cpu") == "cpu"
-    assert Processes().device("auto") == "auto"
+    assert fifth.device("cuda:3") == "cuda:3"  # one process on this machine, as far as it knows
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    with pytest.raises(UserError, match="device is cuda:3, one GPU for all processes: must be cuda or auto"):
+        fifth.device("cuda:3")
+    assert [Processes().device(name) for name in ("auto", "cuda", "cuda:3")] == ["auto", "cuda", "cuda:3"]

@@ -12,10 +12,10 @@ from torch import Tensor
 from trainers import entries, finish, start
 
 from catgan.checkpoint import reading as checkpoint
-from catgan.training import train
 from catgan.config import Config
 from catgan.data import rows
 from catgan.data.datasets import Images
+from catgan.training import train
 
 
 class Noted(Images):

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from catgan.checkpoint import reading as checkpoint
-from catgan.training import train
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.data.datasets import Images
-from catgan.draws import Purpose
-from catgan.encoders import encoder_for
 from catgan.errors import UserError
 from catgan.objective import default_objective
+from catgan.training import train
 from catgan.training.step import Metrics, Step
+from catgan.training.target import ComputedTarget, representation_target
 
 CPU = torch.device("cpu")
 
@@ -37,7 +36,7 @@ class Patches(nn.Module):
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         self.seen.append(images)
-        patches = self.layer(images)
+        patches = self.layer(images.to(self.layer.weight.dtype))
         return patches.mean((2, 3)), patches.movedim(1, -1)
 
 
@@ -53,11 +52,15 @@ def config(tiny_config: Config) -> Config:
     )
 
 
-@pytest.fixture
-def data() -> Images:
+def noise() -> Images:
     """Thirty noise images of 8x8 in three classes, values that bytes can hold."""
     pixels = np.random.default_rng(0).integers(0, 256, (30, 1, 8, 8))
     return Images((pixels / 127.5 - 1).astype(np.float32), np.arange(30) % 3, ("a", "b", "c"))
+
+
+@pytest.fixture
+def data() -> Images:
+    return noise()
 
 
 def batch(config: Config, double: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,11 +72,18 @@ def batch(config: Config, double: bool = False) -> tuple[Tensor, Tensor, Tensor]
 
 def build(config: Config, double: bool = False) -> Step:
     encoder = Patches()
-    step = Step(config.validate(), default_objective(config), CPU, encoder)
+    step = Step(config.validate(), default_objective(config), CPU, ComputedTarget(encoder, config, noise()))
     if double:
         for network in (step.generator, step.discriminator, step.ema, encoder):
             network.double()
     return step
+
+
+def seen(step: Step) -> list[Tensor]:
+    """What the encoder was shown."""
+    assert isinstance(step.target, ComputedTarget)
+    assert isinstance(step.target.encoder, Patches)
+    return step.target.encoder.seen
 
 
 def gradients(step: Step, config: Config) -> tuple[dict[str, dict[str, Tensor]], Metrics]:
@@ -147,9 +157,8 @@ def test_the_encoder_sees_the_images_as_the_discriminator_sees_their_samples(con
     x, images = images[:, :1].float() / 127.5 - 1, images[:, :1].expand(-1, 3, -1, -1)
     step.run(3, x, y, images)
     (part,) = step.micro_batches("discriminator", 3, x, y)
-    view = step.view(part.x, part.draws[Purpose.AUGMENT_REAL_D])[-1]
-    assert isinstance(step.encoder, Patches)
-    assert torch.allclose(step.encoder.seen[0][:, :1], view, atol=1e-6)
+    view = step.supervision.real(part.x, part.draws)[-1]
+    assert torch.allclose(seen(step)[0][:, :1], view, atol=1e-6)
     assert not torch.allclose(view, part.x)
 
 
@@ -174,8 +183,7 @@ def test_variants_train_with_finite_losses(config: Config, change: dict[str, Any
 def test_trying_for_size_includes_it_and_changes_nothing(config: Config) -> None:
     step = build(config)
     assert step.fits(*batch(config))
-    assert isinstance(step.encoder, Patches)
-    assert len(step.encoder.seen) == 1
+    assert len(seen(step)) == 1
     assert all(p.grad is None for p in step.discriminator.parameters())
 
 
@@ -195,8 +203,7 @@ def test_the_loss_falls_in_a_short_run_towards_a_real_dinov2(
         },
         tiny_config,
     )
-    encoder = encoder_for(config, data, CPU)
-    step = Step(config, default_objective(config), CPU, encoder)
+    step = Step(config, default_objective(config), CPU, representation_target(config, data, CPU))
     rows = np.arange(8)
     losses = []
     for i in range(12):
@@ -287,9 +294,9 @@ def test_fields_that_do_not_fit_together_are_named(
 def test_a_head_of_another_size_than_the_encoders_is_refused(config: Config, data: Images) -> None:
     config = from_dict({"discriminator": {"representation_dim": 7}}, config)
     with pytest.raises(UserError, match="representation_dim is 7: must be that of the encoder, 6"):
-        encoder_for(config, data, CPU, Patches())
+        representation_target(config, data, CPU, Patches())
 
 
 def test_a_run_with_an_untrained_head_of_an_older_version_goes_on(config: Config, data: Images) -> None:
     older = from_dict({"objective": {"representation": 0}, "encoder": {"path": None}}, config)
-    assert encoder_for(older, data, CPU, resume=True) is None
+    assert representation_target(older, data, CPU, resume=True) is None

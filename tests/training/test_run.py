@@ -23,15 +23,16 @@ from torch import Tensor
 from catgan.accounting.compute import compute
 from catgan.checkpoint import reading as checkpoint
 from catgan.checkpoint import saving
-from catgan.training import train
 from catgan.config import Config
 from catgan.data.datasets import Images
 from catgan.data.order import rows
 from catgan.errors import UserError
 from catgan.objective import StepState, Term, default_objective
 from catgan.system.lock import RunLock
+from catgan.training import train
+from catgan.training.microbatches import MicroBatch
 from catgan.training.run import DivergedError, Run
-from catgan.training.step import Metrics, MicroBatch, Step
+from catgan.training.step import Metrics, Step
 
 Changed = Callable[..., Config]
 
@@ -255,14 +256,14 @@ def test_the_last_good_checkpoint_is_a_complete_one(
     changed: Changed, data: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk in the background ends the run in its own words, and what was there stays."""
-    config, real = changed(training={"steps": 6}), saving.save_file
+    config, real = changed(training={"steps": 6}), saving.save_tensors
 
-    def fills_up(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    def fills_up(path: Path, tensors: dict[str, Tensor]) -> None:
         if "step-00000004" in str(path):
             raise OSError(28, "No space left on device")
-        real(tensors, path, metadata)
+        real(path, tensors)
 
-    monkeypatch.setattr(saving, "save_file", fills_up)
+    monkeypatch.setattr(saving, "save_tensors", fills_up)
     run = Run(config, tmp_path / "run", data, default_objective(config), quiet=True)
     run.prepare(resume=False)
     with pytest.raises(UserError, match=r"the disk is full: could not write .*step-00000004"):
@@ -389,7 +390,7 @@ def test_out_of_memory_names_the_micro_batch_that_fits(
     def short_of_memory(self: Step, step: int, x: Tensor, y: Tensor, images: Tensor | None) -> Metrics:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    real = Step.generate
+    real = Step.generate_with_gradient
 
     def fits_two(self: Step, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if len(y) > 2:

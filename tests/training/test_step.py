@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,10 +17,10 @@ from torch._dynamo.utils import counters
 
 from catgan.config import Config
 from catgan.config_io import from_dict
-from catgan.draws import Purpose
 from catgan.errors import UserError
-from catgan.networks import build_networks, penalised_samples
+from catgan.networks import build_networks
 from catgan.objective import Objective, StepState, Term, augment, default_objective
+from catgan.objective.supervision import penalised_samples
 from catgan.training import ema
 from catgan.training.step import Metrics, Step
 
@@ -119,11 +120,12 @@ def test_micro_batches_are_slices_of_one_batch_and_its_draws(tiny_config: Config
     assert [len(p.x) for p in parts] == [3, 3, 2]
     for get in (lambda p: p.x, lambda p: p.y, lambda p: p.z):
         assert torch.equal(torch.cat([get(p) for p in parts]), get(whole))
-    for purpose, u in whole.draws.items():
-        assert torch.equal(torch.cat([p.draws[purpose] for p in parts]), u)
-    for purpose, noise in whole.noise.items():
-        assert torch.equal(torch.cat([p.noise[purpose][0] for p in parts]), noise[0])
-    assert [start + i for start, p in zip((0, 3, 6), parts, strict=True) for i in p.penalised.tolist()] == [0, 4]
+    for name, rows in whole.draws.rows.items():
+        assert torch.equal(torch.cat([p.draws.rows[name] for p in parts]), rows)
+    for name, noise in whole.draws.noise.items():
+        assert torch.equal(torch.cat([p.draws.noise[name][0] for p in parts]), noise[0])
+    assert [start + i for start, p in zip((0, 3, 6), parts, strict=True) for i in p.draws.penalised.tolist()] == [0, 4]
+    assert all(p.counts == {"batch": 8, "penalised": 2} for p in parts)
 
 
 def test_two_runs_with_the_same_seed_are_identical_and_other_seeds_differ(tiny_config: Config) -> None:
@@ -276,7 +278,7 @@ def test_penalised_samples_are_evenly_spread_and_at_least_one(batch: int, fracti
 def passes(config: Config) -> list[int]:
     """Batch sizes of the discriminator's passes in one iteration."""
     step, sizes = build(config), []
-    step.discriminator.register_forward_hook(lambda _m, _i, out: sizes.append(len(out)))
+    step.discriminator.register_forward_hook(lambda _m, _i, out: sizes.append(len(out.logits)))
     step.run(0, *data(config))
     return sizes
 
@@ -306,12 +308,12 @@ def test_noise_per_scale_enters_after_resizing(tiny_config: Config) -> None:
     config = from_dict({"objective": {"penalty_noise": "per_scale"}}, tiny_config)
     step = build(config, double=True)
     (part,) = step.micro_batches("discriminator", 0, *data(config, double=True))
-    u, noise = part.draws[Purpose.AUGMENT_REAL_D], part.noise[Purpose.PENALTY_REAL]
-    plain = step.view(part.x, u)
-    twins = step.perturbed_view(part.x, u, part.penalised, noise)
+    draws, noise = part.draws, part.draws.noise["real"]
+    plain = step.supervision.real(part.x, draws)
+    twins = step.supervision.real_perturbed(part.x, draws)
     assert [n.shape for n in noise] == [(2, 1, 2, 2), (2, 1, 4, 4), (2, 1, 8, 8)]
     for x, twin, n in zip(plain, twins, noise, strict=True):
-        assert torch.allclose(twin - x[part.penalised], 0.01 * n, atol=1e-12)
+        assert torch.allclose(twin - x[draws.penalised], 0.01 * n, atol=1e-12)
 
 
 @pytest.mark.parametrize("samples", ["real", "fake"])
@@ -320,27 +322,29 @@ def test_a_twin_without_noise_is_the_sample_itself(tiny_config: Config, samples:
     config = from_dict({"augment": {"color": 1.0}}, tiny_config)
     step = build(config)
     (part,) = step.micro_batches("discriminator", 0, *data(config))
-    h = part.x if samples == "real" else step.generate_with_gradient(part.z, part.y)[1]
-    u = part.draws[Purpose.AUGMENT_FAKE_D]
-    silent = [torch.zeros(2, 1, 8, 8)]
-    for x, twin in zip(step.view(h, u), step.perturbed_view(h, u, part.penalised, silent), strict=True):
-        assert torch.equal(twin, x[part.penalised])
+    see, silent = step.supervision, replace(part.draws, noise={samples: (torch.zeros(2, 1, 8, 8),)})
+    if samples == "real":
+        views, twins = see.real(part.x, silent), see.real_perturbed(part.x, silent)
+    else:
+        h = step.generate_with_gradient(part.z, part.y)[1]
+        views, twins = see.fake(h, silent), see.fake_perturbed(h, silent)
+    for x, twin in zip(views, twins, strict=True):
+        assert torch.equal(twin, x[part.draws.penalised])
 
 
 def test_noise_at_full_size_is_added_before_augmentation_and_to_every_stage(tiny_config: Config) -> None:
     step = build(tiny_config)
     (part,) = step.micro_batches("discriminator", 0, *data(tiny_config))
     h = step.generate_with_gradient(part.z, part.y)[1].detach()
-    u, noise = part.draws[Purpose.AUGMENT_FAKE_D], part.noise[Purpose.PENALTY_FAKE][0]
-    chosen = part.penalised
+    u, noise, chosen = part.draws.rows["fake"], part.draws.noise["fake"][0], part.draws.penalised
     expected = augment(h[:, chosen] + 0.01 * noise, u[chosen], tiny_config.augment, anchor=h[-1, chosen])
-    views = step.perturbed_view(h, u, chosen, [noise])
+    views = step.supervision.fake_perturbed(h, part.draws)
     assert all(torch.equal(a, b) for a, b in zip(views, step.pyramid(expected), strict=True))
 
 
 def test_real_and_fake_twins_get_noise_of_their_own(tiny_config: Config) -> None:
     (part,) = build(tiny_config).micro_batches("discriminator", 0, *data(tiny_config))
-    assert not torch.equal(part.noise[Purpose.PENALTY_REAL][0], part.noise[Purpose.PENALTY_FAKE][0])
+    assert not torch.equal(part.draws.noise["real"][0], part.draws.noise["fake"][0])
 
 
 # -- options and terms -------------------------------------------------------------------------------------------------

@@ -19,13 +19,14 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from catgan.config import Config
 from catgan.discriminator import Discriminator
 from catgan.generator import Generator
-from catgan.networks import build_discriminator, build_generator, penalised_samples
+from catgan.networks import build_discriminator, build_generator
 from catgan.nn.layers import at_least_float32
+from catgan.objective.supervision import penalised_samples
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def measured(
     network: Generator | Discriminator,
     depth: int,
     inputs: list[Tensor],
-    forward: Callable[[], Tensor | tuple[Tensor, ...]],
+    forward: Callable[[], Any],
 ) -> Graph:
     """The graph of a network of that depth, from a pass through one of few blocks: each more keeps what the last does.
 
@@ -97,7 +98,7 @@ def measured(
         with autocast(config):
             outputs = forward()
         kept = allocated.now["rest"]
-        outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
+        outputs = [t for t in tree_leaves(outputs) if isinstance(t, Tensor)]
         torch.autograd.backward(outputs, [torch.empty_like(t) for t in outputs])
     more = depth - len(network.blocks)
     block = {kind: marks[1][kind] - marks[0][kind] for kind in allocated.now}

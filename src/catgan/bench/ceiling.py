@@ -11,8 +11,8 @@ from torch import nn
 
 from catgan.bench.meters import Clock, Part
 from catgan.config import Config
-from catgan.networks import penalised_samples
 from catgan.nn.layers import SwiGLU
+from catgan.objective.supervision import penalised_samples
 from catgan.training.step import Step
 
 SHORTEST = 0.02  # seconds that a product is repeated for, at least

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 NAMED = re.compile(r"(step|best)-\d{8,}")
+HEADS = "discriminator.heads."  # tensors of modules that a run trained with its discriminator
 
 
 def name(step: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import tyro
 
 from catgan.cli.parse import parse
 from catgan.errors import UserError
+from catgan.metrics import METRICS, Features, MetricName
 from catgan.system.files import write_text
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ torchrun the processes share the work and give the numbers that one would.
   torchrun --nproc-per-node 8 -m catgan evaluate runs/fashion-mnist --features dinov2
 """
 
+METRICS_HELP = (
+    "; ".join(f"{name}: {metric.about}" for name, metric in METRICS.items())
+    + ". Default: all that samples, reference and features allow."
+)
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:
@@ -39,14 +44,11 @@ class EvaluateOptions:
     """A run directory, a checkpoint, or images: a folder, an .npz, digits, fashion-mnist or fashion-mnist:test."""
     reference: str | None = None
     """Real images to compare with, or an .npz with their mu and sigma; default: what the run was trained on."""
-    features: Literal["auto", "inception", "dinov2", "classifier"] = "auto"
+    features: Literal["auto"] | Features = "auto"
     """Feature space; auto: inception, or classifier for grey images and those below 64 pixels. Only Inception's distance is FID."""
     feature_weights: str | None = None
     """Weights of inception (a .pth file) or dinov2 (a folder) on this machine, instead of downloading them."""
-    metrics: tuple[Literal["distance", "kid", "score", "precision_recall", "class_distance", "recognised"], ...] = ()
-    """distance: Frechet distance (FID in Inception's features); kid: kernel distance; score: Inception Score;
-    precision_recall: both; class_distance: mean distance within each class; recognised: share whose class the classifier names.
-    Default: all that samples, reference and features allow."""
+    metrics: Annotated[tuple[MetricName, ...], tyro.conf.arg(help=METRICS_HELP)] = ()
     preset: Literal["imagenet-fid50k"] | None = None
     """A published protocol: fixes features, metrics, count, class_sampling, psi and weights."""
     count: int = 50_000
@@ -88,44 +90,34 @@ def main(argv: Sequence[str]) -> None:
 
     from catgan.evaluation import opening
     from catgan.evaluation.collect import Work
-    from catgan.evaluation.evaluate import evaluate
+    from catgan.evaluation.evaluator import Facts
     from catgan.evaluation.reference import write_npz
-    from catgan.evaluation.sources import Generated, digest
+    from catgan.evaluation.sources import Generated
     from catgan.system.devices import pick_device
+    from catgan.system.files import digest
     from catgan.system.processes import Processes
 
     processes = Processes.from_environment()
     device = pick_device(processes.device(o.device))
-    quiet = not processes.first
     protocol = wanted(o)
     source = opening.open_samples(o.samples, protocol, str(device), o.data_path, o.vae)
-    pipe = source.pipe if isinstance(source, Generated) else None
-    if pipe is None:
+    if not isinstance(source, Generated):
         protocol = of_given_images(protocol, len(source), o.preset)
-    if o.reference is not None:
-        statistics, real = opening.real_images(o.reference, pipe.config.sample.size if pipe else 32, o.data_path)
-    elif pipe is not None:
-        statistics, real = None, opening.source_of_config(pipe.config.data, pipe.config.sample.size)
-    else:
-        raise UserError("--reference is not set: given images need something to be compared with")
+    real = opening.open_real(o.reference, source, o.data_path)
     if o.features == "auto" and o.preset is None:
         protocol = replace(protocol, features=opening.fitting_features(source))
-    space = opening.in_turn(
-        processes, lambda: opening.open_features(protocol.features, device, o.feature_weights, real, quiet)
-    )
-    images = None if statistics and not o.metrics else real
-    protocol = replace(protocol, metrics=protocol.metrics or opening.applicable(source, space, images))
-    work = Work(o.batch, processes, o.max_broken, quiet)
-    known = opening.open_reference(statistics, real, space, protocol, work)
+    work = Work(o.batch, processes, o.max_broken, quiet=not processes.first)
+    place = o.out.parent if o.out else results_folder(o)
+    evaluator = opening.open_evaluator(real, Facts.of(source), protocol, work, device, o.feature_weights, place)
+    known, space, protocol = evaluator.reference, evaluator.features, evaluator.protocol
     if o.save_reference and processes.first:
         write_npz(o.save_reference, known.statistics)
     key = digest(source.identity(), known.identity, space.identity(), str(protocol))[:12]
-    out = o.out or default_out(o, protocol, key)
-    folder = out.with_name(f".{key}.work")
-    result = evaluate(source, known, space, protocol, work, folder)
+    in_run = f"{protocol.features}-{protocol.samples}-{key}.json"
+    out = o.out or place / (f"evaluation-{key}.json" if place == Path() else in_run)
+    result = evaluator.measure(source, out.with_name(f".{key}.work"))
     if processes.first:
         write_text(out, json.dumps(result.to_dict(), indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
         show(result, out, o.json)
 
 
@@ -136,20 +128,19 @@ def show(result: Result, out: Path, as_json: bool) -> None:
         print(json.dumps(result.to_dict(), indent=2))
         return
     measured, reference, space = (result.about[n] for n in ("measured", "reference", "feature_space"))
-    accuracy = f", which recognises {space['accuracy']:.1%} of held-out real images" if "accuracy" in space else ""
+    accuracy = f", accuracy {space['accuracy']:.1%} on held-out real images" if "accuracy" in space else ""
     print(f"{measured['name']}: {measured['images']:,} images")
     print(f"reference: {reference['name']}" + (f", {reference['images']:,} images" if reference["images"] else ""))
     print(f"features: {space['name']}{accuracy}\n\n{result.table()}\n\n{out}")
 
 
-def default_out(o: EvaluateOptions, protocol: Protocol, key: str) -> Path:
+def results_folder(o: EvaluateOptions) -> Path:
     """evaluations/ of the run that is measured, else the current folder."""
     from catgan.checkpoint.reading import is_checkpoint
 
     path = Path(o.samples)
     run = path if path.is_dir() and not is_checkpoint(path) else path.parent.parent
-    name = f"{protocol.features}-{protocol.samples}-{key}.json"
-    return run / "evaluations" / name if (run / "config.yaml").exists() else Path(f"evaluation-{key}.json")
+    return run / "evaluations" if (run / "config.yaml").exists() else Path()
 
 
 def of_given_images(protocol: Protocol, count: int, preset: str | None) -> Protocol:

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from catgan.cli.fitting import training_command
 from catgan.cli.parse import parse
 from catgan.errors import UserError
-from catgan.recipes import RECIPES
 
 if TYPE_CHECKING:
-    import torch
-
     from catgan.data.encode import LatentEncoder
     from catgan.system.processes import Processes
 
@@ -58,7 +56,7 @@ class PrepareOptions:
     images: bool = True
     """Store the pixels; --no-images keeps only the latents."""
     device: str = "auto"
-    """Where the VAE runs: auto, cpu, cuda or cuda:N. Under torchrun, auto is a GPU for each process."""
+    """Where the VAE runs: auto, cpu, cuda or cuda:N. Under torchrun, auto and cuda are a GPU for each process."""
     batch: int = 32
     """Pictures per pass of the VAE."""
     max_broken: float = 0.01
@@ -82,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
     processes, local = Processes.from_environment(), whole_number("LOCAL_WORLD_SIZE", 1)
     rank, world = processes.rank, processes.world
     source = open_source(o.source, o.split, o.image_column, o.label_column)
-    encoder = open_encoder(o) if o.vae else None
+    encoder = open_encoder(o, processes) if o.vae else None
     plan = make_plan(source, o.size, o.crop, o.channels, encoder, o.images, o.shard_rows)
     complete = prepare(
         source, o.dest, plan, encoder,
@@ -118,22 +116,14 @@ def check(o: PrepareOptions) -> None:
         raise UserError(f"{o.dest} lies in {o.source}: choose a DEST outside of SOURCE")
 
 
-def own_device(name: str) -> torch.device:
-    """The device of this process: under torchrun, auto is a GPU for each."""
-    from catgan.system.devices import pick_device
-    from catgan.system.processes import whole_number
-
-    device = pick_device(name)
-    return pick_device(f"cuda:{whole_number('LOCAL_RANK', 0)}") if name == "auto" and device.type == "cuda" else device
-
-
-def open_encoder(o: PrepareOptions) -> LatentEncoder:
+def open_encoder(o: PrepareOptions, processes: Processes) -> LatentEncoder:
     """The VAE on this process's device."""
     from catgan.data.encode import LatentEncoder
     from catgan.encoders.vae import load_vae
+    from catgan.system.devices import pick_device
 
     assert o.vae is not None
-    device = own_device(o.device)
+    device = pick_device(processes.device(o.device))
     return LatentEncoder(load_vae(o.vae, device, option="--vae"), device, o.flip, o.batch)
 
 
@@ -141,9 +131,11 @@ def add_features(o: PrepareOptions, processes: Processes) -> bool:
     """Whether the features of all pictures are there, after this process has done its share."""
     from catgan.data.features import store_features
     from catgan.encoders.dino import load_dino
+    from catgan.system.devices import pick_device
 
     processes.wait()  # for the pictures
-    encoder = load_dino(str(o.encoder), o.encoder_size, own_device(o.device), option="--encoder")
+    device = pick_device(processes.device(o.device))
+    encoder = load_dino(str(o.encoder), o.encoder_size, device, option="--encoder")
     return store_features(
         o.dest, encoder, batch=o.batch, rank=processes.rank, world=processes.world, quiet=not processes.first
     )
@@ -152,7 +144,7 @@ def add_features(o: PrepareOptions, processes: Processes) -> bool:
 def summary(dest: Path) -> str:
     """What was made of what, and where to go from here."""
     from catgan.data.prepared import read_meta, sample_shape
-    from catgan.data.shards import read_json
+    from catgan.system.files import read_json
 
     meta, said = read_meta(dest), read_json(dest / "report.json")
     shape = sample_shape(meta)
@@ -176,6 +168,8 @@ def summary(dest: Path) -> str:
     ]
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}; see {dest / 'report.json'}")
-    fitting = [name for name, c in RECIPES.items() if c.sample.size == shape[1]]
-    lines.append(f"next: catgan train {fitting[0] if fitting else 'RECIPE'} --data {dest}")
+    by_hand = (
+        f"no recipe fits {shape[1]}x{shape[1]}: give one --sample.scales that end at it, and patches that divide them"
+    )
+    lines.append(f"next: {training_command(dest) or by_hand}")
     return "\n".join(lines)

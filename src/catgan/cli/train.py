@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from catgan.cli.configuration import SHORT, expand, over
+from catgan.cli.fitting import training_command
 from catgan.cli.parse import parse
 from catgan.config import Config
 from catgan.config_io import load_yaml
@@ -68,7 +70,8 @@ def main(argv: Sequence[str]) -> None:
 
     train(config, out, resume=own.resume)
     if not whole_number("RANK", 0):
-        print(f"trained {config.training.steps} steps: {out}\nnext: catgan sample {out}    catgan diagnose {out}")
+        run = shlex.quote(str(out))
+        print(f"trained {config.training.steps} steps: {out}\nnext: catgan report {run}    catgan sample {run}")
 
 
 def on_data(config: Config, folder: Path, keep_sample: bool) -> Config:
@@ -95,11 +98,11 @@ def sizes_do_not_fit(folder: Path, config: Config) -> str:
     """What to do about data of another size than the recipe's last scale."""
     scales, size, takes = config.sample.scales, config.sample.size, config.sample.scales[-1]
     shown = " ".join(map(str, scales))
-    others = [name for name, c in RECIPES.items() if c.sample.size == size]
+    command = training_command(folder)
     return (
         f"{folder} has samples of {size}x{size}, {config.recipe} takes {takes}x{takes} (sample.scales {shown}): "
         f"prepare the pictures with --size {takes}"
-        + (f", take {' or '.join(others)}" if others else "")
+        + (f", take what fits ({command})" if command else "")
         + f", or give --sample.scales that end at {size}, with --discriminator.patches and --generator.patch that divide them"
     )
 

@@ -1,7 +1,7 @@
 """Where real samples come from. A dataset answers for rows by number; their order is `catgan.data.order`'s."""
 
-from catgan.data.datasets import Dataset, check_fits, open_dataset, raw_images
+from catgan.data.datasets import Dataset, check_fits, data_identity, open_dataset, raw_images
 from catgan.data.order import rows
 from catgan.data.prefetch import prefetch
 
-__all__ = ["Dataset", "check_fits", "open_dataset", "prefetch", "raw_images", "rows"]
+__all__ = ["Dataset", "check_fits", "data_identity", "open_dataset", "prefetch", "raw_images", "rows"]

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from catgan.data.datasets import find, read_idx
 from catgan.data.decode import MAX_BYTES
-from catgan.data.sources import ONE_CLASS, Source, too_large
+from catgan.data.idx import idx_path, read_idx
+from catgan.data.listing import ONE_CLASS, PictureSource, too_large
 from catgan.errors import UserError
+from catgan.system.packages import need
 
 IDX_SPLITS = {"train": ("train",), "test": ("t10k", "test")}
 
@@ -23,7 +24,7 @@ def is_saved_dataset(path: Path) -> bool:
     return (whole and not (path / "catgan.json").exists()) or (path / "dataset_dict.json").exists()
 
 
-def hugging_face(where: str, split: str | None, image_column: str | None, label_column: str | None) -> Source:
+def hugging_face(where: str, split: str | None, image_column: str | None, label_column: str | None) -> PictureSource:
     """A dataset of the hub or of a local folder. Raises UserError if it cannot be had or has no pictures."""
     table = load_table(where, split)
     import datasets
@@ -46,17 +47,12 @@ def hugging_face(where: str, split: str | None, image_column: str | None, label_
         return value if len(value) <= MAX_BYTES else too_large()
 
     numbers, class_names = classes(where, label, table)
-    return Source(where, Rows(len(table)), numbers, class_names, read)
+    return PictureSource(where, RowNames(len(table)), numbers, class_names, read)
 
 
 def load_table(where: str, split: str | None) -> Any:
     """The rows of one split. Raises UserError with the library's reason if it cannot load them."""
-    try:
-        import datasets
-    except ImportError:
-        raise UserError(
-            f"{where} needs the library datasets, which is not installed: pip install 'catgan[hub]'"
-        ) from None
+    datasets = need("datasets", where, "hub")
     try:
         if where.startswith("hf:"):
             name, _, part = where.removeprefix("hf:").partition(":")
@@ -102,7 +98,7 @@ def classes(where: str, label: str | None, table: Any) -> tuple[np.ndarray, tupl
     return np.array([number[value] for value in values], dtype=np.int64), names
 
 
-class Rows(Sequence[str]):
+class RowNames(Sequence[str]):
     """Row numbers as names, without a list of them."""
 
     def __init__(self, count: int) -> None:
@@ -125,7 +121,7 @@ def idx_prefixes(path: Path) -> dict[str, str]:
     return {m[1]: m[2] for m in found if m}
 
 
-def idx_files(path: Path, split: str | None) -> Source:
+def idx_files(path: Path, split: str | None) -> PictureSource:
     """Images (N, H, W) and labels (N,) of one split in IDX format. Classes are the labels that occur."""
     prefixes = idx_prefixes(path)
     wanted = IDX_SPLITS.get(split or "train", ())
@@ -133,10 +129,10 @@ def idx_files(path: Path, split: str | None) -> Source:
     if len(fitting) != 1:
         raise UserError(f"--split is {split or 'not set'}: {path} has {', '.join(prefixes)}; choose one of them")
     prefix, mark = fitting[0], prefixes[fitting[0]]
-    images = read_idx(find(path, f"{prefix}-images{mark}idx3-ubyte"), 3)
-    labels = read_idx(find(path, f"{prefix}-labels{mark}idx1-ubyte"), 1)
+    images = read_idx(idx_path(path, f"{prefix}-images{mark}idx3-ubyte"), 3)
+    labels = read_idx(idx_path(path, f"{prefix}-labels{mark}idx1-ubyte"), 1)
     if len(images) != len(labels):
         raise UserError(f"{path}: {len(images)} images but {len(labels)} labels: the two files do not belong together")
     used, numbers = np.unique(labels, return_inverse=True)
     names = tuple(str(n) for n in used)
-    return Source(str(path), Rows(len(images)), numbers.astype(np.int64), names, lambda i: images[i])
+    return PictureSource(str(path), RowNames(len(images)), numbers.astype(np.int64), names, lambda i: images[i])

@@ -1,10 +1,9 @@
-"""The datasets that recipes name: scikit-learn's digits, Fashion-MNIST, and precomputed latents."""
+"""What a dataset is, and opening the one that a configuration names: digits, Fashion-MNIST, latents, prepared data."""
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -12,10 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catgan.config import LATENT_SCALE, WITHOUT_REPRESENTATION, Config, DataConfig
-from catgan.draws import Purpose, normal
+from catgan.config import WITHOUT_REPRESENTATION, Config, DataConfig
+from catgan.data.idx import idx_path, read_idx
+from catgan.data.latents import open_latents
+from catgan.data.prepared import Prepared
 from catgan.errors import UserError, require
 from catgan.images import to_bytes
+from catgan.system.files import digest
+from catgan.system.packages import need
 
 FASHION_CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
@@ -27,7 +30,8 @@ class Dataset(Protocol):
 
     Optional: `images(rows)`, the raw images behind the samples, uint8 RGB (B, 3, P, P) or grey (B, 1, P, P), which
     representation alignment shows to its encoder; `mirrored(count, seed, step, first)`, which samples of a batch are
-    mirror images, bool (B,); `latent_scale`, what latents are multiplied by.
+    mirror images, bool (B,); `latent_scale`, what latents are multiplied by; `identity`, a digest of the content, equal
+    for equal data wherever they lie: a run is resumed only on data of the same.
     """
 
     class_names: tuple[str, ...]
@@ -59,54 +63,24 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @cached_property
+    def identity(self) -> str:
+        """A digest of pixels, labels and class names."""
+        arrays = (t.numpy().tobytes() for t in (self.pixels, self.labels))
+        return digest("images", str(self.shape), str(self.class_names), *arrays)
+
     def batch(self, rows: np.ndarray, seed: int, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
         index = torch.from_numpy(rows)
         return self.pixels[index], self.labels[index]
 
     def images(self, rows: np.ndarray) -> Tensor:
-        """uint8 RGB (B, 3, S, S); grey is repeated."""
-        pixels = torch.from_numpy(to_bytes(self.pixels[torch.from_numpy(rows)])).movedim(-1, 1)
-        return pixels.expand(-1, 3, -1, -1)
-
-
-class Latents:
-    """Moments of a VAE's posterior, memory-mapped: the latent is drawn from it anew at each read."""
-
-    latent_scale = LATENT_SCALE
-
-    def __init__(self, moments: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
-        """moments: (N, 2 * C, S, S), mean then standard deviation, unscaled; labels: (N,)."""
-        self.moments, self.labels, self.class_names = moments, labels, class_names
-        _, both, size, _ = moments.shape
-        self.shape = (both // 2, size, size)
-
-    def __len__(self) -> int:
-        return len(self.moments)
-
-    def batch(self, rows: np.ndarray, seed: int, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
-        moments = torch.from_numpy(self.moments[rows].astype(np.float32))
-        return draw_posterior(moments, self.latent_scale, seed, step, first), torch.from_numpy(
-            self.labels[rows].astype(np.int64)
-        )
-
-
-def draw_posterior(moments: Tensor, scale: float, seed: int, step: int, first: int = 0) -> Tensor:
-    """scale * (mean + std * noise), (B, C, S, S), of moments (B, 2 * C, S, S), float32: new noise at each step.
-
-    first: where these samples begin in the step's batch.
-    """
-    mean, std = moments.chunk(2, dim=1)
-    noise = normal(seed, Purpose.POSTERIOR, step, (first + len(mean), *mean.shape[1:]))[first:]
-    return (mean + std * noise) * scale
+        """uint8 (B, C, S, S)."""
+        return torch.from_numpy(to_bytes(self.pixels[torch.from_numpy(rows)])).movedim(-1, 1)
 
 
 def digits() -> Images:
     """The 1,797 handwritten digits that scikit-learn ships: 8x8, one channel, ten classes."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise UserError("the digits need scikit-learn, which is not installed: pip install 'catgan[demo]'") from None
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = need("sklearn.datasets", "dataset digits", "demo").load_digits(return_X_y=True)
     images = (pixels / 8 - 1).astype(np.float32).reshape(-1, 1, 8, 8)
     return Images(images, labels, tuple(str(n) for n in range(10)))
 
@@ -135,8 +109,8 @@ def fashion_mnist(folder: Path, size: int, half: Literal["train", "t10k"] = "tra
 
     half: its 60,000 training images, or the 10,000 test images ("t10k").
     """
-    images = read_idx(find(folder, f"{half}-images-idx3-ubyte"), 3)
-    labels = read_idx(find(folder, f"{half}-labels-idx1-ubyte"), 1)
+    images = read_idx(idx_path(folder, f"{half}-images-idx3-ubyte"), 3)
+    labels = read_idx(idx_path(folder, f"{half}-labels-idx1-ubyte"), 1)
     if len(images) != len(labels):
         raise UserError(
             f"{folder}: {len(images)} images but {len(labels)} labels: the two files do not belong together"
@@ -157,64 +131,6 @@ def fashion_mnist(folder: Path, size: int, half: Literal["train", "t10k"] = "tra
     return Images((images.astype(np.float32) / 127.5 - 1)[:, None], labels, FASHION_CLASSES)
 
 
-def latents(folder: Path) -> Latents:
-    """moments.npy (N, 2 * C, S, S) and labels.npy (N,) of a folder; optionally classes.txt, one name a line."""
-    moments, labels = (load_array(folder / name) for name in ("moments.npy", "labels.npy"))
-    square = moments.ndim == 4 and moments.shape[2] == moments.shape[3]
-    if not square or moments.shape[1] % 2 or labels.shape != moments.shape[:1]:
-        raise UserError(
-            f"{folder}: moments.npy has shape {moments.shape} and labels.npy {labels.shape}: must be (N, 2C, S, S) and (N,)"
-        )
-    if len(labels) and (labels.min() < 0):
-        raise UserError(f"{folder / 'labels.npy'}: class {labels.min()} is negative: classes are numbered from 0")
-    if labels.dtype.kind not in "iu":
-        raise UserError(f"{folder / 'labels.npy'} holds {labels.dtype}: must be integers")
-    names = folder / "classes.txt"
-    if names.exists():
-        class_names = tuple(names.read_text("utf-8", "replace").splitlines())
-    else:
-        class_names = tuple(str(n) for n in range(int(labels.max()) + 1)) if len(labels) else ()
-    if len(labels) and labels.max() >= len(class_names):
-        raise UserError(
-            f"{folder / 'labels.npy'}: class {labels.max()} has no name: {names} has {len(class_names)} lines"
-        )
-    return Latents(moments, labels, class_names)
-
-
-def load_array(path: Path) -> np.ndarray:
-    """Memory-map an .npy file; never unpickles."""
-    try:
-        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not a plain .npy array: {error}") from None
-    return array
-
-
-def find(folder: Path, name: str) -> Path:
-    """The IDX file of that name in the folder, packed or not."""
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.exists():
-            return path
-    raise UserError(f"{folder}: no {name} or {name}.gz: choose the folder that has it")
-
-
-def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """Read a file in the IDX format of MNIST (unsigned bytes), packed or not. Raises UserError if it is damaged."""
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-    if len(data) < 4 + 4 * dimensions or data[:4] != bytes([0, 0, 8, dimensions]):
-        raise UserError(f"{path} is not an IDX file of unsigned bytes with {dimensions} dimensions")
-    shape = np.frombuffer(data, ">u4", dimensions, 4).astype(int)
-    body = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
-    if len(body) != shape.prod():
-        raise UserError(f"{path} is damaged: it promises {'x'.join(map(str, shape))} bytes and holds {len(body)}")
-    return body.reshape(shape)
-
-
 def open_dataset(data: DataConfig, size: int) -> Dataset:
     """The dataset that a configuration names. Raises UserError naming the file or field that does not fit."""
     if data.source == "digits":
@@ -231,10 +147,14 @@ def open_dataset(data: DataConfig, size: int) -> Dataset:
     if not folder.is_dir():
         raise UserError(f"data.path is {folder}: no such folder")
     if data.source == "prepared":
-        from catgan.data.prepared import Prepared
-
         return Prepared(folder)
-    return latents(folder)
+    return open_latents(folder)
+
+
+def data_identity(dataset: Dataset) -> str | None:
+    """The dataset's `identity`; None if it has none."""
+    found = getattr(dataset, "identity", None)
+    return found if isinstance(found, str) else None
 
 
 def raw_images(dataset: Dataset, rows: np.ndarray, seed: int, step: int, first: int = 0) -> Tensor:

@@ -13,11 +13,11 @@ from catgan.data.crop import MAX_PIXELS, Crop, square
 
 # What may be opened. Pillow knows more formats; some of them start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-SUFFIXES = (
+PICTURE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
 MAX_BYTES = 2**29  # of one picture file
-GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 TURN = Image.Transpose
 UPRIGHT = {  # EXIF orientation: what makes it upright
@@ -81,7 +81,7 @@ def decode(data: bytes) -> tuple[Image.Image, list[str]]:
         picture, seen_through = on_white(picture)
         if seen_through:
             changes.append("on white")
-    picture = picture.convert("L" if picture.mode in GREY else "RGB")
+    picture = picture.convert("L" if picture.mode in GREY_MODES else "RGB")
     if turn != 1:
         picture = picture.transpose(UPRIGHT[turn])
         changes.append("turned upright")
@@ -109,7 +109,7 @@ def opened(data: bytes) -> Image.Image:
 
 def is_grey(data: bytes | np.ndarray) -> bool:
     """Whether a picture has no colour channels, by its header. Raises BrokenError."""
-    return data.ndim == 2 if isinstance(data, np.ndarray) else opened(data).mode in GREY
+    return data.ndim == 2 if isinstance(data, np.ndarray) else opened(data).mode in GREY_MODES
 
 
 def orientation(picture: Image.Image) -> int:
@@ -122,7 +122,7 @@ def orientation(picture: Image.Image) -> int:
 
 def on_white(picture: Image.Image) -> tuple[Image.Image, bool]:
     """Composite on white, in RGB or, for grey, in L; and whether anything was transparent."""
-    grey = picture.mode in GREY
+    grey = picture.mode in GREY_MODES
     layered = picture.convert("RGBA")
     lowest, _ = layered.getchannel("A").getextrema()
     white = Image.new("RGBA", picture.size, (255, 255, 255, 255))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from catgan.encoders.vae import VAE
 from catgan.errors import UserError
 from catgan.images import from_bytes
-
-if TYPE_CHECKING:
-    from catgan.encoders import VAE
 
 
 class LatentEncoder:

@@ -8,20 +8,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from catgan.data.datasets import Dataset, load_array
+from catgan.data.datasets import Dataset
+from catgan.data.latents import load_array
 from catgan.data.prepared import Prepared
-from catgan.data.shards import read_json
+from catgan.encoders.dino import DINOv2
 from catgan.errors import UserError
-from catgan.system.files import write_atomically, write_text
+from catgan.system.files import read_json, write_atomically, write_text
 from catgan.system.progress import Progress
-
-if TYPE_CHECKING:
-    from catgan.encoders import DINOv2
 
 FILE = "features.json"
 
@@ -116,7 +114,7 @@ class StoredFeatures:
         found = [self.arrays[s][r] for s, r in zip(shards.tolist(), local.tolist(), strict=True)]
         return torch.from_numpy(np.stack(found))
 
-    def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def split(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features as `read` gives them to a class token (B, D) and patch tokens (B, n, n, D), float32."""
-        tokens = images.float()
+        tokens = features.float()
         return tokens[:, 0], tokens[:, 1:].unflatten(1, (self.grid, self.grid))

@@ -23,12 +23,12 @@ from typing import Any
 from catgan.data.crop import Crop
 from catgan.data.decode import BrokenError, Picture, is_grey, to_picture
 from catgan.data.encode import LatentEncoder
+from catgan.data.listing import PictureSource
 from catgan.data.prefetch import prefetch
-from catgan.data.prepared import FORMAT
-from catgan.data.shards import Shard, dataset_files, read_json, shard_name, widths
-from catgan.data.sources import Source
+from catgan.data.prepared import FORMAT, arrow, widths
+from catgan.data.shards import Shard, dataset_files, shard_name
 from catgan.errors import UserError
-from catgan.system.files import write_text
+from catgan.system.files import read_json, sha256, write_text
 from catgan.system.progress import Progress
 
 SHARD_BYTES = 2**29
@@ -68,7 +68,7 @@ class Plan:
 
 
 def make_plan(
-    source: Source,
+    source: PictureSource,
     size: int,
     crop: Crop = "center",
     channels: int | None = None,
@@ -99,7 +99,7 @@ def make_plan(
     )  # fmt: skip
 
 
-def all_grey(source: Source) -> bool:
+def all_grey(source: PictureSource) -> bool:
     """Whether the pictures are grey, by the headers of up to 64 of them, evenly spread."""
     count = min(PEEKED, len(source))
     seen = []
@@ -110,7 +110,7 @@ def all_grey(source: Source) -> bool:
 
 
 def prepare(
-    source: Source,
+    source: PictureSource,
     dest: Path,
     plan: Plan,
     encoder: LatentEncoder | None = None,
@@ -126,6 +126,7 @@ def prepare(
     max_broken: the share of pictures that may be left out. Raises UserError if more are broken (DEST/report.json
     names them), if a class is left without a picture, or if DEST holds something else.
     """
+    arrow()  # or its absence would be noticed after much work
     if begun(dest, plan):
         return True
     with locked(dest, rank):
@@ -163,7 +164,7 @@ def shown(pictures: Iterator[Picture | BrokenError], progress: Progress | None) 
 
 
 def write_shard(
-    source: Source,
+    source: PictureSource,
     dest: Path,
     plan: Plan,
     k: int,
@@ -181,13 +182,19 @@ def write_shard(
             skipped.append({"name": source.names[i], "reason": str(made)})
     path = dest / shard_name(k, plan.shards)
     shard.write(path, plan.classes)
-    said = {"file": path.name, "rows": len(shard), "bytes": path.stat().st_size, "skipped": skipped}
+    said = {
+        "file": path.name,
+        "rows": len(shard),
+        "bytes": path.stat().st_size,
+        "sha256": sha256(path),
+        "skipped": skipped,
+    }
     write_text(record(dest, k), json.dumps(said | shard.counts()))
     return len(skipped)
 
 
 def read_all(
-    source: Source, plan: Plan, shards: list[int], threads: int
+    source: PictureSource, plan: Plan, shards: list[int], threads: int
 ) -> Generator[Picture | BrokenError, None, None]:
     """The pictures of these shards, decoded in threads ahead of their use: each one, or why it is none."""
 
@@ -256,7 +263,7 @@ def publish(dest: Path, name: str, text: str, rank: int) -> None:
     os.replace(own, dest / name)
 
 
-def report(source: Source, plan: Plan, records: list[dict[str, Any]]) -> dict[str, Any]:
+def report(source: PictureSource, plan: Plan, records: list[dict[str, Any]]) -> dict[str, Any]:
     """What became of every file, as far as the records go."""
     skipped = [entry for r in records for entry in r["skipped"]]
     rows: Counter[int] = Counter()
@@ -290,7 +297,9 @@ def stop_if_broken(dest: Path, said: dict[str, Any], max_broken: float, rank: in
         )
 
 
-def finish(source: Source, dest: Path, plan: Plan, encoder: LatentEncoder | None, max_broken: float, rank: int) -> bool:
+def finish(
+    source: PictureSource, dest: Path, plan: Plan, encoder: LatentEncoder | None, max_broken: float, rank: int
+) -> bool:
     """Write what DEST says of itself if no shard is missing; True if it is complete."""
     try:
         records = [json.loads(record(dest, k).read_text("utf-8")) for k in range(plan.shards)]
@@ -312,7 +321,8 @@ def finish(source: Source, dest: Path, plan: Plan, encoder: LatentEncoder | None
     files = dataset_files(plan.columns, plan.classes, [r["file"] for r in records])
     # The last of them is what says that all is there.
     where = {"source": source.where, "vae_path": encoder.path if encoder else None}
-    files["catgan.json"] = plan.to_dict() | where | {"samples": said["rows"], "shards": shards}
+    digests = {r["file"]: r.get("sha256") or sha256(dest / r["file"]) for r in records}
+    files["catgan.json"] = plan.to_dict() | where | {"samples": said["rows"], "shards": shards, "digests": digests}
     for name, content in files.items():
         publish(dest, name, json.dumps(content, indent=2) + "\n", rank)
     shutil.rmtree(dest / "work", ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catgan.data.datasets import draw_posterior
-from catgan.data.shards import HALVES, read_json, widths
+from catgan.data.latents import draw_posterior
 from catgan.draws import Purpose, uniform
 from catgan.errors import UserError
+from catgan.system.files import digest, read_json
+from catgan.system.packages import need
 
 FORMAT = 1
+HALVES = ("moments", "moments_mirrored")
+
+
+def widths(size: int, channels: int, images: bool, vae: dict[str, Any] | None) -> dict[str, int]:
+    """Numbers per row of each column that is an array: image (S, S, C), moments (2C, s, s)."""
+    result = {"image": size * size * channels} if images else {}
+    if vae is not None:
+        for name in HALVES[: 1 + vae["flip"]]:
+            result[name] = 2 * vae["channels"] * vae["size"] ** 2
+    return result
+
+
+def arrow() -> Any:
+    """The package pyarrow. Raises UserError where it is missing."""
+    return need("pyarrow", "prepared data", "data")
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -54,8 +71,7 @@ class Prepared:
 
     def open_shard(self, entry: dict[str, Any]) -> dict[str, np.ndarray]:
         """The array columns (rows, width) and labels (rows,) of a shard, as views of the mapped file."""
-        import pyarrow as pa
-
+        pa = arrow()
         path = self.folder / entry["file"]
         try:
             size = path.stat().st_size
@@ -76,6 +92,16 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of class names and of the shards' digests; where none were stored, of their lengths and labels, and
+        of the names in the source."""
+        digests = self.meta.get("digests")
+        if digests is None:
+            said = {name: self.meta[name] for name in ("listing", "size", "crop", "images", "vae", "shards")}
+            return digest("prepared", str(self.class_names), str(said), self.labels.tobytes())
+        return digest("prepared", str(self.class_names), *(digests[entry["file"]] for entry in self.meta["shards"]))
 
     def gather(self, column: str, rows: np.ndarray) -> np.ndarray:
         """Rows of a column, (B, width), copied out of the mapped shards."""

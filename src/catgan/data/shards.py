@@ -1,4 +1,4 @@
-"""The files of prepared data: Arrow streams with one row per picture, readable by the library datasets too.
+"""Writing the files of prepared data: Arrow streams with one row per picture, readable by the library datasets too.
 
 Pixels and moments are lists of fixed length, so that a memory-mapped shard is an array without being copied.
 """
@@ -14,29 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from catgan.data.decode import Picture
-from catgan.errors import UserError
+from catgan.data.encode import LatentEncoder
+from catgan.data.prepared import HALVES
 from catgan.system.files import write_atomically
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from catgan.data.encode import LatentEncoder
-
 TEXTS, NUMBERS = ("name", "changes"), ("width", "height")
-HALVES = ("moments", "moments_mirrored")
 
 
 def shard_name(shard: int, shards: int) -> str:
     return f"data-{shard:05d}-of-{shards:05d}.arrow"
-
-
-def widths(size: int, channels: int, images: bool, vae: dict[str, Any] | None) -> dict[str, int]:
-    """Numbers per row of each column that is an array: image (S, S, C), moments (2C, s, s)."""
-    result = {"image": size * size * channels} if images else {}
-    if vae is not None:
-        for name in HALVES[: 1 + vae["flip"]]:
-            result[name] = 2 * vae["channels"] * vae["size"] ** 2
-    return result
 
 
 class Shard:
@@ -132,13 +121,3 @@ def dataset_files(columns: dict[str, int], class_names: Sequence[str], names: Se
         "_split": None,
     }
     return {"dataset_info.json": {"features": features(columns, class_names)}, "state.json": state}
-
-
-def read_json(path: Path) -> Any:
-    """The contents of a JSON file. Raises UserError if it cannot be read."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from None

@@ -9,67 +9,48 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
 
 from catgan.data.archives import Member, members
-from catgan.data.decode import MAX_BYTES, SUFFIXES, BrokenError
+from catgan.data.columns import has_idx, hugging_face, idx_files, is_saved_dataset
+from catgan.data.decode import MAX_BYTES, PICTURE_SUFFIXES
+from catgan.data.listing import ONE_CLASS, PictureSource, too_large
 from catgan.errors import UserError
 
 SPLITS = {"train", "val", "valid", "validation", "test"}
 Handle = TypeVar("Handle")
 
-ONE_CLASS = "all"  # name of the class where there are none
-
-
-@dataclass(frozen=True)
-class Source:
-    """N pictures with a class each."""
-
-    where: str  # as the user named it
-    names: Sequence[str]  # of each picture: path in the folder or archive, or number of the row
-    labels: np.ndarray  # (N,), int64
-    class_names: tuple[str, ...]
-    read: Callable[[int], bytes | np.ndarray]  # a file's bytes, or uint8 pixels (H, W); thread-safe
-    ignored: dict[str, int] = field(default_factory=dict)  # what is there and is no picture: kind and count
-    empty: tuple[str, ...] = ()  # folders without a picture
-
-    def __len__(self) -> int:
-        return len(self.names)
-
 
 def open_source(
     where: str, split: str | None = None, image_column: str | None = None, label_column: str | None = None
-) -> Source:
+) -> PictureSource:
     """Find out what `where` is, and list it. Raises UserError if it is nothing that can be prepared."""
-    from catgan.data import columns
-
     path = Path(where)
     options = {"--split": split, "--image-column": image_column, "--label-column": label_column}
-    if where.startswith("hf:") or columns.is_saved_dataset(path):
-        source = columns.hugging_face(where, split, image_column, label_column)
+    if where.startswith("hf:") or is_saved_dataset(path):
+        source = hugging_face(where, split, image_column, label_column)
     else:
         if not path.exists():
             raise UserError(
                 f"{where} does not exist: must be a folder, a zip or tar, or hf:NAME of a Hugging Face dataset"
             )
-        idx = path.is_dir() and columns.has_idx(path)
+        idx = path.is_dir() and has_idx(path)
         for name, value in options.items():
             if value is not None and not (idx and name == "--split"):
                 raise UserError(f"{name} is {value}: only Hugging Face datasets and IDX files have that; leave it out")
         if (path / "catgan.json").exists():
             raise UserError(f"{where} is prepared data already: train on it with --data {where}")
-        source = columns.idx_files(path, split) if idx else folder(path) if path.is_dir() else archive(path)
+        source = idx_files(path, split) if idx else folder(path) if path.is_dir() else archive(path)
     if not len(source):
         seen = ", ".join(f"{count} {kind}" for kind, count in sorted(source.ignored.items()))
         raise UserError(f"{where} holds no pictures ({seen or 'it is empty'}): must have files such as .jpg or .png")
     return source
 
 
-def folder(root: Path) -> Source:
+def folder(root: Path) -> PictureSource:
     """A folder of pictures, or of one folder per class. Links are followed."""
     ignored: Counter[str] = Counter()
     files: dict[str, str] = {}
@@ -106,7 +87,7 @@ def walk(root: Path) -> Iterator[tuple[str, str]]:
                 yield path, "file" if entry.is_file() else "other"
 
 
-def archive(path: Path) -> Source:
+def archive(path: Path) -> PictureSource:
     """A zip or tar of such a folder. Members are read into memory; nothing is ever unpacked to the disk by its name."""
     ignored: Counter[str] = Counter()
     files: dict[str, Member] = {}
@@ -140,17 +121,13 @@ def inside(name: str) -> str | None:
     return "/".join(parts)
 
 
-def too_large() -> bytes:
-    raise BrokenError(f"more than {MAX_BYTES:,} bytes")
-
-
 def arrange(
     where: str,
     files: dict[str, Handle],
     folders: Collection[str],
     read: Callable[[Handle], bytes],
     ignored: Counter[str],
-) -> Source:
+) -> PictureSource:
     """Files by relative path to pictures by class: the layouts of docs/data.md. Raises UserError for a mixture."""
     pictures = {}
     for path, handle in files.items():
@@ -177,7 +154,7 @@ def arrange(
     order = sorted((number[p[start]] if names else 0, path) for path, p in split.items())
     handles = [pictures[path] for _, path in order]
     tops = {p[start] for f in folders if len(p := f.split("/")) > start and not hidden(f)}
-    return Source(
+    return PictureSource(
         where,
         [printable(path) for _, path in order],
         np.array([label for label, _ in order], dtype=np.int64),
@@ -205,7 +182,7 @@ def why_ignored(path: str) -> str | None:
     if hidden(path):
         return "hidden file"
     suffix = PurePosixPath(path).suffix.lower()
-    return None if suffix in SUFFIXES else f"{printable(suffix)} file" if suffix else "file without ending"
+    return None if suffix in PICTURE_SUFFIXES else f"{printable(suffix)} file" if suffix else "file without ending"
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:

@@ -13,14 +13,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from catgan.draws import Purpose, stream
 from catgan.errors import UserError
-from catgan.evaluation.features import cache_folder
-from catgan.evaluation.sources import Source, digest, with_channels
-from catgan.system.files import write_atomically
+from catgan.evaluation.features import cache_folder, one_maker
+from catgan.evaluation.sources import ImageSource, with_channels
+from catgan.system.files import digest, save_tensors, write_atomically
 from catgan.system.progress import Progress
 
 LARGEST = 64  # pixels; larger images are reduced to this
@@ -47,8 +46,15 @@ class Classifier:
     name, dim, names_classes = "classifier", WIDTHS[-1], True
 
     def __init__(self, net: nn.Sequential, channels: int, classes: int, accuracy: float, device: torch.device) -> None:
-        self.network = net.to(device).eval().requires_grad_(False)
-        self.channels, self.classes, self.accuracy, self.device = channels, classes, accuracy, device
+        self.network = net.eval().requires_grad_(False)
+        self.channels, self.classes, self.accuracy = channels, classes, accuracy
+        self.to(device)
+
+    def to(self, device: torch.device) -> Classifier:
+        """Move it, and return it."""
+        self.network.to(device)
+        self.device = device
+        return self
 
     def identity(self) -> str:
         state = self.network.state_dict().items()
@@ -65,7 +71,7 @@ def prepared(images: Tensor) -> Tensor:
     return F.interpolate(x, (LARGEST, LARGEST), mode="area") if x.shape[-1] > LARGEST else x
 
 
-def classifier(source: Source, device: torch.device, quiet: bool = False) -> Classifier:
+def classifier(source: ImageSource, device: torch.device, quiet: bool = False) -> Classifier:
     """The classifier of a dataset: from the cache, or trained now (minutes) and put there.
 
     Raises UserError for data without classes.
@@ -74,23 +80,26 @@ def classifier(source: Source, device: torch.device, quiet: bool = False) -> Cla
         raise UserError(
             f"{source.name} has no classes, so no classifier can be trained on it: use --features inception or dinov2"
         )
-    path = (
-        cache_folder()
-        / "classifiers"
-        / f"{digest(str(VERSION), str(len(source.class_names)), source.identity())}.safetensors"
-    )
+    key = digest(str(VERSION), str(len(source.class_names)), source.identity())
+    path = cache_folder() / "classifiers" / f"{key}.safetensors"
     found = cached(path, device)
     if found is not None:
         return found
+    with one_maker(path):
+        return cached(path, device) or trained_and_kept(source, path, device, quiet)
+
+
+def trained_and_kept(source: ImageSource, path: Path, device: torch.device, quiet: bool) -> Classifier:
+    """Train the classifier of a dataset, and put it into the cache."""
     if not quiet:
         Progress.print(f"training a classifier on {source.name}, once (kept in {path})")
     images, labels = everything(source)
     made = trained(images, labels, len(source.class_names), device, quiet)
     about = {"channels": made.channels, "classes": made.classes, "accuracy": made.accuracy, "size": images.shape[-1]}
     state = {name: t.cpu().contiguous() for name, t in made.network.state_dict().items()}
-    write_atomically(path, lambda aside: save_file(state, aside, {"catgan": json.dumps(about)}))
+    write_atomically(path, lambda aside: save_tensors(aside, state, {"catgan": json.dumps(about)}))
     if not quiet:
-        Progress.print(f"it recognises {made.accuracy:.1%} of held-out real images")
+        Progress.print(f"its accuracy on held-out real images is {made.accuracy:.1%}")
     return made
 
 
@@ -109,7 +118,7 @@ def cached(path: Path, device: torch.device) -> Classifier | None:
         return None
 
 
-def everything(source: Source) -> tuple[Tensor, Tensor]:
+def everything(source: ImageSource) -> tuple[Tensor, Tensor]:
     """All images, at most 64 pixels wide, and their classes."""
     parts = [source.read(start, min(start + 1024, len(source))) for start in range(0, len(source), 1024)]
     small = [x if x.shape[-1] <= LARGEST else to_bytes_again(prepared(x)) for x, _ in parts]

@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from catgan.errors import UserError
 from catgan.evaluation.features import FeatureSpace
 from catgan.evaluation.frechet import Moments
-from catgan.evaluation.sources import Source, with_channels
-from catgan.system.files import write_atomically
+from catgan.evaluation.sources import ImageSource, with_channels
+from catgan.system.files import save_tensors, write_atomically
+from catgan.system.pieces import unfinished
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
@@ -37,7 +37,7 @@ class Keep:
 
     features: int = 0  # of so many images, evenly spread
     logits: bool = False
-    classes: int = 0  # moments of each of so many classes, and the recognised share
+    classes: int = 0  # moments of each of so many classes, and how many images the classifier knows
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Collected:
     features: Tensor | None = None  # (n, dim), float32
     logits: Tensor | None = None  # (n, classes), float32
     by_class: list[Moments] = field(default_factory=list)
-    recognised: int = 0  # images whose class the feature space's classifier names
+    correct: int = 0  # images whose class the feature space's classifier names
     labelled: int = 0
     broken: list[str] = field(default_factory=list)
 
@@ -67,7 +67,7 @@ class Collected:
         self.moments.add(other.moments)
         for mine, theirs in zip(self.by_class, other.by_class, strict=True):
             mine.add(theirs)
-        self.recognised += other.recognised
+        self.correct += other.correct
         self.labelled += other.labelled
         self.broken += other.broken
 
@@ -78,7 +78,7 @@ def empty(space: FeatureSpace, keep: Keep, device: torch.device | str = "cpu") -
     )
 
 
-def collect(source: Source, space: FeatureSpace, keep: Keep, work: Work, folder: Path | None = None) -> Collected:
+def collect(source: ImageSource, space: FeatureSpace, keep: Keep, work: Work, folder: Path | None = None) -> Collected:
     """All images of a source through a feature space.
 
     folder: where finished chunks go, so that an interrupted call goes on and several processes share the work; it
@@ -90,8 +90,7 @@ def collect(source: Source, space: FeatureSpace, keep: Keep, work: Work, folder:
     size = max(SMALLEST_CHUNK, -(-len(source) // CHUNKS))
     chunks = [(start, min(start + size, len(source))) for start in range(0, len(source), size)]
     paths = [folder / f"chunk-{i:02}.safetensors" for i in range(len(chunks))] if folder else []
-    missing = [i for i in range(len(chunks)) if not (folder and is_whole(paths[i]))]
-    mine = [i for i in missing if i % processes.world == processes.rank] if folder else missing
+    mine = unfinished(len(chunks), processes, lambda i: is_whole(paths[i])) if folder else list(range(len(chunks)))
     tick = counter(sum(b - a for a, b in (chunks[i] for i in mine)), source.name, work)
     parts = (one_chunk(source, space, keep, chunks[i], work.batch, tick) for i in mine)
     if folder:
@@ -133,7 +132,7 @@ def merged(parts: Iterable[Collected], total: Collected) -> Collected:
     return total
 
 
-def check_count(total: Collected, source: Source, max_broken: float) -> None:
+def check_count(total: Collected, source: ImageSource, max_broken: float) -> None:
     """Raise UserError where too many files could not be read, or too few images are left."""
     if len(total.broken) > max_broken * len(source):
         raise UserError(
@@ -161,7 +160,12 @@ def check_room(space: FeatureSpace, keep: Keep) -> None:
 
 @torch.no_grad()
 def one_chunk(
-    source: Source, space: FeatureSpace, keep: Keep, chunk: tuple[int, int], batch: int, tick: Callable[[int], None]
+    source: ImageSource,
+    space: FeatureSpace,
+    keep: Keep,
+    chunk: tuple[int, int],
+    batch: int,
+    tick: Callable[[int], None],
 ) -> Collected:
     """What there is to know of images chunk[0]..chunk[1] - 1."""
     into = empty(space, keep, getattr(space, "device", "cpu"))
@@ -189,7 +193,7 @@ def one_chunk(
             for k in y.unique().tolist():
                 into.by_class[k].add(Moments.of(x[y == k]))
             if scores is not None and space.names_classes:
-                into.recognised += int((scores.argmax(1) == y).sum())
+                into.correct += int((scores.argmax(1) == y).sum())
                 into.labelled += len(y)
     into.features = torch.cat(rows) if rows else None
     into.logits = torch.cat(logits) if logits else None
@@ -228,12 +232,12 @@ def write(path: Path, part: Collected) -> None:
     about = {
         "count": part.moments.count,
         "class_counts": [m.count for m in part.by_class],
-        "recognised": part.recognised,
+        "correct": part.correct,
         "labelled": part.labelled,
         "broken": part.broken,
     }
     plain = {n: t.cpu().contiguous() for n, t in tensors.items()}
-    write_atomically(path, lambda aside: save_file(plain, aside, {"catgan": json.dumps(about)}))
+    write_atomically(path, lambda aside: save_tensors(aside, plain, {"catgan": json.dumps(about)}))
 
 
 def read(path: Path) -> Collected:
@@ -247,15 +251,15 @@ def read(path: Path) -> Collected:
         tensors.get("features"),
         tensors.get("logits"),
         [Moments(*m) for m in zip(about["class_counts"], means, scatters, strict=True)],
-        about["recognised"],
+        about["correct"],
         about["labelled"],
         about["broken"],
     )
 
 
-def is_whole(path: Path | None) -> bool:
+def is_whole(path: Path) -> bool:
     """Whether a chunk's file is there and complete."""
-    if path is None or not path.exists():
+    if not path.exists():
         return False
     try:
         with safe_open(path, "pt") as file:

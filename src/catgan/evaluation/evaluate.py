@@ -1,75 +1,47 @@
-"""Measure samples against a reference by a protocol. The command line and the trainer both call `evaluate`."""
+"""`catgan.evaluate`: samples against real images, in one call."""
 
 from __future__ import annotations
 
-import time
-import warnings
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
-from catgan.errors import UserError
-from catgan.evaluation.classifier import Classifier
-from catgan.evaluation.collect import Keep, Work, collect
-from catgan.evaluation.features import FeatureSpace
-from catgan.evaluation.metrics import check_possible, measured
-from catgan.evaluation.protocol import ROUNDING, Protocol, Result, versions
-from catgan.evaluation.reference import Reference
-from catgan.evaluation.sources import Generated, Source
+from catgan.evaluation import opening
+from catgan.evaluation.collect import Work
+from catgan.evaluation.evaluator import Facts
+from catgan.evaluation.protocol import Protocol, Result
+from catgan.metrics import Features
+from catgan.sampling.pipeline import CATPipeline
+from catgan.system.devices import pick_device
 
 
 def evaluate(
-    source: Source,
-    reference: Reference,
-    space: FeatureSpace,
-    protocol: Protocol,
-    work: Work,
-    folder: Path | None = None,
+    samples: opening.Images | CATPipeline,
+    /,
+    reference: opening.Images | None = None,
+    *,
+    features: Features | Literal["auto"] = "auto",
+    metrics: Sequence[str] = (),
+    device: str = "auto",
+    batch: int = 64,
+    feature_weights: str | None = None,
+    quiet: bool = True,
+    **protocol: Any,
 ) -> Result:
-    """Measure a source against a reference.
+    """Measure samples against real images: `result.metrics`, `print(result.table())`.
 
-    folder: for unfinished work, see `collect`. Every process returns the same result. Raises UserError for metrics
-    that cannot be had, and for more broken files than the share work.max_broken.
+    samples: a pipeline; or a run, a checkpoint, an exported model, a folder of images, an .npz or a data set, by name;
+    or a dataset or image source of one's own. reference: real images in any of these forms, or an .npz with mu and
+    sigma; None is what the generator was trained on. features: auto is inception, or classifier for small or grey
+    images. metrics: names in `catgan.metrics.METRICS`; none are all that are possible. protocol: other fields of
+    `catgan.evaluation.protocol.Protocol`, as samples=10_000 or psi=0.9. Raises UserError for what cannot be measured.
     """
-    if not isinstance(source, Generated):
-        protocol = protocol.of_given_images(len(source))
-    protocol.check()
-    labelled = bool(source.class_names)
-    check_possible(protocol, space, reference, labelled)
-    by_class = {"class_distance", "recognised"} & set(protocol.metrics)
-    classes = max(len(reference.by_class), space.classes if space.names_classes else 0) if by_class else 0
-    if classes and len(source.class_names) > classes:
-        raise UserError(
-            f"{source.name} has {len(source.class_names)} classes, the reference {classes}: must be as many, or leave "
-            "class_distance and recognised out of --metrics"
-        )
-    keep = Keep(len(source) if protocol.rows_kept else 0, "score" in protocol.metrics, classes)
-    began = time.monotonic()
-    found = collect(source, space, keep, work, folder)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        numbers = measured(found, reference, protocol)
-    notes = list(dict.fromkeys(str(w.message) for w in said if issubclass(w.category, UserWarning)))
-    for name, broken in ((source.name, found.broken), (reference.name, reference.broken)):
-        if broken:
-            notes.append(f"{len(broken)} files of {name} could not be read and were left out: {'; '.join(broken[:5])}")
-    about = describe(source, reference, space, found.moments.count)
-    step = source.pipe.step if isinstance(source, Generated) else 0
-    return Result(numbers, protocol, about, time.monotonic() - began, notes, step)
-
-
-def describe(source: Source, reference: Reference, space: FeatureSpace, count: int) -> dict[str, Any]:
-    """What was compared, for the record."""
-    about: dict[str, Any] = {
-        "measured": {"name": source.name, "images": count, "identity": source.identity()},
-        "reference": {"name": reference.name, "images": reference.statistics.count, "identity": reference.identity},
-        "feature_space": {"name": space.name, "dim": space.dim, "identity": space.identity()},
-        "versions": versions(),
-    }
-    if isinstance(space, Classifier):
-        about["feature_space"]["accuracy"] = space.accuracy
-    if isinstance(source, Generated):
-        about["measured"] |= {"recipe": source.pipe.config.recipe, "step": source.pipe.step}
-        vae = source.pipe.vae
-        decoder = vae and {"identity": vae.identity, "scale": vae.scale, "precision": source.pipe.precision}
-        about |= {"decoder": decoder, "rounding": ROUNDING}
-    return about
+    if isinstance(samples, CATPipeline):
+        protocol |= {"weights": samples.weights, "precision": samples.precision}
+    asked = Protocol(metrics=tuple(metrics), **protocol).check()
+    chosen = pick_device(device)
+    source = opening.open_samples(samples, asked, str(chosen))
+    real = opening.open_real(reference, source)
+    asked = replace(asked, features=opening.fitting_features(source) if features == "auto" else features)
+    work = Work(batch, quiet=quiet)
+    return opening.open_evaluator(real, Facts.of(source), asked, work, chosen, feature_weights).measure(source)

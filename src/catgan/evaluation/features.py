@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import AbstractContextManager
 from http.client import HTTPException
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.request import urlopen
@@ -19,8 +21,8 @@ from torch import Tensor
 
 from catgan.encoders import load_dino
 from catgan.errors import UserError
-from catgan.evaluation.sources import digest
-from catgan.system.files import sha256, write_bytes
+from catgan.system.files import digest, sha256, write_bytes
+from catgan.system.lock import exclusive
 from catgan.system.progress import Progress
 
 if TYPE_CHECKING:
@@ -56,12 +58,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CATGAN_CACHE") or Path(home) / "catgan")
 
 
+def one_maker(path: Path) -> AbstractContextManager[None]:
+    """Hold the right to make a file of the cache, after whoever makes it now: it may then be there."""
+    lock = cache_folder() / "locks" / path.stem
+    return exclusive(lock, f"waiting for another process, which is making {path}")
+
+
 def need(module: str) -> Any:
     """Import a package of the extra `eval`. Raises UserError where it is missing."""
-    import importlib
-
     try:
-        return importlib.import_module(module)
+        return import_module(module)
     except ImportError as error:
         raise UserError(
             f"this evaluation needs {error.name or module}, which is not installed: pip install 'catgan[eval]'"

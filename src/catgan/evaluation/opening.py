@@ -13,39 +13,59 @@ from catgan.checkpoint.export import is_export
 from catgan.checkpoint.reading import is_checkpoint
 from catgan.config import DataConfig
 from catgan.data import Dataset
-from catgan.data.datasets import Images, digits, fashion_folder, fashion_mnist, open_dataset
+from catgan.data.datasets import digits, fashion_folder, fashion_mnist, open_dataset
 from catgan.data.prepared import Prepared
 from catgan.errors import UserError
 from catgan.evaluation.classifier import classifier
 from catgan.evaluation.collect import Keep, Work
+from catgan.evaluation.evaluator import Evaluator, Facts, applicable, check_possible, too_few
 from catgan.evaluation.features import Dinov2, FeatureSpace, Inception
-from catgan.evaluation.protocol import Features, Metric, Protocol
+from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import Reference, has_images, has_statistics, of_source, read_npz
-from catgan.evaluation.sources import Folder, Generated, Memory, Npz, Source, Stored
-from catgan.sampling.pipeline import load
+from catgan.evaluation.sources import DatasetImages, Folder, Generated, ImageSource, Npz
+from catgan.metrics import Features
+from catgan.sampling.pipeline import CATPipeline, load
 from catgan.system.processes import Processes
 
 T = TypeVar("T")
 SMALL = 64  # images below this size say little to Inception
+Images = str | Path | Dataset | ImageSource  # what users may name or give
+Real = tuple[Path | None, ImageSource | None]  # a reference's statistics and its images, as far as it has them
 
 
 def open_samples(
-    where: str, protocol: Protocol, device: str, data_path: str | None = None, vae: str | None = None
-) -> Source:
-    """A generator where a run, a checkpoint or an exported model is named, else given images.
+    where: Images | CATPipeline, protocol: Protocol, device: str, data_path: str | None = None, vae: str | None = None
+) -> ImageSource:
+    """A generator's samples where a run, a checkpoint, an exported model or a pipeline is given, else given images.
 
     vae: decodes its latents, in place of the one that its configuration names.
     """
-    path = Path(where)
-    run = (path / "config.yaml").exists() or (path / "checkpoints").is_dir()
-    if path.suffix == ".safetensors" or run or is_checkpoint(path) or is_export(path):
+    if isinstance(where, CATPipeline):
+        pipe = where
+    elif isinstance(where, (str, Path)) and is_generator(Path(where)):
         protocol.check()
-        pipe = load(path, protocol.weights, vae).to(device, protocol.precision)
-        return Generated(pipe, protocol.samples, protocol.class_sampling, protocol.first_seed, protocol.psi)
-    return open_source(where, data_path=data_path)
+        pipe = load(Path(where), protocol.weights, vae).to(device, protocol.precision)
+    else:
+        return open_images(where, data_path=data_path)
+    return Generated(pipe, protocol.samples, protocol.class_sampling, protocol.first_seed, protocol.psi)
 
 
-def open_source(where: str, size: int = 32, data_path: str | None = None) -> Source:
+def is_generator(path: Path) -> bool:
+    """Whether a path names a run, a checkpoint or an exported model."""
+    run = (path / "config.yaml").exists() or (path / "checkpoints").is_dir()
+    return path.suffix == ".safetensors" or run or is_checkpoint(path) or is_export(path)
+
+
+def open_images(given: Images, size: int = 32, data_path: str | None = None) -> ImageSource:
+    """Images by name, or as a dataset or a source of one's own."""
+    if isinstance(given, (str, Path)):
+        return open_source(str(given), size, data_path)
+    if callable(getattr(given, "read", None)):
+        return given  # type: ignore[return-value]
+    return DatasetImages(given, type(given).__name__)  # type: ignore[arg-type]
+
+
+def open_source(where: str, size: int = 32, data_path: str | None = None) -> ImageSource:
     """Images by name: digits, fashion-mnist, fashion-mnist:test, an .npz, or a folder of images.
 
     size: pixels that fashion-mnist's are padded to. data_path: the folder of its files.
@@ -53,14 +73,14 @@ def open_source(where: str, size: int = 32, data_path: str | None = None) -> Sou
     """
     name, _, part = where.partition(":")
     if where == "digits":
-        return Memory(digits(), where)
+        return DatasetImages(digits(), where)
     if name == "fashion-mnist" and part in ("", "test"):
-        return Memory(fashion_mnist(fashion_folder(data_path), size, "t10k" if part else "train"), where)
+        return DatasetImages(fashion_mnist(fashion_folder(data_path), size, "t10k" if part else "train"), where)
     path = Path(where)
     if path.is_file() and path.suffix == ".npz":
         return Npz(path)
     if (path / "catgan.json").is_file():
-        return Stored(Prepared(path), where)
+        return DatasetImages(Prepared(path), where)
     if path.is_dir():
         return Folder(path)
     raise UserError(
@@ -69,83 +89,105 @@ def open_source(where: str, size: int = 32, data_path: str | None = None) -> Sou
     )
 
 
-def source_of_config(data: DataConfig, size: int) -> Source:
+def source_of_config(data: DataConfig, size: int) -> ImageSource:
     """The real images that a run is trained on."""
-    return source_of_dataset(open_dataset(data, size), data.source)
-
-
-def source_of_dataset(dataset: Dataset, name: str) -> Source:
-    """The images of a dataset. Raises UserError where it has none."""
-    if isinstance(dataset, Images):
-        return Memory(dataset, name)
-    if isinstance(dataset, Prepared):
-        return Stored(dataset, str(dataset.folder))
-    raise UserError(f"the data ({name}) are no images: give images or statistics as the reference")
+    return DatasetImages(open_dataset(data, size), data.path or data.source)
 
 
 def open_features(
-    name: str, device: torch.device, weights: str | None, reference: Source | None, quiet: bool = False
+    name: Features, device: torch.device, weights: str | None, real: ImageSource | None, work: Work
 ) -> FeatureSpace:
     """The feature space of a name; the classifier is trained on the reference's images if it is not cached."""
     if name == "inception":
-        return Inception(device, Path(weights) if weights else None)
+        return in_turn(work.processes, lambda: Inception(device, Path(weights) if weights else None))
     if name == "dinov2":
-        return Dinov2(device, weights) if weights else Dinov2(device)
-    if reference is None:
+        return in_turn(work.processes, lambda: Dinov2(device, weights) if weights else Dinov2(device))
+    if real is None:
         raise UserError(
             "the classifier is trained on the reference's images: give images as --reference, not statistics"
         )
-    return classifier(reference, device, quiet)
+    # One process's for all: another machine's cache, or its arithmetic, would give another one.
+    made = work.processes.from_first(lambda: classifier(real, device, work.quiet).to(torch.device("cpu")))
+    return made.to(device)
 
 
-def applicable(source: Source, space: FeatureSpace, real: Source | None) -> tuple[Metric, ...]:
-    """All metrics that these samples, features and real images (None: statistics only) can give."""
-    made: list[Metric] = ["distance"]
-    made += ["kid", "precision_recall"] if real is not None else []
-    made += ["score"] if space.classes else []
-    labelled = real is not None and source.class_names and real.class_names
-    made += ["class_distance", "recognised"] if labelled and space.names_classes else []
-    return tuple(made)
-
-
-def fitting_features(source: Source) -> Features:
+def fitting_features(source: ImageSource) -> Features:
     """Inception for what it knows: colour images of some size."""
     return "classifier" if source.channels == 1 or source.read(0, 1)[0].shape[-1] < SMALL else "inception"
 
 
 def open_reference(
-    statistics: Path | None,
-    real: Source | None,
-    space: FeatureSpace,
-    protocol: Protocol,
-    work: Work,
+    real: Real, space: FeatureSpace, protocol: Protocol, work: Work, meeting: Path | None = None
 ) -> Reference:
     """What a protocol needs to know of the real images.
 
-    statistics: an .npz with mu and sigma, which then count; `real` gives single features, where metrics need them.
+    An .npz's statistics count where it has them; its images give single features, where metrics need them.
+    meeting: see `of_source`.
     """
+    statistics, images = real
+    by_class = any(metric.by_class for metric in protocol.wanted.values())
     keep = Keep(
         features=protocol.reference_features if protocol.rows_kept else 0,
-        classes=len(real.class_names) if real is not None and "class_distance" in protocol.metrics else 0,
+        classes=len(images.class_names) if images is not None and by_class else 0,
     )
     known = None if statistics is None else read_npz(statistics)
-    if known is not None and (real is None or keep == Keep()):
+    if images is None:
+        assert known is not None
         return known
-    assert real is not None
-    found = of_source(real, space, keep, work)
-    return (
-        found
-        if known is None
-        else replace(found, name=known.name, identity=known.identity, statistics=known.statistics)
-    )
+    if known is not None and keep == Keep():
+        return replace(known, class_names=images.class_names)
+    found = of_source(images, space, keep, work, meeting)
+    if known is None:
+        return found
+    return replace(found, name=known.name, identity=known.identity, statistics=known.statistics)
 
 
-def real_images(where: str, size: int, data_path: str | None = None) -> tuple[Path | None, Source | None]:
+def open_real(given: Images | None, samples: ImageSource, data_path: str | None = None) -> Real:
+    """The real images that samples are compared with; None stands for those that their generator was trained on."""
+    pipe = samples.pipe if isinstance(samples, Generated) else None
+    size = pipe.config.sample.size if pipe else 32
+    if given is not None:
+        return real_images(given, size, data_path)
+    if pipe is None:
+        raise UserError("--reference is not set: given images need something to be compared with")
+    return None, source_of_config(pipe.config.data, size)
+
+
+def real_images(given: Images, size: int, data_path: str | None = None) -> Real:
     """A reference's statistics and its images, as far as it has them."""
-    path = Path(where)
-    if not has_statistics(path):
-        return None, open_source(where, size, data_path)
+    path = Path(given) if isinstance(given, (str, Path)) else None
+    if path is None or not has_statistics(path):
+        return None, open_images(given, size, data_path)
     return path, Npz(path) if has_images(path) else None
+
+
+def open_evaluator(
+    real: Real,
+    samples: Facts,
+    protocol: Protocol,
+    work: Work,
+    device: torch.device,
+    weights: str | None = None,
+    meeting: Path | None = None,
+) -> Evaluator:
+    """What measures such samples: feature space and reference are fetched, trained or computed if they are not cached.
+
+    No metrics in the protocol are all that are possible. weights: of the feature space. meeting: see `of_source`.
+    Raises UserError for metrics that cannot be had.
+    """
+    statistics, images = real
+    plain = Facts(statistics.name if statistics else "the reference", 0, ())
+    known = Facts(images.name, min(len(images), protocol.reference_features), images.class_names) if images else plain
+    for name in protocol.wanted:
+        if reason := too_few(name, protocol, samples, known):  # before a classifier is trained
+            raise UserError(reason)
+    space = open_features(protocol.features, device, weights, images, work)
+    if not protocol.metrics:
+        protocol = replace(protocol, metrics=applicable(protocol, space, samples, plain if statistics else known))
+    check_possible(protocol, space, samples, known)
+    evaluator = Evaluator(open_reference(real, space, protocol, work, meeting), space, protocol, work)
+    evaluator.check(samples)
+    return evaluator
 
 
 def in_turn(processes: Processes, work: Callable[[], T]) -> T:

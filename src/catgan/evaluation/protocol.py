@@ -9,15 +9,11 @@ from typing import Any, Literal
 
 from catgan.bounds import check_psi, check_seed
 from catgan.errors import require
+from catgan.metrics import METRICS, RENAMED, Features, Metric, titles
 from catgan.version import __version__
 
-Features = Literal["inception", "dinov2", "classifier"]
-Metric = Literal["distance", "kid", "score", "precision_recall", "class_distance", "recognised"]
 PACKAGES = ("torch", "torch-fidelity", "torchvision", "transformers", "numpy", "pillow")
 ROUNDING = "round(127.5 x + 127.5), clamped to 0..255, uint8"
-
-
-HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "recognised")  # of the others lower is
 
 
 def versions() -> dict[str, str]:
@@ -37,8 +33,8 @@ class Protocol:
 
     features: Features = "inception"
     """Feature space."""
-    metrics: tuple[Metric, ...] = ("distance",)
-    """What is measured."""
+    metrics: tuple[str, ...] = ("distance",)
+    """What is measured: names in `catgan.metrics.METRICS`."""
     samples: int = 50_000
     """How many samples are generated or read."""
     class_sampling: Literal["uniform", "balanced", "as given"] = "uniform"
@@ -56,12 +52,15 @@ class Protocol:
     kid_subsets: int = 100
     """Subsets that KID averages over, of at most 1,000 samples each."""
     score_splits: int = 10
-    """Parts of the samples that the Inception Score averages over."""
+    """Parts of the samples that inception_score averages over."""
     neighbours: int = 3
     """k of precision's and recall's balls."""
 
     def check(self) -> Protocol:
         """Return self, or raise UserError naming the field, its value and what is allowed."""
+        for name in self.metrics:
+            todo = f"{name} is now {RENAMED[name]}" if name in RENAMED else ""
+            require(name in METRICS, "metrics", name, f"among {', '.join(METRICS)}", todo)
         for name in ("samples", "reference_features", "kid_subsets", "score_splits", "neighbours"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         require(self.samples >= 2, "samples", self.samples, "at least 2")
@@ -76,32 +75,18 @@ class Protocol:
         )
 
     @property
+    def wanted(self) -> dict[str, Metric]:
+        """What the table says of the metrics."""
+        return {name: METRICS[name] for name in self.metrics}
+
+    @property
     def rows_kept(self) -> bool:
         """Whether single features are needed, not only their moments."""
-        return bool({"kid", "precision_recall"} & set(self.metrics))
+        return any(metric.rows for metric in self.wanted.values())
 
 
-IMAGENET_FID50K = Protocol(metrics=("distance", "score"))
+IMAGENET_FID50K = Protocol(metrics=("distance", "inception_score"))
 PRESETS = {"imagenet-fid50k": IMAGENET_FID50K}
-
-
-def titles(features: str) -> dict[str, str]:
-    """The name under which each number may be reported. Only Inception's are FID, KID and Inception Score."""
-    kind = {"inception": "", "dinov2": "DINOv2 ", "classifier": "classifier "}[features]
-    fid = features == "inception"
-    return {
-        "frechet_distance": "FID" if fid else f"{kind}Frechet distance",
-        "kid": "KID" if fid else f"{kind}kernel distance",
-        "kid_std": "KID, deviation over subsets" if fid else f"{kind}kernel distance, deviation over subsets",
-        "inception_score": "Inception Score" if fid else f"{kind}score",
-        "inception_score_std": "Inception Score, deviation over splits"
-        if fid
-        else f"{kind}score, deviation over splits",
-        "precision": f"{kind}precision",
-        "recall": f"{kind}recall",
-        "class_distance": "per-class FID, mean" if fid else f"per-class {kind}Frechet distance, mean",
-        "recognised": "recognised as the class asked for",
-    }
 
 
 @dataclass(frozen=True)

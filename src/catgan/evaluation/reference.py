@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import zipfile
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from catgan.errors import UserError
 from catgan.evaluation.collect import Collected, Keep, Work, check_count, collect, read, write
-from catgan.evaluation.features import FeatureSpace, cache_folder
+from catgan.evaluation.features import FeatureSpace, cache_folder, one_maker
 from catgan.evaluation.frechet import Statistics
-from catgan.evaluation.sources import Source, digest
-from catgan.system.files import write_atomically
+from catgan.evaluation.sources import ImageSource
+from catgan.system.files import digest, write_atomically
+from catgan.system.pieces import work_folder
 
 
 @dataclass(frozen=True)
@@ -31,24 +32,40 @@ class Reference:
     features: Tensor | None = None  # (n, dim) of evenly spread images
     by_class: tuple[Statistics, ...] = ()
     broken: tuple[str, ...] = ()  # files that could not be read
+    class_names: tuple[str, ...] = ()  # empty where images have no classes, or are not known
 
 
-def of_source(source: Source, space: FeatureSpace, keep: Keep, work: Work) -> Reference:
-    """The reference that all images of a source make: from the cache, or computed and put there."""
+def of_source(
+    source: ImageSource, space: FeatureSpace, keep: Keep, work: Work, meeting: Path | None = None
+) -> Reference:
+    """The reference that all images of a source make: from the cache, or computed and put there.
+
+    meeting: a folder that all processes see, for the parts that they share; default: the cache, which is enough for
+    processes of one machine. What one process computes another, of whatever run, waits for.
+    """
     identity = digest("reference", space.identity(), source.identity())
-    path = cache_folder() / "references" / f"{digest(identity, str(keep))}.safetensors"
-    found = cached(path)
+    key = digest(identity, str(keep))
+    path = cache_folder() / "references" / f"{key}.safetensors"
+    processes = work.processes
+
+    def known() -> Collected | None:
+        return processes.from_first(lambda: cached(path))  # another machine's cache may hold other things
+
+    found = known()
     if found is None:
-        folder = path.with_suffix(".work")
-        found = collect(source, space, keep, work, folder)
-        if work.processes.first:
-            write(path, found)
-        work.processes.wait()
-        if work.processes.first:
-            shutil.rmtree(folder, ignore_errors=True)
+        with one_maker(path) if processes.first else nullcontext():
+            found = known()
+            if found is None:
+                with work_folder((meeting or path.parent) / f".reference-{key}.work", processes) as folder:
+                    found = collect(source, space, keep, work, folder)
+                    if processes.first:
+                        write(path, found)
     check_count(found, source, work.max_broken)  # the cached one may have been made with more patience
     by_class = tuple(m.statistics for m in found.by_class)
-    return Reference(source.name, identity, found.moments.statistics, found.features, by_class, tuple(found.broken))
+    return Reference(
+        source.name, identity, found.moments.statistics, found.features, by_class, tuple(found.broken),
+        source.class_names,
+    )  # fmt: skip
 
 
 def cached(path: Path) -> Collected | None:

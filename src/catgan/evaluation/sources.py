@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 import zipfile
@@ -18,13 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from catgan.data.datasets import Images
+from catgan.data import Dataset
 from catgan.data.prepared import Prepared
 from catgan.draws import Purpose, stream
 from catgan.errors import UserError
-from catgan.images import to_bytes
 from catgan.sampling.pipeline import CATPipeline
-from catgan.system.files import sha256
+from catgan.system.files import digest, sha256
 
 DAMAGE = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -34,7 +32,7 @@ GREY = ("1", "L")
 UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Images by number. `read` is called with any ranges in any order, by one process or several."""
 
     name: str  # for people
@@ -51,14 +49,6 @@ class Source(Protocol):
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         """Images start..stop - 1, uint8 (n, C, H, W), and their classes (n,), int64. Broken files are left out."""
         ...
-
-
-def digest(*parts: bytes | str) -> str:
-    joined = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        joined.update(len(data).to_bytes(8, "little") + data)
-    return joined.hexdigest()[:32]
 
 
 class Generated:
@@ -96,63 +86,73 @@ class Generated:
         return channels_first(pixels), torch.from_numpy(y.astype(np.int64)) if self.class_names else None
 
 
-class Memory:
-    """Images of a dataset that is in memory."""
+class DatasetImages:
+    """The images of a dataset: of any `catgan.data.Dataset` that has `images(rows)`."""
 
-    def __init__(self, dataset: Images, name: str, rows: np.ndarray | None = None) -> None:
-        """rows: some of them only, in this order."""
-        self.dataset, self.name, self.rows = dataset, name, rows
-        self.channels = dataset.shape[0]
+    def __init__(self, dataset: Dataset, name: str, rows: np.ndarray | None = None) -> None:
+        """rows: some of them only, in this order. Raises UserError for a dataset that has no images."""
+        self.dataset, self.name = dataset, name
+        self.rows = np.arange(len(dataset)) if rows is None else rows
         self.class_names = dataset.class_names if len(dataset.class_names) > 1 else ()
         self.broken: list[str] = []
+        if not callable(getattr(dataset, "images", None)):
+            raise UserError(f"the data ({name}) are no images: give images or statistics as the reference")
+        self.channels = self.images(self.rows[:1]).shape[1]
         if self.channels not in (1, 3):
             raise UserError(f"{name} has {self.channels} channels: only grey and RGB images can be evaluated")
 
     def __len__(self) -> int:
-        return len(self.dataset) if self.rows is None else len(self.rows)
+        return len(self.rows)
+
+    def images(self, rows: np.ndarray) -> Tensor:
+        """uint8 (n, C, H, W), contiguous."""
+        found = torch.as_tensor(self.dataset.images(rows))  # type: ignore[attr-defined]
+        return torch.from_numpy(np.array(found.numpy(), order="C"))
+
+    def labels(self, rows: np.ndarray) -> Tensor:
+        """Classes (n,), int64."""
+        known = getattr(self.dataset, "labels", None)  # else a whole batch is read for its classes
+        return self.dataset.batch(rows, 0, 0)[1] if known is None else torch.as_tensor(known[rows]).long()
 
     @cached_property
     def _identity(self) -> str:
-        x, y = (
-            t if self.rows is None else t[torch.from_numpy(self.rows)]
-            for t in (self.dataset.pixels, self.dataset.labels)
-        )
-        return digest("memory", str(tuple(x.shape)), x.numpy().tobytes(), y.numpy().tobytes())
+        data = self.dataset
+        known = not isinstance(data, Prepared) or "digests" in data.meta  # else its identity says too little
+        own = getattr(data, "identity", None)
+        if known and isinstance(own, str) and np.array_equal(self.rows, np.arange(len(data))):
+            return digest("dataset", own)
+        pieces = [self.rows[start : start + 1024] for start in range(0, len(self), 1024)]
+        joined = digest("images", str(self.class_names))
+        for rows in pieces:
+            images = self.images(rows)
+            joined = digest(joined, str(images.shape), images.numpy().tobytes(), self.labels(rows).numpy().tobytes())
+        return joined
 
     def identity(self) -> str:
         return self._identity
 
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-        rows = np.arange(start, stop) if self.rows is None else self.rows[start:stop]
-        x, y = self.dataset.batch(rows, 0, 0)
-        return channels_first(to_bytes(x)), y if self.class_names else None
+        rows = self.rows[start:stop]
+        return self.images(rows), self.labels(rows) if self.class_names else None
 
 
-class Stored:
-    """The pictures that `catgan prepare` stored."""
+class Renumbered:
+    """Another source's images, with its classes numbered as a reference numbers them."""
 
-    def __init__(self, dataset: Prepared, name: str) -> None:
-        self.dataset, self.name = dataset, name
-        self.channels = int(dataset.meta["channels"])
-        self.class_names = dataset.class_names if len(dataset.class_names) > 1 else ()
-        self.broken: list[str] = []
-        dataset.images(np.arange(0))  # raises where none are stored
+    def __init__(self, source: ImageSource, numbers: list[int], class_names: tuple[str, ...]) -> None:
+        """numbers: class k of the source is class numbers[k] of class_names."""
+        self.source, self.numbers, self.class_names = source, torch.tensor(numbers), class_names
+        self.name, self.channels, self.broken = source.name, source.channels, source.broken
 
     def __len__(self) -> int:
-        return len(self.dataset)
-
-    @cached_property
-    def _identity(self) -> str:
-        paths = [self.dataset.folder / entry["file"] for entry in self.dataset.meta["shards"]]
-        return digest("prepared", *(sha256(path) for path in paths))
+        return len(self.source)
 
     def identity(self) -> str:
-        return self._identity
+        return digest("renumbered", self.source.identity(), str(self.numbers.tolist()))
 
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-        rows = np.arange(start, stop)
-        labels = torch.from_numpy(self.dataset.labels[rows].astype(np.int64))
-        return self.dataset.images(rows), labels if self.class_names else None
+        images, y = self.source.read(start, stop)
+        return images, None if y is None else self.numbers[y]
 
 
 class Npz:

@@ -1,15 +1,16 @@
-"""The objective of CAT (paper sections 3.2 and 4): one pure function per term, one file per idea."""
+"""The objective of CAT (paper sections 3.2 and 4): losses, the terms that weigh them, and what the discriminator sees."""
 
-from catgan.objective.adversarial import relativistic
 from catgan.objective.augment import augment, register
-from catgan.objective.consistency import consistency
-from catgan.objective.penalty import approximate_penalty, exact_penalty
-from catgan.objective.representation import representation
+from catgan.objective.losses import approximate_penalty, consistency, exact_penalty, relativistic, representation
+from catgan.objective.supervision import Draws, PyramidSupervision, Supervision
 from catgan.objective.terms import Objective, StepState, Term, default_objective
 
 __all__ = [
+    "Draws",
     "Objective",
+    "PyramidSupervision",
     "StepState",
+    "Supervision",
     "Term",
     "approximate_penalty",
     "augment",

@@ -14,17 +14,14 @@ A term of the same name replaces the one there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
 from torch import Tensor
 
 from catgan.config import Config
-from catgan.objective.adversarial import relativistic
-from catgan.objective.consistency import consistency, stage_weights
-from catgan.objective.penalty import approximate_penalty
-from catgan.objective.representation import representation
+from catgan.objective.losses import approximate_penalty, consistency, relativistic, representation, stage_weights
 from catgan.schedules import geometric
 
 
@@ -46,6 +43,8 @@ class StepState:
     fake_perturbed: Tensor | None = None  # (m, K + 1) logits of the perturbed fakes
     represented: Tensor | None = None  # (n, 1 + T_K, D) representation head on the real samples, if there is an encoder
     target: Tensor | None = None  # (n, 1 + T_K, D) the encoder's features of the same samples' raw images
+    real_heads: dict[str, Tensor] = field(default_factory=dict)  # what the discriminator's heads make of real samples
+    fake_heads: dict[str, Tensor] = field(default_factory=dict)  # and of fakes, (n, ...)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,14 @@ from catgan.checkpoint.reading import listed
 from catgan.config import Config
 from catgan.config_io import load_yaml
 from catgan.errors import UserError
-from catgan.evaluation.protocol import HIGHER_IS_BETTER
+from catgan.metrics import numbers, titles
+from catgan.objective.identity import Recorded
 from catgan.training.logs import read_metrics
 
-# How evaluation metrics are named where an evaluation does not name them, in the order in which they are shown.
-METRICS = {
-    "frechet_distance": "Frechet distance",
-    "kid": "KID",
-    "inception_score": "Inception score",
-    "precision": "precision",
-    "recall": "recall",
-    "class_distance": "class distance",
-    "recognised": "recognised",
-}
-BETTER = {"frechet_distance": "lower", "kid": "lower"} | dict.fromkeys(HIGHER_IS_BETTER, "higher")
+# What evaluations measure, in the order in which it is shown: titles, where an evaluation gives none, and which way is
+# better.
+TITLES = {name: title for name, title in titles().items() if numbers()[name].better}
+BETTER = {name: number.better for name, number in numbers().items() if number.better}
 DURING_TRAINING = re.compile(r"training-(\d+)")
 # What a protocol may say of the one evaluation rather than of how it was done.
 PER_EVALUATION = ("measured",)
@@ -53,7 +48,7 @@ class Evaluation:
         return json.dumps({k: v for k, v in self.protocol.items() if k not in PER_EVALUATION}, sort_keys=True)
 
     def title(self, metric: str) -> str:
-        return self.names.get(metric) or METRICS.get(metric, metric)
+        return self.names.get(metric) or TITLES.get(metric, metric)
 
 
 @dataclass(frozen=True)
@@ -66,6 +61,12 @@ class Record:
     rows: list[dict[str, float]]  # metrics.jsonl
     evaluations: list[Evaluation]  # by step
     best: dict[str, Any] | None  # checkpoints/best.json
+
+    @cached_property
+    def terms(self) -> dict[str, Recorded]:
+        """What the run minimises, by network and name, and its encoder, if it has one."""
+        found = map(Recorded.read, map(str, self.about.get("objective", ())))
+        return {f"{t.network} {t.name}".strip(): t for t in found}
 
     @property
     def step(self) -> int:
@@ -170,7 +171,7 @@ def training_seconds(rows: Sequence[Mapping[str, float]], batch: int) -> float:
 def shown_metrics(measured: Sequence[Mapping[str, float]]) -> list[str]:
     """The metrics measured, known ones first; a deviation (NAME_std) belongs to its metric."""
     names = dict.fromkeys(m for metrics in measured for m in metrics)
-    order = [m for m in METRICS if m in names] + [m for m in names if m not in METRICS]
+    order = [m for m in TITLES if m in names] + [m for m in names if m not in TITLES]
     return [m for m in order if not (m.endswith("_std") and m.removesuffix("_std") in names)]
 
 

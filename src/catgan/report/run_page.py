@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,14 @@ import numpy as np
 from catgan.checkpoint.reading import listed
 from catgan.config import Config
 from catgan.config_io import attribute, differences, dump_yaml
+from catgan.objective.identity import Recorded
 from catgan.recipes import RECIPES
 from catgan.report import page
 from catgan.report.plots import Line, color, plot_lines
-from catgan.report.records import BETTER, METRICS, Evaluation, Record, arrow, shown_metrics, training_seconds, value
+from catgan.report.records import BETTER, TITLES, Evaluation, Record, arrow, shown_metrics, training_seconds, value
 from catgan.report.sections import alignment_panels, loss_panels, stage_table
 from catgan.system.files import write_text
-from catgan.system.progress import clock
+from catgan.system.progress import clock, counted
 
 NETWORKS = {"discriminator": "#444444", "generator": "#b5446e"}
 
@@ -39,7 +39,7 @@ def write_run_page(record: Record, path: Path) -> None:
         *alignment_section(record),
         *evaluation_section(record),
         *configuration_section(record.config),
-        *objective_section(record.about.get("objective", [])),
+        *objective_section(list(record.terms.values())),
         *machine_section(record),
         page.heading("Go on"),
         page.code(commands(record)),
@@ -52,17 +52,13 @@ def lead(record: Record) -> str:
     c, step = record.config, record.step
     s = c.sample
     kind = "pixels" if s.channels in (1, 3) else "latents"
-    text = f"A run of recipe {c.recipe}: {s.size} x {s.size} {kind}, {count(s.classes, 'class', 'classes')}, {count(len(s.scales), 'scale')}."
+    text = f"A run of recipe {c.recipe}: {s.size} x {s.size} {kind}, {counted(s.classes, 'class', 'classes')}, {counted(len(s.scales), 'scale')}."
     if step >= c.training.steps:
         return f"{text} Finished after {step:,} steps."
     text += f" Unfinished: step {step:,} of {c.training.steps:,}."
     rate = throughput(record)
     left = (c.training.steps - step) * c.training.batch / rate if rate else math.nan
     return text if math.isnan(left) else f"{text} The rest takes {clock(left)} at the speed so far."
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def throughput(record: Record) -> float | None:
@@ -83,12 +79,12 @@ def figures(record: Record) -> list[tuple[str, str]]:
         cards += [(f"{rate:,.0f}", "images per second, median"), (clock(seconds), "training time")]
     if record.evaluations:
         last = record.evaluations[-1]
-        metric = next((m for m in (*METRICS, *last.metrics) if m in last.metrics), None)
+        metric = next((m for m in (*TITLES, *last.metrics) if m in last.metrics), None)
         if metric:
             cards.append((f"{last.metrics[metric]:.4g}", f"{last.title(metric)}, step {last.step:,}"))
     if record.best:
         metric = str(record.best["metric"])
-        name = record.evaluations[-1].title(metric) if record.evaluations else METRICS.get(metric, metric)
+        name = record.evaluations[-1].title(metric) if record.evaluations else TITLES.get(metric, metric)
         cards.append((f"{record.best['value']:.4g}", f"best {name}, step {record.best['step']:,}"))
     return cards
 
@@ -264,15 +260,12 @@ def configuration_section(config: Config) -> list[str]:
     return [*parts, page.details("Everything", page.code(dump_yaml(config)))]
 
 
-def objective_section(terms: Sequence[str]) -> list[str]:
+def objective_section(terms: Sequence[Recorded]) -> list[str]:
     if not terms:
         return []
-    rows = []
-    for term in terms:
-        match = re.fullmatch(r"(\w+): (.*?), (.*?), (.*?) \* (.*)", str(term))
-        rows.append([match[1], match[5], *match.groups()[1:4]] if match else [term, "", "", "", ""])
-    head = ["minimised by", "term", "weight at step 0", "100", "10,000"]
-    return [page.heading("Objective"), page.table(head, rows)]
+    rows = [[t.network, t.name, *(t.weights.split(", ") if t.weights else [""] * 3), t.origin] for t in terms]
+    head = ["minimised by", "term", "weight at step 0", "100", "10,000", "function and digest"]
+    return [page.heading("Objective"), page.table(head, rows, "text")]
 
 
 def machine_section(record: Record) -> list[str]:

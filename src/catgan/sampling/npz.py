@@ -16,7 +16,8 @@ import numpy as np
 from catgan.bounds import check_seed
 from catgan.errors import UserError
 from catgan.sampling.pipeline import CATPipeline
-from catgan.system.files import discard, write_atomically, write_text
+from catgan.system.files import write_atomically, write_text
+from catgan.system.pieces import unfinished, work_folder
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
@@ -51,26 +52,26 @@ def sample_npz(
     folder = path.with_name(f"{path.name}.parts")
     processes.from_first(lambda: begin(path, folder, identity, shape))
     ys = np.array([classes[i % len(classes)] for i in range(count)], dtype=np.int64)
-    parts = {begin: folder / f"{begin:09}.npy" for begin in range(0, count, CHUNK)}
-    mine = list(parts)[processes.rank :: processes.world]
-    progress, made = Progress(0, count, 1, "sample") if processes.first else None, 0
-    for begins in mine:
-        end = min(begins + CHUNK, count)
-        if not parts[begins].exists():
+    parts = [folder / f"{begin:09}.npy" for begin in range(0, count, CHUNK)]
+    with work_folder(folder, processes):
+        mine = unfinished(len(parts), processes, lambda k: parts[k].exists())
+        spans = {k: range(k * CHUNK, min((k + 1) * CHUNK, count)) for k in mine}
+        progress = Progress(0, sum(map(len, spans.values())), 1, "sample") if processes.first else None
+        made = 0
+        for k, span in spans.items():
             pixels = [
                 pipe(ys[i:j].tolist(), range(first_seed + i, first_seed + j), psi=psi, batch_size=batch).array
-                for i, j in ((i, min(i + batch, end)) for i in range(begins, end, batch))
+                for i, j in ((i, min(i + batch, span.stop)) for i in span[::batch])
             ]
-            write_atomically(parts[begins], partial(save, pixels=np.concatenate(pixels)))
-        made += end - begins
+            write_atomically(parts[k], partial(save, pixels=np.concatenate(pixels)))
+            made += len(span)
+            if progress is not None:
+                progress.update(made)
         if progress is not None:
-            progress.update(min(count, made * processes.world))
-    if progress is not None:
-        progress.close()
-    processes.wait()
-    if processes.first:
-        write_atomically(path, lambda aside: pack(aside, shape, list(parts.values()), ys))
-        discard(folder)
+            progress.close()
+        processes.wait()
+        if processes.first:
+            write_atomically(path, lambda aside: pack(aside, shape, parts, ys))
     processes.wait()
     return path
 

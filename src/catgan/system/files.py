@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from catgan.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def discard(path: Path) -> None:
@@ -41,6 +46,16 @@ def write_atomically(path: Path, fill: Callable[[Path], object]) -> None:
     """
     with written_aside(path) as aside:
         fill(aside)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, as readable for others as new files of this user are; safetensors would not let them."""
+    from safetensors.torch import save_file
+
+    path.touch()
+    mode = path.stat().st_mode
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, dict(about or {"format": "pt"}))
+    path.chmod(mode)
 
 
 def check_vacant(path: Path) -> None:
@@ -115,3 +130,22 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(*parts: bytes | str) -> str:
+    """A digest of texts and bytes, and of where one ends and the next begins: 32 hexadecimal digits."""
+    joined = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        joined.update(len(data).to_bytes(8, "little") + data)
+    return joined.hexdigest()[:32]
+
+
+def read_json(path: Path) -> Any:
+    """The contents of a JSON file. Raises UserError if it cannot be read."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None

@@ -1,4 +1,4 @@
-"""One run at a time in a run directory."""
+"""One run at a time in a run directory, and one maker at a time of what is kept."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import fcntl
 import os
 import platform
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 from catgan.errors import UserError
-from catgan.system.files import discard
+from catgan.system.files import discard, unwritable
+from catgan.system.progress import Progress
 
 
 class RunLock:
@@ -72,3 +74,25 @@ class RunLock:
             discard(self.path)
             self.file.close()
             self.file = None
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, waiting: str) -> Iterator[None]:
+    """Hold a lock on a file, after whoever has it; `waiting` is printed if that takes a while.
+
+    The file stays. Where the file system has no locks there is none.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise unwritable(path, error) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            Progress.print(waiting)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from catgan.errors import UserError
+from catgan.errors import UserError, said_once
 
 if TYPE_CHECKING:
     import torch
@@ -49,10 +49,18 @@ class Processes:
         return self.world > 1
 
     def device(self, name: str) -> str:
-        """`auto` as this process's own GPU, where there are any."""
+        """`auto` and `cuda` as this process's own GPU, where there are any; else the name as it is.
+
+        Raises UserError for one GPU that all processes of a machine would share.
+        """
         import torch
 
-        if name == "auto" and self.several and torch.cuda.is_available():
+        if not self.several:
+            return name
+        if name.startswith("cuda:") and whole_number("LOCAL_WORLD_SIZE", 1) > 1:
+            with said_once():
+                raise UserError(f"device is {name}, one GPU for all processes: must be cuda or auto, a GPU for each")
+        if name in ("auto", "cuda") and torch.cuda.is_available():
             return f"cuda:{whole_number('LOCAL_RANK', 0) % torch.cuda.device_count()}"
         return name
 

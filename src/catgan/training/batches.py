@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from catgan.config import Config
-from catgan.data import Dataset, raw_images, rows
-from catgan.data.features import StoredFeatures
-from catgan.encoders import Encoder
+from catgan.data import Dataset, rows
+from catgan.training.target import RepresentationTarget
 
 
 class Batch(NamedTuple):
@@ -19,10 +18,10 @@ class Batch(NamedTuple):
 
     x: Tensor  # (B, C, S, S)
     y: Tensor  # (B,) classes
-    images: Tensor | None  # (B, 3, P, P), uint8: raw images, where an encoder sees them; or what it makes of them
+    encoded: Tensor | None  # (B, ...) what the representation target reads for them, if there is one
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(change(self.x), change(self.y), None if self.images is None else change(self.images))
+        return Batch(change(self.x), change(self.y), None if self.encoded is None else change(self.encoded))
 
     def to(self, device: torch.device, count: int | None = None) -> Batch:
         """The first `count` samples, or all, on a device."""
@@ -36,13 +35,13 @@ class Batches:
         self,
         config: Config,
         dataset: Dataset,
-        encoder: Encoder | None,
+        target: RepresentationTarget | None,
         pinned: bool,
         share: tuple[int, int] | None = None,
     ) -> None:
-        """encoder: what raw images or stored features are read for. pinned: in memory from which copies to a GPU need
-        not be waited for. share: where this process's samples of a batch begin and end."""
-        self.config, self.dataset, self.encoder, self.pinned = config, dataset, encoder, pinned
+        """target: what reads more for each sample. pinned: in memory from which copies to a GPU need not be waited for.
+        share: where this process's samples of a batch begin and end."""
+        self.config, self.dataset, self.target, self.pinned = config, dataset, target, pinned
         self.first, self.end = share or (0, config.training.batch)
         self.origin = (0, 0)  # a step and its first sample's number, from which on the batch has its present size
 
@@ -57,10 +56,6 @@ class Batches:
         x, y = self.dataset.batch(chosen, seed, step, first)
         if self.config.sample.classes == 1:
             y = torch.zeros_like(y)
-        images = None
-        if isinstance(self.encoder, StoredFeatures):
-            images = self.encoder.read(chosen)
-        elif self.encoder is not None:
-            images = raw_images(self.dataset, chosen, seed, step, first)
-        batch = Batch(x, y, images)
+        encoded = None if self.target is None else self.target.read(chosen, seed, step, first)
+        batch = Batch(x, y, encoded)
         return batch.each(Tensor.pin_memory) if self.pinned else batch

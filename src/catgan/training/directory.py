@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from catgan.checkpoint import reading as checkpoint
 from catgan.checkpoint.manifest import DamagedError, Header
 from catgan.config import Config
 from catgan.config_io import RESUMABLE, differences, load_yaml
+from catgan.data import Dataset, data_identity
 from catgan.errors import UserError
+from catgan.objective.identity import changes
 from catgan.system.lock import RunLock
 
 
 class Directory:
     """The directory of one run, as its first process deals with it."""
 
-    def __init__(self, out: Path, config: Config, terms: tuple[str, ...], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, out: Path, config: Config, terms: tuple[str, ...], say: Callable[[str], None], dataset: Dataset
+    ) -> None:
         """terms: the objective's, as text. say: for what people should hear of."""
-        self.out, self.config, self.terms, self.say = out, config, terms, say
+        self.out, self.config, self.terms, self.say, self.dataset = out, config, terms, say, dataset
         self.lock = RunLock(out)
 
     @property
     def checkpoints(self) -> Path:
         return self.out / "checkpoints"
+
+    @cached_property
+    def run_id(self) -> str:
+        """What sets this run apart from others of its name: drawn at random for a new one, then that of its run.json."""
+        return str(read_about(self.out).get("id") or secrets.token_hex(4))
 
     def open(self, resume: bool, needed: int) -> Path | None:
         """Lock the directory, for this process's life, and check it. The checkpoint to go on from, if there is any.
@@ -60,6 +73,17 @@ class Directory:
             raise UserError(
                 f"cannot resume {self.out} with another {name}: a resumed run may change only {', '.join(RESUMABLE)}"
             )
+        self.check_data(stored)
+
+    def check_data(self, stored: Config) -> None:
+        """Raise UserError for other data than the run's. They may have moved."""
+        before, now = read_about(self.out).get("data"), data_identity(self.dataset)
+        same = stored.data.path == self.config.data.path if before is None or now is None else before == now
+        if not same:
+            raise UserError(
+                f"cannot resume {self.out} with other data: {self.config.data.path or 'this dataset'} is not what it was "
+                "trained on; give that with --data, or start a new run with --init-from"
+            )
 
     def usable_checkpoint(self) -> Path | None:
         """The latest whole checkpoint, which is verified; None if there is none yet."""
@@ -75,9 +99,10 @@ class Directory:
             self.say(f"{self.out} has no checkpoint yet: starting from step 0")
             return None
         header = checkpoint.read_header(path)
-        if header.objective != self.terms:
+        if found := changes(header.objective, self.terms):
             raise UserError(
-                f"cannot resume {self.out} with another objective: it was {'; '.join(header.objective)}, now {'; '.join(self.terms)}"
+                f"cannot resume {self.out} with another objective: {'; '.join(found)}; resume it with the losses it was "
+                "trained with (from Python: catgan.train(..., resume=True, objective=...)), or choose another --out"
             )
         if header.step > self.config.training.steps:
             raise UserError(
@@ -95,6 +120,15 @@ class Directory:
 def fixed_differences(stored: Config, config: Config) -> list[str]:
     """Dotted names of the fields that differ though a resumed run may not change them."""
     return [n for n in differences(stored, config) if not any(f"{n}.".startswith(f"{free}.") for free in RESUMABLE)]
+
+
+def read_about(out: Path) -> dict[str, Any]:
+    """What run.json says of a run; nothing if it is missing or damaged."""
+    try:
+        about = json.loads((out / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def check_writable(folder: Path) -> None:

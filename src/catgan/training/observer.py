@@ -6,30 +6,56 @@ gathered from all of them, and an evaluation is shared.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from catgan.config import Config
+from catgan.data import Dataset
+from catgan.errors import UserError
 from catgan.evaluation.alignment import MEASURES, alignment, diagnose
-from catgan.training.assess import Assessor
+from catgan.evaluation.collect import Work
+from catgan.evaluation.evaluator import Evaluator, Facts
+from catgan.evaluation.opening import open_evaluator, real_images
+from catgan.evaluation.protocol import Protocol, Result
+from catgan.evaluation.sources import DatasetImages, Generated
+from catgan.sampling.pipeline import CATPipeline
+from catgan.system.files import discard, write_text
+from catgan.system.processes import Processes
+from catgan.training.best import Save, keep_best
 from catgan.training.previews import Previews
 from catgan.training.step import Step
 
-if TYPE_CHECKING:
-    from catgan.evaluation.protocol import Result
-
 
 class Observer:
-    """Looks at the networks of one run."""
+    """Looks at the networks of one run, after `open`."""
 
     def __init__(
-        self, config: Config, engine: Step, previews: Previews, assessor: Assessor, class_names: tuple[str, ...]
+        self,
+        config: Config,
+        out: Path,
+        engine: Step,
+        previews: Previews,
+        class_names: tuple[str, ...],
+        quiet: bool = False,
     ) -> None:
-        self.config, self.engine, self.previews, self.assessor = config, engine, previews, assessor
+        self.config, self.out, self.engine, self.previews, self.quiet = config, out, engine, previews, quiet
         self.class_names, self.processes = class_names, engine.parallel.processes
+        self.evaluator: Evaluator | None = None
+
+    def open(self, dataset: Dataset) -> None:
+        """Get ready for evaluations, if there are to be any: minutes, where feature space and reference are not cached.
+
+        dataset: what the run is trained on. Raises UserError for what the run cannot be evaluated by: before the first
+        step, not after the first thousand.
+        """
+        if self.config.eval.every:
+            self.evaluator = evaluator_of_run(
+                self.config, self.out, dataset, self.class_names, self.engine.device, self.processes, self.quiet
+            )
 
     def alignment(self) -> dict[str, float]:
         """Alignment of the training fakes of the last step: free, but of raw weights and random samples."""
@@ -75,4 +101,50 @@ class Observer:
         return scalars
 
     def evaluate(self, step: int) -> Result:
-        return self.assessor.measure(self.engine.whole_ema(), self.class_names, step)
+        """The result for the averaged generator, which is also written to RUN/evaluations."""
+        assert self.evaluator is not None
+        p = self.evaluator.protocol
+        pipe = CATPipeline(self.engine.whole_ema(), self.config, self.class_names, step)
+        source = Generated(pipe.to(str(self.engine.device), p.precision), p.samples, p.class_sampling, p.first_seed)
+        out = self.out / "evaluations" / f"training-{step:08d}.json"
+        folder = out.with_name(f".{out.stem}.work") if self.processes.several else None
+        if folder is not None:
+            if self.processes.first:
+                discard(folder)  # of a run that ended here and went on from an earlier checkpoint
+            self.processes.wait()
+        result = self.evaluator.measure(source, folder)
+        if self.processes.first:
+            write_text(out, json.dumps(result.to_dict(), indent=2) + "\n")
+        return result
+
+    def keep_best(self, result: Result, save: Save) -> None:
+        """Save the checkpoint if it is the best so far by `eval.best`. save: see `training.best.keep_best`."""
+        keep_best(self.out / "checkpoints", self.config.eval.best, result, save, self.processes, self.quiet)
+
+
+def evaluator_of_run(
+    config: Config,
+    out: Path,
+    dataset: Dataset,
+    class_names: tuple[str, ...],
+    device: torch.device,
+    processes: Processes,
+    quiet: bool,
+) -> Evaluator:
+    """What measures the generator of a run by `config.eval`. Raises UserError for what cannot be measured."""
+    e, sample = config.eval, config.sample
+    if sample.channels not in (1, 3) and sample.vae is None:
+        raise UserError(
+            f"eval.every needs pixels, and this run makes latents of {sample.channels} channels: "
+            "set sample.vae to what decodes them, or eval.every to 0"
+        )
+    protocol = Protocol(
+        e.features, e.metrics, e.samples, "balanced", precision=config.training.precision, reference_features=e.samples
+    )
+    if e.reference is not None:
+        real = real_images(e.reference, sample.size)
+    else:
+        real = None, DatasetImages(dataset, config.data.source)
+    samples = Facts("the generator", e.samples, class_names if sample.classes > 1 else ())
+    work = Work(e.batch, processes, quiet=quiet)
+    return open_evaluator(real, samples, protocol, work, device, e.weights, out / "evaluations")

@@ -15,15 +15,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
+from torch import nn
 
 from catgan.accounting.compute import compute
 from catgan.accounting.gpus import datasheet_peak
@@ -32,32 +30,30 @@ from catgan.checkpoint.manifest import Header
 from catgan.checkpoint.saving import Saver
 from catgan.config import Config
 from catgan.config_io import dump_yaml
-from catgan.data import Dataset, check_fits, open_dataset, prefetch
-from catgan.encoders import Encoder, encoder_for
+from catgan.data import Dataset, check_fits, data_identity, open_dataset, prefetch
+from catgan.encoders import Encoder
 from catgan.errors import UserError, said_once
+from catgan.objective.identity import identity
+from catgan.objective.supervision import Supervision
 from catgan.objective.terms import Objective, default_objective
 from catgan.system.devices import keep_freed_memory, memory_error, pick_device
 from catgan.system.files import write_text
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
-from catgan.training.assess import Assessor
 from catgan.training.batches import Batch, Batches
 from catgan.training.directory import Directory
 from catgan.training.fine_tuning import start_from
-from catgan.training.logs import MetricsLog, RankLog, check_wandb
+from catgan.training.logs import MetricsLog, RankLog, check_wandb, has_tensorboard
 from catgan.training.observer import Observer
+from catgan.training.out_of_memory import advice
 from catgan.training.parallel import Parallel, StalledError
 from catgan.training.previews import Previews
+from catgan.training.scalars import DivergedError, Scalars
+from catgan.training.signals import StopSignal
 from catgan.training.step import Metrics, Step
+from catgan.training.target import RepresentationTarget, representation_target
 from catgan.training.timing import peak_memory
 from catgan.version import __version__
-
-
-class DivergedError(UserError):
-    """A loss or a gradient is not finite."""
-
-    exit_code = 1
-    raised_by_all = True
 
 
 def train(
@@ -66,6 +62,8 @@ def train(
     *,
     resume: bool = False,
     objective: Objective | None = None,
+    supervision: Supervision | None = None,
+    heads: Mapping[str, nn.Module] | None = None,
     dataset: Dataset | None = None,
     encoder: Encoder | None = None,
     quiet: bool = False,
@@ -73,8 +71,10 @@ def train(
     """Train, and return the run directory.
 
     resume: go on from the latest whole checkpoint in `out`; the configuration may differ from the stored one in
-    what `RESUMABLE` names only. objective: in place of `default_objective(config)`. dataset: in place of the one that
-    config.data names. encoder: on the training device, in place of the DINOv2 that config.encoder names.
+    what `RESUMABLE` names only. objective: in place of `default_objective(config)`. supervision: in place of
+    `PyramidSupervision(config)`. heads: trained with the discriminator, see `Discriminator.add_heads`. dataset: in
+    place of the one that config.data names. encoder: on the training device, in place of the DINOv2 that
+    config.encoder names.
     Raises UserError for bad input, DivergedError for losses that are not finite, and KeyboardInterrupt or
     SystemExit after Ctrl-C or SIGTERM, with a checkpoint saved. Under torchrun all processes train this one run; each
     calls this with the same arguments.
@@ -87,10 +87,11 @@ def train(
     if dataset is None:
         dataset = open_dataset(config.data, config.sample.size)
     check_fits(dataset, config)
-    encoder = encoder_for(config, dataset, device, encoder, resume)
+    target = representation_target(config, dataset, device, encoder, resume)
     parallel = Parallel(processes, device, config.training.parallel == "fsdp2", config.training.timeout)
     with parallel.watched(lambda: "start"):
-        run = Run(config, out, dataset, objective or default_objective(config), quiet, encoder, parallel)
+        objective = objective or default_objective(config)
+        run = Run(config, out, dataset, objective, quiet, target, parallel, supervision, heads)
     with run.log:
         try:
             with parallel.watched(lambda: "start"):
@@ -115,15 +116,14 @@ class Run:
         dataset: Dataset,
         objective: Objective,
         quiet: bool,
-        encoder: Encoder | None = None,
+        target: RepresentationTarget | None = None,
         parallel: Parallel | None = None,
+        supervision: Supervision | None = None,
+        heads: Mapping[str, nn.Module] | None = None,
     ) -> None:
         self.parallel = parallel or Parallel(Processes(), pick_device(config.training.device))
-        self.processes, self.device, self.stopwatch = (
-            self.parallel.processes,
-            self.parallel.device,
-            self.parallel.stopwatch,
-        )
+        self.processes, self.device = self.parallel.processes, self.parallel.device
+        self.stopwatch = self.parallel.stopwatch
         self.config, self.out, self.dataset = config, out, dataset
         self.quiet = quiet or not self.processes.first
         self.log = RankLog(out, self.processes)
@@ -131,30 +131,28 @@ class Run:
             torch.set_num_threads(config.training.threads)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.engine = Step(config, objective, self.device, encoder, self.parallel)
-        self.networks: dict[str, torch.nn.Module] = {
+        self.engine = Step(config, objective, self.device, target, self.parallel, supervision, heads)
+        self.networks: dict[str, nn.Module] = {
             "generator": self.engine.generator,
             "discriminator": self.engine.discriminator,
             "ema": self.engine.ema,
         }
         self.terms = tuple(
-            f"{network}: {', '.join(f'{t.weight_at(step):g}' for step in (0, 100, 10_000))} * {t.name}"
+            f"{network}: {', '.join(f'{t.weight_at(step):g}' for step in (0, 100, 10_000))} * {t.name} = {identity(t)}"
             for network in ("discriminator", "generator")
             for t in getattr(objective, network)
-        ) + (() if encoder is None else (f"encoder: {encoder.identity}",))
+        ) + (() if target is None else (f"encoder: {target.identity}",))
         self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
         share = self.parallel.share(config.training.batch)
-        self.batches = Batches(config, dataset, encoder, self.device.type == "cuda", share)
+        self.batches = Batches(config, dataset, target, self.device.type == "cuda", share)
         previews = Previews(config, out / "previews", self.device, self.say)
-        assessor = Assessor(config, out, dataset, self.device, self.processes, self.quiet)
-        self.observer = Observer(config, self.engine, previews, assessor, self.class_names)
+        self.observer = Observer(config, out, self.engine, previews, self.class_names, self.quiet)
         self.step = 0
+        self.scalars = Scalars()
         self.saver = Saver(self.processes)
-        self.directory = Directory(out, config, self.terms, self.say)
+        self.directory = Directory(out, config, self.terms, self.say, dataset)
         self.saved: Path | None = None  # the newest checkpoint, which may still be being written
         self.last_good: Path | None = None
-        self.pending: list[tuple[int, Metrics]] = []
-        self.stop_signal = 0
         self.logged = 0  # the step of the last log entry
         self.flops = 0.0  # of a sample and step, for the achieved share of the device's peak
 
@@ -168,6 +166,8 @@ class Run:
     def prepare(self, resume: bool) -> None:
         """Check the directory, restore what is to be restored, and write what says what the run is."""
         check_wandb(self.config)
+        if not has_tensorboard():
+            self.say("no log for TensorBoard, which is not installed: pip install 'catgan[tensorboard]'")
         needed = self.kept * checkpoint.forecast(self.networks)
         path = self.processes.from_first(lambda: self.directory.open(resume, needed))
         if path is not None:
@@ -175,8 +175,7 @@ class Run:
         elif self.config.training.init_from:
             source, step = start_from(Path(self.config.training.init_from), self.networks, self.config)
             self.say(f"starting from the weights of {source} (step {step})")
-        if self.config.eval.every:
-            self.observer.assessor.open()
+        self.observer.open(self.dataset)
         self.log.open()
         if self.processes.first:
             write_text(self.out / "config.yaml", dump_yaml(self.config))
@@ -221,8 +220,10 @@ class Run:
 
     def description(self) -> dict[str, Any]:
         return {
+            "id": self.directory.run_id,
             "class_names": self.class_names,
             "samples": len(self.dataset),
+            "data": data_identity(self.dataset),
             "objective": self.terms,
             "catgan": __version__,
             "torch": torch.__version__,
@@ -233,51 +234,58 @@ class Run:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def loop(self) -> None:
-        c, total = self.config, self.config.training.steps
-        log = MetricsLog(self.out, c, self.step) if self.processes.first else None
-        progress = Progress(self.step, total, c.training.batch)
-        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if in_main_thread() else {}
-        for s in handlers:
-            signal.signal(s, self.on_signal)
-        coming = prefetch(self.batches.read, range(self.step, total), c.data.workers, c.data.workers)
+        """Read, step, look and save, until the last step or a signal. Raises what `train` raises."""
+        total, workers = self.config.training.steps, self.config.data.workers
+        log = MetricsLog(self.out, self.config, self.step, self.directory.run_id) if self.processes.first else None
+        progress = None if self.quiet else Progress(self.step, total, self.config.training.batch)
+        stop = StopSignal(noted=self.parallel.hurry)
         try:
-            with self.parallel.watched(lambda: f"step {self.step}"):
+            with (
+                stop,
+                closing(prefetch(self.batches.read, range(self.step, total), workers, workers)) as coming,
+                self.parallel.watched(lambda: f"step {self.step}"),
+            ):
                 if self.step == 0:
                     self.observer.preview(self.step)
                 self.stopwatch.read()
                 self.logged = self.step
-                while self.step < total and not self.stop_signal:
-                    self.pending.append((self.step + 1, self.iterate(coming)))
+                while self.step < total and not stop.number:
+                    with self.stopwatch.of("data"):
+                        batch = next(coming)
+                    self.scalars.add(self.step + 1, self.iterate(batch))
                     self.step += 1
-                    self.stop_signal = int(self.parallel.max(self.stop_signal))
-                    self.look_and_save(log)
-                    if not self.quiet:
-                        progress.update(self.step)
-                if self.stop_signal:
+                    stop.number = int(self.parallel.max(stop.number))
+                    self.look(log)
+                    self.save_if_due()
+                    if progress is not None:
+                        progress.update(self.step, log.losses if log else "")
+                if stop.number:
                     self.save()
                 self.saver.wait()
-            if self.stop_signal:
-                self.log.write(f"stopped by signal {self.stop_signal} at step {self.step}")
-                if not self.quiet:
+            if stop.number:
+                self.log.write(f"stopped by signal {stop.number} at step {self.step}")
+                if progress is not None:
                     progress.note(f"stopped at step {self.step}, saved {self.last_good}; go on with --resume")
         except StalledError:
             self.saver.settle(self.parallel.patience)  # who is missing may be missing there too
             raise
         finally:
-            coming.close()
-            if not self.quiet:
+            if progress is not None:
                 progress.close()
             if log is not None:
                 log.close()
-            for s, handler in handlers.items():
-                signal.signal(s, handler)
-        if self.stop_signal == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self.stop_signal:
-            raise SystemExit(128 + self.stop_signal)
+        stop.end()
 
-    def look_and_save(self, log: MetricsLog | None) -> None:
-        """What is due after this step: log entries, diagnosis, evaluation, previews, a checkpoint."""
+    def iterate(self, batch: Batch) -> Metrics:
+        try:
+            return self.engine.run(self.step, *batch.to(self.device))
+        except (RuntimeError, MemoryError) as error:
+            if not memory_error(error):
+                raise
+        raise advice(self.engine, batch)
+
+    def look(self, log: MetricsLog | None) -> None:
+        """What is due after this step: log entries, diagnosis, evaluation, previews."""
         c, step, last = self.config, self.step, self.step == self.config.training.steps
         scalars: dict[str, float] = {}
         if step % c.log.every == 0 or last:
@@ -293,71 +301,26 @@ class Run:
                 self.observer.preview(self.step)
         if scalars and log is not None:
             log.write(step, scalars)
-        if step % c.checkpoint.every == 0 or last or step in c.checkpoint.keep_steps:
-            with self.stopwatch.of("checkpoint"):
-                self.save()
-
-    def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Finish the step and save; a second signal ends the process at once.
-
-        Not under torchrun, which passes on what often reaches the processes directly too, and kills them by itself.
-        """
-        self.stop_signal = number
-        self.parallel.hurry()
-        if "TORCHELASTIC_RUN_ID" not in os.environ:
-            signal.signal(number, signal.SIG_DFL)
-
-    def iterate(self, coming: Iterator[Batch]) -> Metrics:
-        try:
-            with self.stopwatch.of("data"):
-                batch = next(coming)
-            return self.engine.run(self.step, *batch.to(self.device))
-        except (RuntimeError, MemoryError) as error:
-            if not memory_error(error):
-                raise
-        size = self.config.training.micro_batch or self.config.training.batch // self.processes.world
-        if self.processes.several:  # trying smaller ones would have to be done by all processes at once
-            raise UserError(f"out of memory on {self.device} with {size} samples per pass: use a smaller --micro-batch")
-        fits = self.largest_fitting(size)
-        raise UserError(
-            f"out of memory on {self.device} with {size} samples per pass: "
-            + (
-                f"--micro-batch {fits} fits; go on with it and --resume, or start again in a new --out"
-                if fits
-                else "not even 1 sample fits; use a smaller network"
-            )
-        )
-
-    def largest_fitting(self, size: int) -> int:
-        """Try smaller micro-batches, without changing any weight, until one fits; 0 if none does."""
-        batch = self.batches.read(self.step)
-        while size > 1:
-            size //= 2
-            try:
-                if self.engine.fits(*batch.to(self.device, size)):
-                    return size
-            except (RuntimeError, MemoryError) as error:
-                if not memory_error(error):
-                    raise
-        return 0
 
     def flush(self) -> dict[str, float]:
         """Check all steps since the last flush; the scalars of the newest one. Raises DivergedError."""
-        scalars: dict[str, float] = {}
-        for step, metrics in self.pending:
-            numbers = torch.cat([m.detach().double().reshape(-1) for m in metrics.values()]).tolist()
-            names = [n if m.ndim == 0 else f"{n}/{k}" for n, m in metrics.items() for k in range(max(1, m.numel()))]
-            scalars = dict(zip(names, numbers, strict=True))
-            for name, number in scalars.items():
-                if not np.isfinite(number):
-                    self.saver.settle()
-                    raise DivergedError(
-                        f"step {step}: {name} is {number}; last good checkpoint: {self.last_good or 'none yet'}; "
-                        "lower the learning rates or raise objective.penalty, in a new --out"
-                        + (", with --init-from for its weights" if self.last_good else "")
-                    )
-        self.pending = self.pending[-1:]
-        return scalars
+        try:
+            return self.scalars.read()
+        except DivergedError as error:
+            self.saver.settle()
+            raise DivergedError(
+                f"{error}; last good checkpoint: {self.last_good or 'none yet'}; "
+                "lower the learning rates or raise objective.penalty, in a new --out"
+                + (", with --init-from for its weights" if self.last_good else "")
+            ) from None
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------
+
+    def save_if_due(self) -> None:
+        c, step = self.config, self.step
+        if step % c.checkpoint.every == 0 or step == c.training.steps or step in c.checkpoint.keep_steps:
+            with self.stopwatch.of("checkpoint"):
+                self.save()
 
     def write_checkpoint(self, path: Path, done: Callable[[], None]) -> None:
         """In the background. done: what to do when it is complete."""
@@ -387,6 +350,8 @@ class Run:
         self.saver.settle()
         self.directory.lock.release()
 
+    # -- what it looks at ------------------------------------------------------------------------------------------
+
     def speed(self) -> dict[str, float]:
         """Where the time since the last entry went, on average over the processes, and what was done in it."""
         elapsed, seconds = self.stopwatch.read()
@@ -409,7 +374,7 @@ class Run:
         self.flush()
         result = self.observer.evaluate(self.step)
         self.saver.wait()  # it may be the best before, which is now compared with
-        self.observer.assessor.keep_best(result, self.write_checkpoint)
+        self.observer.keep_best(result, self.write_checkpoint)
         return {f"eval/{name}": value for name, value in result.metrics.items()}
 
 
@@ -424,7 +389,3 @@ def check_shares(config: Config, processes: int) -> None:
 def quantity(count: int) -> str:
     """A count with a unit: 133.1 M, 305 K."""
     return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} K"
-
-
-def in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()

@@ -14,17 +14,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import catgan
 from catgan.checkpoint import reading as checkpoint
-from catgan.training import train
 from catgan.checkpoint.manifest import MANIFEST
 from catgan.config import Config
-from catgan.data.datasets import Images, Latents
+from catgan.data.datasets import Images
+from catgan.data.latents import Latents
 from catgan.errors import UserError
 from catgan.evaluation import classifier
 from catgan.evaluation.protocol import Protocol, Result
-from catgan.training.assess import Assessor, best_name, best_so_far
+from catgan.system.processes import Processes
+from catgan.training import train
+from catgan.training.best import best_name, best_so_far, keep_best
 
 Changed = Callable[..., Config]
-FEW = {"every": 2, "samples": 20, "features": "classifier", "metrics": ("distance", "recognised"), "batch": 8}
+FEW = {"every": 2, "samples": 20, "features": "classifier", "metrics": ("distance", "class_accuracy"), "batch": 8}
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +90,7 @@ def test_evaluation_is_recorded_everywhere_and_changes_no_weight(
     logged = {row["step"]: row["eval/frechet_distance"] for row in rows if "eval/frechet_distance" in row}
     assert logged == {s["step"]: s["metrics"]["frechet_distance"] for s in stored}
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    assert [e.step for e in events.Scalars("eval/recognised")] == [2, 4, 5]
+    assert [e.step for e in events.Scalars("eval/class_accuracy")] == [2, 4, 5]
 
     best = min(stored, key=lambda s: s["metrics"]["frechet_distance"])
     kept = run / "checkpoints" / best_name(best["step"])
@@ -105,12 +107,12 @@ def test_resuming_with_other_evaluation_is_allowed_and_changes_no_weight(
 ) -> None:
     plain = train(changed(5), tmp_path / "plain", dataset=data, quiet=True)
     run = train(changed(2, **FEW), tmp_path / "run", dataset=data, quiet=True)
-    more = {"every": 1, "samples": 30, "metrics": ("recognised",), "best": "recognised"}
+    more = {"every": 1, "samples": 30, "metrics": ("class_accuracy",), "best": "class_accuracy"}
     train(changed(5, **FEW | more), run, dataset=data, quiet=True, resume=True)
     assert_same(final(plain), final(run))
     note = best_so_far(run / "checkpoints")
     assert note is not None
-    assert (note["metric"], note["step"] > 2) == ("recognised", True), "other protocols do not compare"
+    assert (note["metric"], note["step"] > 2) == ("class_accuracy", True), "other protocols do not compare"
 
 
 @pytest.mark.parametrize(
@@ -123,28 +125,23 @@ def test_resuming_with_other_evaluation_is_allowed_and_changes_no_weight(
         ("inception_score", [2.0, 4.0, 3.0], 2),
         ("precision", [0.2, 0.1, 0.2], 1),
         ("recall", [0.2, 0.3], 2),
-        ("recognised", [0.0, 1.0, 0.9], 2),
+        ("class_accuracy", [0.0, 1.0, 0.9], 2),
     ],
 )
 def test_the_best_is_the_smallest_or_the_largest_as_the_metric_wants(
-    changed: Changed, data: Images, tmp_path: Path, metric: str, values: list[float], best: int
+    tmp_path: Path, metric: str, values: list[float], best: int
 ) -> None:
-    assessor = Assessor(changed(best=metric), tmp_path, data, torch.device("cpu"), quiet=True)
     for step, value in enumerate(values, 1):
-        assessor.keep_best(result(metric, value, step), saved)
-    assert [p.name for p in (tmp_path / "checkpoints").glob("best-*")] == [best_name(best)]
-    note = best_so_far(tmp_path / "checkpoints")
+        keep_best(tmp_path, metric, result(metric, value, step), saved, Processes(), quiet=True)
+    assert [p.name for p in tmp_path.glob("best-*")] == [best_name(best)]
+    note = best_so_far(tmp_path)
     assert note is not None
     assert (note["step"], note["value"]) == (best, values[best - 1])
 
 
-def test_numbers_of_another_protocol_or_reference_are_not_compared(
-    changed: Changed, data: Images, tmp_path: Path
-) -> None:
-    assessor = Assessor(changed(), tmp_path, data, torch.device("cpu"), quiet=True)
-
+def test_numbers_of_another_protocol_or_reference_are_not_compared(tmp_path: Path) -> None:
     def better(r: Result) -> bool:
-        return assessor.keep_best(r, saved)
+        return keep_best(tmp_path, "frechet_distance", r, saved, Processes(), quiet=True)
 
     assert better(result("frechet_distance", 1.0, 1))
     assert not better(result("frechet_distance", 2.0, 2))
@@ -182,7 +179,8 @@ def test_a_number_that_could_not_be_had_keeps_nothing_and_ends_nothing(
         ({"features": "inception", "weights": "none.pth"}, "cannot read none.pth"),
         ({"reference": "nowhere"}, "nowhere does not exist"),
         ({"reference": "{tmp}/stats.npz", "metrics": ("kid",), "best": "kid"}, "trained on the reference's images"),
-        ({"metrics": ("recognised",)}, "eval.best is frechet_distance.*add distance to eval.metrics"),
+        ({"metrics": ("class_accuracy",)}, "eval.best is frechet_distance.*add distance to eval.metrics"),
+        ({"samples": 9, "metrics": ("distance", "inception_score")}, "inception_score needs at least 10 images"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_before_the_first_step(

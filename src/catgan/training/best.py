@@ -1,0 +1,73 @@
+"""The best checkpoint of a run so far, by one number of its evaluations (`eval.best`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from catgan.checkpoint.manifest import MANIFEST
+from catgan.evaluation.protocol import Result
+from catgan.metrics import numbers
+from catgan.system.files import delete_folder, digest, write_text
+from catgan.system.processes import Processes
+from catgan.system.progress import Progress
+
+Save = Callable[[Path, Callable[[], None]], None]
+
+
+def keep_best(folder: Path, metric: str, result: Result, save: Save, processes: Processes, quiet: bool = False) -> bool:
+    """Save a checkpoint in `folder` as the best one if `metric` is better than ever before; whether it was.
+
+    save: writes a checkpoint, and calls what it is given when that is complete.
+    """
+    if metric not in result.metrics:
+        if processes.first:
+            Progress.print(f"warning: no {metric} at step {result.step}: {'; '.join(result.warnings)}")
+        return False
+    value, measured_by = result.metrics[metric], how_measured(result)
+    known = processes.from_first(lambda: best_so_far(folder))
+    sign = -1 if numbers()[metric].better == "higher" else 1
+    if (
+        known is not None
+        and (known["metric"], known["measured_by"]) == (metric, measured_by)
+        and sign * known["value"] <= sign * value
+    ):
+        return False
+    path = folder / best_name(result.step)
+    note = {"step": result.step, "metric": metric, "value": value, "name": result.names[metric]}
+
+    def done() -> None:
+        if not processes.first:
+            return
+        write_text(folder / "best.json", json.dumps(note | {"measured_by": measured_by}) + "\n")
+        for other in folder.glob("best-*"):
+            if other != path:
+                delete_folder(other)
+        if not quiet:
+            Progress.print(f"best so far: {note['name']} {value:.5g} at step {result.step}, kept as {path}")
+
+    save(path, done)
+    return True
+
+
+def best_name(step: int) -> str:
+    return f"best-{step:08d}"
+
+
+def how_measured(result: Result) -> str:
+    """A digest of all that makes two numbers of one name comparable: they are not, where a resumed run changed it."""
+    protocol = replace(result.protocol, metrics=())
+    return digest(str(protocol), result.about["reference"]["identity"], result.about["feature_space"]["identity"])
+
+
+def best_so_far(folder: Path) -> dict[str, Any] | None:
+    """What is written beside the best checkpoint, if there is one."""
+    try:
+        note: dict[str, Any] = json.loads((folder / "best.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    complete = {"step", "metric", "value", "measured_by"} <= note.keys()
+    return note if complete and (folder / best_name(note["step"]) / MANIFEST).is_file() else None

@@ -1,0 +1,103 @@
+"""What the discriminator is shown: CAT's pyramid, and another supervision that is written here in one class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from catgan.config import Config
+from catgan.data.datasets import Images
+from catgan.draws import normal, uniform
+from catgan.objective import Draws, PyramidSupervision, Supervision, default_objective
+from catgan.objective.supervision import Network
+from catgan.training import train
+from catgan.training.step import Step
+
+
+class NoisyScales:
+    """Each scale sees its stage under noise of a level of its own, coarse ones under more; all samples are penalised."""
+
+    LEVELS, NOISE = 1000, 1001  # purposes of its draws
+
+    def __init__(self, config: Config) -> None:
+        self.scales, self.seed, self.eps = config.sample.scales, config.training.seed, config.objective.penalty_eps
+        self.shape = (config.sample.channels, config.sample.size, config.sample.size)
+
+    def draw(self, step: int, network: Network, batch: int, perturbed: bool) -> Draws:
+        position = 2 * step + (network == "generator")
+        rows = {"levels": uniform(self.seed, self.LEVELS, position, (batch, len(self.scales)))}
+        rows["noise"] = normal(self.seed, self.NOISE, position, (batch, *self.shape))
+        return Draws(rows, torch.arange(batch), {"twin": (rows["noise"].flip(-1),)} if perturbed else {})
+
+    def view(self, stages: list[Tensor], draws: Draws) -> list[Tensor]:
+        shown = []
+        for k, (h, size) in enumerate(zip(stages, self.scales, strict=True)):
+            level = draws.rows["levels"][:, k].view(-1, 1, 1, 1) / (k + 1)
+            shown.append(((1 - level) * h + level * draws.rows["noise"])[..., :size, :size])
+        return shown
+
+    def real(self, x: Tensor, draws: Draws) -> list[Tensor]:
+        return self.view([x] * len(self.scales), draws)
+
+    def fake(self, h: Tensor, draws: Draws) -> list[Tensor]:
+        return self.view(list(h), draws)
+
+    def real_perturbed(self, x: Tensor, draws: Draws) -> list[Tensor]:
+        return self.real(x + self.eps * draws.noise["twin"][0], draws)
+
+    def fake_perturbed(self, h: Tensor, draws: Draws) -> list[Tensor]:
+        return self.fake(h + self.eps * draws.noise["twin"][0], draws)
+
+    def register(self, images: Tensor, draws: Draws) -> Tensor:
+        return images
+
+
+def run(config: Config, supervision: Supervision | None) -> tuple[Step, dict[str, Tensor]]:
+    step = Step(config, default_objective(config), torch.device("cpu"), supervision=supervision)
+    x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
+    for network in (step.generator, step.discriminator, step.ema):
+        network.double()
+    return step, step.run(0, x, torch.arange(8) % 3)
+
+
+def test_another_supervision_trains_without_a_change_elsewhere(
+    tiny_config: Config, some_digits: Callable[[int], Images], tmp_path: Path
+) -> None:
+    out = train(
+        tiny_config, tmp_path / "run", supervision=NoisyScales(tiny_config), dataset=some_digits(12), quiet=True
+    )
+    assert (out / "checkpoints" / "step-00000004").is_dir()
+    _, other = run(tiny_config, NoisyScales(tiny_config))
+    _, cat = run(tiny_config, None)
+    assert other.keys() == cat.keys()
+    assert not torch.equal(other["discriminator/r1"], cat["discriminator/r1"])
+
+
+@pytest.mark.parametrize("micro", [3, 4])
+def test_its_draws_and_its_penalised_samples_are_the_batchs_whatever_the_micro_batches(
+    tiny_config: Config, micro: int
+) -> None:
+    _, whole = run(tiny_config, NoisyScales(tiny_config))
+    config = replace(tiny_config, training=replace(tiny_config.training, micro_batch=micro))
+    _, parts = run(config, NoisyScales(config))
+    assert whole["discriminator/r1"].any()
+    assert all(torch.allclose(parts[name], value, rtol=1e-9) for name, value in whole.items())
+
+
+def test_cats_pyramid_is_the_default(tiny_config: Config) -> None:
+    ours, default = run(tiny_config, PyramidSupervision(tiny_config))[1], run(tiny_config, None)[1]
+    assert all(torch.equal(ours[name], value) for name, value in default.items())
+
+
+def test_part_gives_consecutive_samples_with_their_noise(tiny_config: Config) -> None:
+    draws = PyramidSupervision(tiny_config).draw(3, "discriminator", 8, perturbed=True)
+    assert draws.penalised.tolist() == [0, 4]
+    part = draws.part(3, 6)
+    assert torch.equal(part.rows["real"], draws.rows["real"][3:6])
+    assert part.penalised.tolist() == [1]
+    assert torch.equal(part.noise["fake"][0], draws.noise["fake"][0][1:])
