@@ -176,7 +176,8 @@ class Run:
         if self.processes.first:
             write_text(self.out / "config.yaml", dump_yaml(self.config))
             write_text(self.out / "run.json", json.dumps(self.description(), indent=2))
-        self.flops = 2e9 * compute(self.config)["training"]["gmacs_per_sample"] if self.peak else 0.0
+        if self.peak:
+            self.flops = 2e9 * compute(self.config, self.processes.world)["training"]["gmacs_per_sample"]
         count = {n: quantity(sum(p.numel() for p in network.parameters())) for n, network in self.networks.items()}
         self.say(
             f"{self.config.recipe} on {self.where}: generator {count['generator']}, discriminator {count['discriminator']} "
