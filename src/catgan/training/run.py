@@ -141,7 +141,7 @@ class Run:
         self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
         share = self.parallel.share(config.training.batch)
         self.batches = Batches(config, dataset, target, self.device.type == "cuda", share)
-        previews = Previews(config, out / "previews", self.device, self.say)
+        previews = Previews(config, out / "previews", self.device, self.say, dataset)
         self.observer = Observer(config, out, self.engine, previews, self.class_names, self.quiet)
         self.step = 0
         self.scalars = Scalars()
