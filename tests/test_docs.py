@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
-import write_tables as tables
 
+import write_tables as tables
 from catgan.config import Config
 
 ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))]
 
 
 @pytest.mark.parametrize("page", tables.TABLES)
@@ -32,10 +34,21 @@ def test_every_field_has_a_row_with_type_default_and_meaning() -> None:
         assert row in written
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_links_to_files_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
         assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_names_in_them_are_there(page: str) -> None:
+    """`nn/layers.py`, `SwiGLU` is read from the package, the checkout or its examples; catgan.train is imported."""
+    text = (ROOT / page).read_text()
+    for path, names in re.findall(r"`([\w/]+\.py)`((?:, `\w+`)*)", text):
+        found = [base / path for base in (ROOT / "src/catgan", ROOT, ROOT / "examples") if (base / path).is_file()]
+        assert found, path
+        assert all(re.search(rf"\b{name}\b", found[0].read_text()) for name in re.findall(r"`(\w+)`", names)), path
+    for name in re.findall(r"`(catgan(?:\.[A-Za-z_]\w*)+)", text):
+        if name != "catgan.json":
+            pkgutil.resolve_name(name)

@@ -30,6 +30,7 @@ from catgan.cli.parse import parse
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.errors import UserError
+from catgan.metrics import METRICS
 from catgan.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
@@ -191,14 +192,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(pictures: Path, short_recipes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a page's blocks run: with a folder of pictures and a run of two steps."""
+def folder(pictures: Path, short_recipes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where a page's blocks run, with a folder of pictures. What they add to the table of metrics is taken out again."""
+    before = dict(METRICS)
     place = tmp_path / "page"
     place.mkdir()
     monkeypatch.chdir(place)
     shutil.copytree(pictures, place / "pictures")
     catgan.train(catgan.recipe("digits"), tmp_path / "run", quiet=True)
-    return place
+    yield place
+    METRICS.clear()
+    METRICS.update(before)
 
 
 def supply_runs(text: str, run: Path) -> None:
@@ -251,8 +255,15 @@ def runs_here(text: str) -> bool:
 
 
 def run_python(block: Block, page: str, names: dict[str, Any]) -> None:
-    """Run a block among the names of those before it; one that cannot run here is compiled, and its imports done."""
+    """Run a block among the names of those before it; one that cannot run here is compiled, and its imports done.
+
+    A block that begins with the name of a file is put there.
+    """
     tree = ast.parse(block.text)
+    module = re.match(r"# (\w+)\.py\n", block.text)
+    if module:  # what the next block imports
+        Path(module[0][2:-1]).write_text(block.text)
+        return
     if not runs_here(block.text):
         tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     ast.increment_lineno(tree, block.line - 1)
@@ -263,6 +274,7 @@ def run_python(block: Block, page: str, names: dict[str, Any]) -> None:
 def test_the_blocks_of_a_page_run_in_order(
     page: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.syspath_prepend(folder)
     names: dict[str, Any] = {"__name__": "page"}
     run = tmp_path / "run"
     for block in blocks(page):
