@@ -17,7 +17,17 @@ from catgan.objective.identity import Recorded
 from catgan.recipes import RECIPES
 from catgan.report import page
 from catgan.report.plots import Line, color, plot_lines
-from catgan.report.records import BETTER, TITLES, Evaluation, Record, arrow, shown_metrics, training_seconds, value
+from catgan.report.records import (
+    BETTER,
+    TITLES,
+    Evaluation,
+    Record,
+    arrow,
+    read_object,
+    shown_metrics,
+    training_seconds,
+    value,
+)
 from catgan.report.sections import alignment_panels, loss_panels, stage_table
 from catgan.system.files import write_text
 from catgan.system.progress import clock, counted
@@ -37,6 +47,7 @@ def write_run_page(record: Record, path: Path) -> None:
         *losses_section(record),
         *gradients_section(record),
         *alignment_section(record),
+        *diagnosis_section(record),
         *evaluation_section(record),
         *configuration_section(record.config),
         *objective_section(list(record.terms.values())),
@@ -98,12 +109,17 @@ def samples_section(record: Record) -> list[str]:
     parts = [
         page.heading("Samples"),
         page.paragraph(f"{text} {columns(record)}{latent_note(record.config)}"),
-        page.picture(found[last].read_bytes(), f"step {last:,}"),
+        page.panels([page.picture(found[last].read_bytes(), f"step {last:,}"), *real_samples(record)]),
     ]
     if before:
         early = [page.picture(found[s].read_bytes(), f"step {s:,}") for s in spread(before, last)]
         parts += [page.paragraph("The same classes and seeds earlier in training:"), page.panels(early, "three")]
     return parts
+
+
+def real_samples(record: Record) -> list[str]:
+    path = record.folder / "previews" / "real.png"
+    return [page.picture(path.read_bytes(), "real samples of the same classes")] if path.is_file() else []
 
 
 def columns(record: Record) -> str:
@@ -201,6 +217,26 @@ def alignment_section(record: Record) -> list[str]:
         rest = sum(values["A"][:-1]) / (len(stages) - 1)
         parts.append(page.paragraph(f"Mean A without the last stage: {rest:.3f}.", "dim"))
     return parts
+
+
+def diagnosis_section(record: Record) -> list[str]:
+    """What `catgan diagnose` found, where it writes by itself."""
+    folder = record.folder / "diagnosis"
+    if not (folder / "diagnosis.json").is_file():
+        return []
+    found = read_object(folder / "diagnosis.json", ("delta", "floor", "excess", "R", "A", "average", "protocol"))
+    protocol = found["protocol"]
+    text = f"By catgan diagnose: {protocol['samples']:,} samples, {protocol['weights']} weights, psi = {protocol['psi']:g}."
+    parts = [page.heading("Diagnosis"), page.paragraph(text)]
+    parts.append(stage_table(f"step {protocol.get('step', 0):,}", found, found["average"]))
+    for name, caption in (("diagnosis.png", "alignment"), ("attention.png", "attention of the discriminator")):
+        if (folder / name).is_file():
+            parts.append(page.picture((folder / name).read_bytes(), caption, "plot"))
+    if (folder / "attention.json").is_file():
+        attention = read_object(folder / "attention.json", ())
+        shares = [f"{s} samples {attention[s]['off_diagonal']:.1%}" for s in ("generated", "real") if s in attention]
+        parts.append(page.paragraph(f"Attention that leaves its scale: {', '.join(shares)}.", "dim"))
+    return [*parts, page.details("Protocol", page.code(json.dumps(protocol, indent=2, ensure_ascii=False)))]
 
 
 def evaluation_section(record: Record) -> list[str]:
