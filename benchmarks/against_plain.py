@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from plain import PlainStep
 from torch import Tensor
 
 from catgan.bench.measure import Bench
@@ -32,6 +31,7 @@ from catgan.errors import UserError
 from catgan.objective import default_objective
 from catgan.recipes import recipe
 from catgan.training.step import Metrics, Step
+from plain import PlainStep
 
 EQUAL, SHIPPED = "equal settings", "as such code ships"
 CHECKED = 2  # samples for which losses are compared

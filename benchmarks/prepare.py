@@ -21,6 +21,7 @@ from sklearn.datasets import load_sample_images
 
 from catgan.data.prepare import make_plan, prepare
 from catgan.data.sources import open_source
+from catgan.system.processes import Processes
 
 RUNS = (("1 process, 1 thread", 1, 1), ("1 process, 2 threads", 1, 2), ("2 processes, 1 thread each", 2, 1))
 
@@ -39,7 +40,7 @@ def share(folder: Path, dest: Path, rank: int, world: int, threads: int) -> None
     """What one process does."""
     source = open_source(str(folder))
     plan = make_plan(source, 256, shard_rows=50)
-    prepare(source, dest, plan, threads=threads, rank=rank, world=world, quiet=True)
+    prepare(source, dest, plan, threads=threads, processes=Processes(rank, world), quiet=True)
 
 
 def spent(folder: Path, dest: Path, world: int, threads: int) -> tuple[float, float]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from against_plain import EQUAL, SHIPPED
-
 from catgan.bench.parts import FORWARD, SAMPLING, STEP, measured
 from catgan.cli.compute import aligned
 from catgan.config import Config

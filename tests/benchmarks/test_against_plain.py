@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import against_plain
 import pytest
-import targets
 import torch
-from targets import EQUAL, STEP, Target
 
+import against_plain
+import targets
 from catgan.bench import ceiling, rounds
 from catgan.bench.parts import FORWARD
 from catgan.config_io import from_dict, to_dict
 from catgan.recipes import recipe
+from targets import EQUAL, STEP, Target
 
 TINY = ["digits", "--batch", "4", "--repeats", "1", "--device", "cpu"]
 TINY += ["--generator.width", "8", "--generator.heads", "1", "--discriminator.width", "8", "--discriminator.heads", "1"]

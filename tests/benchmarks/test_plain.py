@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from against_plain import check_same, full_penalties
-from plain import PlainStep
 from torch import Tensor, nn
 
+from against_plain import check_same, full_penalties
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.objective import default_objective
 from catgan.training.step import Step
 from catgan.training.target import ComputedTarget
+from plain import PlainStep
 
 CPU = torch.device("cpu")
 NO_DATA: Any = None  # images are given, not read

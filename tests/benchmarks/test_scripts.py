@@ -9,14 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import attention
-import distances
-import loader
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import attention
+import distances
+import loader
 import sampling
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"

@@ -14,6 +14,8 @@ from catgan.cli import main
 from catgan.cli.configuration import parse_configuration
 from catgan.cli.plan import PlanOptions, gib, quantity, text
 from catgan.config import Config
+from catgan.config_io import dump_yaml
+from catgan.recipes import recipe
 
 Output = pytest.CaptureFixture[str]
 
@@ -63,6 +65,14 @@ def test_the_command_that_it_prints_trains_what_was_planned(
     same = {"micro_batch": 0, "parallel": "ddp", "recompute": False}
     plain = [replace(c, training=replace(c.training, **same)) for c in (planned, trained[0])]
     assert plain[0] == plain[1]
+
+
+def test_a_run_that_python_started_from_no_recipe_has_a_plan_and_no_command(tmp_path: Path, capsys: Output) -> None:
+    (tmp_path / "config.yaml").write_text(dump_yaml(replace(recipe("digits"), recipe="mine")))
+    said = printed(f"{tmp_path} --gpus 1", capsys)
+    assert said.startswith("mine on 1 x h100")
+    assert "fastest that fits: one GPU, in one pass" in said
+    assert "catgan train" not in said
 
 
 def test_a_plan_that_fits_nowhere_has_no_command(capsys: Output) -> None:

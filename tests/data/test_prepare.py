@@ -25,6 +25,7 @@ from catgan.data.prepared import Prepared
 from catgan.data.sources import open_source
 from catgan.errors import UserError
 from catgan.system.files import sha256
+from catgan.system.processes import Processes
 
 SIZE = 8
 
@@ -109,7 +110,9 @@ def test_data_without_digests_are_read_and_have_an_identity_too(tmp_path: Path) 
 def test_the_number_of_processes_leaves_no_trace(world: int, tmp_path: Path) -> None:
     source = folder(tmp_path / "src", broken=(2, 7, 8))
     run(source, tmp_path / "one", max_broken=0.5)
-    ends = [run(source, tmp_path / "many", rank=r, world=world, max_broken=0.5) for r in reversed(range(world))]
+    ends = [
+        run(source, tmp_path / "many", processes=Processes(r, world), max_broken=0.5) for r in reversed(range(world))
+    ]
     assert ends == [False] * (world - 1) + [True]
     assert contents(tmp_path / "one") == contents(tmp_path / "many")
 
@@ -143,7 +146,7 @@ def test_an_interrupted_preparation_goes_on_and_keeps_what_is_whole(
 
 def test_a_changed_source_or_option_is_refused(tmp_path: Path) -> None:
     source = folder(tmp_path / "src")
-    run(source, tmp_path / "dest", rank=1, world=2)
+    run(source, tmp_path / "dest", processes=Processes(1, 2))
     for other, name in (
         (plan_for(source, crop="resize"), "crop"),
         (plan_for(source, channels=1), "channels"),
@@ -309,8 +312,8 @@ def test_moments_are_the_vaes_in_half_precision(latent: Callable[..., Path]) -> 
 
 
 def test_latents_too_do_not_depend_on_the_number_of_processes(latent: Callable[..., Path]) -> None:
-    latent("many", rank=1, world=2)
-    assert contents(latent("one")) == contents(latent("many", rank=0, world=2))
+    latent("many", processes=Processes(1, 2))
+    assert contents(latent("one")) == contents(latent("many", processes=Processes(0, 2)))
 
 
 def test_without_images_only_moments_are_kept(latent: Callable[..., Path]) -> None:

@@ -20,7 +20,7 @@ from catgan.errors import UserError
 from catgan.evaluation import features as module
 from catgan.evaluation.collect import Keep, Work
 from catgan.evaluation.evaluator import Evaluator
-from catgan.evaluation.features import INCEPTION_FILE, INCEPTION_URL, Dinov2, Inception, cache_folder, fetched, need
+from catgan.evaluation.features import INCEPTION_FILE, INCEPTION_URL, Dinov2, Inception, cache_folder, fetched
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import of_source
 from catgan.evaluation.sources import Folder, Npz
@@ -170,8 +170,3 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert cache_folder() == tmp_path / "catgan"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "catgan"
-
-
-def test_a_missing_package_names_the_extra() -> None:
-    with pytest.raises(UserError, match=r"needs no_such_package, .*pip install 'catgan\[eval\]'"):
-        need("no_such_package")

@@ -22,6 +22,7 @@ from catgan.evaluation.frechet import Moments, SingularWarning, Statistics, frec
 from catgan.evaluation.metrics import class_distance, inception_score, kid, measured, precision_recall
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import Reference
+from catgan.metrics import METRICS
 
 
 def features(count: int, dim: int, seed: int, shift: float = 0.0) -> Tensor:
@@ -160,3 +161,9 @@ def test_a_metric_that_cannot_be_had_is_named(metric: str, changes: dict[str, ob
 def test_too_few_samples_are_named_before_any_work(metric: str, count: int, known: int, said: str) -> None:
     with pytest.raises(UserError, match=f"{said}: use more, or leave {metric} out"):
         check(Protocol("classifier", (metric,)), Space(), real(features(known, 6, 0)), count)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "kid", dataclasses.replace(METRICS["kid"], package="no_such_package"))
+    with pytest.raises(UserError, match=r"kid needs no_such_package, .*pip install 'catgan\[eval\]'"):
+        check(Protocol("classifier", ("kid",)), Space(), real(features(9, 6, 0)))

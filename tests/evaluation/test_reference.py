@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,3 +123,74 @@ def test_damaged_statistics_are_errors(tmp_path: Path) -> None:
             read_npz(path)
         except UserError as error:
             assert "b.npz" in str(error)  # noqa: PT017 - not every flip matters
+
+
+# -- real processes --------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import json, os, sys
+import torch
+from pathlib import Path
+from catgan.evaluation import collect as module
+from catgan.evaluation.collect import Keep, Work
+from catgan.evaluation.reference import of_source
+from catgan.evaluation.sources import Npz
+from catgan.system.processes import Processes
+
+torch.set_num_threads(1)
+module.SMALLEST_CHUNK = 50
+
+class Space:
+    name, channels, dim, classes, names_classes = "fake", 1, 6, 3, True
+    matrix = torch.randn(16, 6, generator=torch.Generator().manual_seed(1))
+    seen = 0
+
+    def identity(self):
+        return "fake"
+
+    def __call__(self, images):
+        Space.seen += len(images)
+        x = images.flatten(1).float() / 255 @ self.matrix
+        return x, x[:, :3]
+
+def run(number):
+    processes = Processes.from_environment()
+    for _ in range(2):  # the second time from the first process's cache
+        found = of_source(Npz(Path("images.npz")), Space(), Keep(20, False, 3), Work(10, processes), Path("run"))
+    said = [found.identity, found.statistics.sigma.sum().item(), found.features.sum().item()]
+    Path(f"{number}.json").write_text(json.dumps([Space.seen, said]))
+
+children = []
+for number, environment in enumerate(json.loads(sys.argv[1])):
+    children.append(os.fork())
+    if not children[-1]:
+        os.environ.update(environment)
+        run(number)
+        os._exit(0)
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
+"""
+
+
+def answers(place: Path, noise: Noise, *environments: dict[str, str]) -> tuple[list[int], list[object]]:
+    """How many images processes of these environments went through, and what they say of the reference."""
+    np.savez(place / "images.npz", arr_0=noise(330).read(0, 330)[0].movedim(1, -1), arr_1=np.arange(330) % 3)
+    named = [sys.executable, "-c", SCRIPT, json.dumps(environments)]
+    done = subprocess.run(named, cwd=place, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    said = [json.loads((place / f"{number}.json").read_text()) for number in range(len(environments))]
+    return [seen for seen, _ in said], [found for _, found in said]
+
+
+def test_processes_of_machines_with_caches_of_their_own_meet_in_the_runs_folder(noise: Noise, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    seen, said = answers(tmp_path, noise, *(world | {"RANK": r, "CATGAN_CACHE": f"cache-{r}"} for r in "01"))
+    assert (sum(seen), said[0]) == (330, said[1])
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_two_runs_that_start_at_once_on_new_data_compute_its_reference_once(noise: Noise, tmp_path: Path) -> None:
+    seen, said = answers(tmp_path, noise, *({"CATGAN_CACHE": "cache"} for _ in range(2)))
+    assert (sorted(seen), said[0]) == ([0, 330], said[1])

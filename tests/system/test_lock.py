@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -80,3 +82,38 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write to .*file.*choose another --out"):
         RunLock(tmp_path / "file").take()
+
+
+MAKE = """
+import sys, time
+from pathlib import Path
+from catgan.system.lock import exclusive
+path = Path(sys.argv[1])
+with exclusive(path, "waiting for another"):
+    print("in", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_one_maker_waits_for_another_and_goes_on_when_that_is_killed(tmp_path: Path) -> None:
+    def start() -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [sys.executable, "-c", MAKE, str(tmp_path / "locks" / "a")], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        )
+
+    with start() as holding, start_after(holding, start) as waiting:
+        assert waiting.stderr is not None
+        assert waiting.stdout is not None
+        assert waiting.stderr.readline() == "waiting for another\n"
+        assert not select.select([waiting.stdout], [], [], 0.2)[0]
+        os.kill(holding.pid, signal.SIGKILL)
+        assert waiting.stdout.readline() == "in\n"
+        waiting.communicate("\n")
+        assert waiting.returncode == 0
+
+
+def start_after(holding: subprocess.Popen[str], start: Callable[[], subprocess.Popen[str]]) -> subprocess.Popen[str]:
+    assert holding.stdout is not None
+    assert holding.stdout.readline() == "in\n"
+    return start()

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from unittest import mock
 
@@ -22,6 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from catgan.config import Config
+from catgan.discriminator import Discriminator
+from catgan.generator import Generator
 from catgan.networks import build_discriminator, build_generator
 from catgan.nn.layers import at_least_float32
 from catgan.objective.supervision import penalised_samples
@@ -38,37 +40,31 @@ class Graph:
 
 @cache
 def generator_graph(config: Config, checkpointing: bool = False) -> Graph:
-    """The generator, its stages as outputs. checkpointing: blocks keep their inputs alone and run again."""
+    """Graph of the generator, with all stages as outputs. checkpointing: blocks keep their inputs alone and run again."""
     stages, batch = len(config.sample.scales), config.training.batch
-
-    def at(depth: int) -> Graph:
-        network = build_generator(replace(config, generator=replace(config.generator, depth=depth)))
+    few = replace(config, generator=replace(config.generator, depth=max(stages, 2)))
+    with FakeTensorMode():
+        network = build_generator(few)
         network.recompute = checkpointing
         z, y = torch.empty(batch, network.z_dim), torch.zeros(batch, dtype=torch.int64)
-        given = [z, y, *network.parameters(), *network.buffers()]
-        return measured(config, lambda: network(z, y, all_stages=True), given, batch)
-
-    return at_depth(at, stages, config.generator.depth)
+        return measured(config, network, config.generator.depth, [z, y], lambda: network(z, y, all_stages=True))
 
 
 @cache
 def discriminator_graph(config: Config, checkpointing: bool = False, frozen: bool = False) -> Graph:
-    """The packed pass over real samples, fakes and perturbed twins, with the representation head on the real ones; or
-    with `frozen` the pass over fakes that trains the generator."""
+    """Graph of the packed pass over real samples, fakes and perturbed twins, with the representation head on the real
+    ones; or with `frozen` of the pass over fakes that trains the generator."""
     s, batch = config.sample, config.training.batch
     samples = batch if frozen else 2 * (batch + perturbed(config, batch))
-
-    def at(depth: int) -> Graph:
-        network = build_discriminator(replace(config, discriminator=replace(config.discriminator, depth=depth)))
+    few = replace(config, discriminator=replace(config.discriminator, depth=2))
+    with FakeTensorMode():
+        network = build_discriminator(few).requires_grad_(not frozen)
         network.recompute = checkpointing
-        network.requires_grad_(not frozen)
         represented = 0 if frozen or network.representation is None else batch
         pyramid = [torch.empty(samples, s.channels, n, n, requires_grad=frozen) for n in s.scales]
         y = torch.zeros(samples, dtype=torch.int64)
-        given = [y, *pyramid, *network.parameters(), *network.buffers()]
-        return measured(config, lambda: network(pyramid, y, represented=represented), given, samples)
-
-    return at_depth(at, 1, config.discriminator.depth)
+        forward = partial(network, pyramid, y, represented=represented)
+        return measured(config, network, config.discriminator.depth, [y, *pyramid], forward)
 
 
 def perturbed(config: Config, samples: int) -> int:
@@ -80,29 +76,38 @@ def perturbed(config: Config, samples: int) -> int:
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
 
-def at_depth(graph: Callable[[int], Graph], unit: int, depth: int) -> Graph:
-    """The graph of so many blocks, from those of `unit` and of twice as many: each block keeps as much as the next."""
-    with FakeTensorMode():
-        one, two = graph(unit), graph(2 * unit)
-    more = depth / unit - 2
-    return Graph(two.kept + more * (two.kept - one.kept), two.working, two.copies + more * (two.copies - one.copies))
+def measured(
+    config: Config,
+    network: Generator | Discriminator,
+    depth: int,
+    inputs: list[Tensor],
+    forward: Callable[[], Any],
+) -> Graph:
+    """The graph of a network of that depth, from a pass through one of few blocks: each more keeps what the last does.
 
-
-def measured(config: Config, forward: Callable[[], Any], given: list[Tensor], n: int) -> Graph:
-    """The graph of a pass over n samples. given: all tensors that are there before, which are not counted."""
+    inputs: those of the pass, each with a row per sample.
+    """
+    given = [*inputs, *network.parameters(), *network.buffers()]
     for t in given:
         if t.requires_grad:
             t.grad = torch.empty_like(t)
+    marks: list[dict[str, int]] = []
     with Allocated([*given, *(t.grad for t in given if t.grad is not None)]) as allocated, like_cuda():
+        network.blocks[-1].register_forward_pre_hook(lambda *_: marks.append(dict(allocated.now)))
+        network.blocks[-1].register_forward_hook(lambda *_: marks.append(dict(allocated.now)))
         with autocast(config):
             outputs = forward()
         kept = allocated.now["rest"]
         outputs = [t for t in tree_leaves(outputs) if isinstance(t, Tensor)]
         torch.autograd.backward(outputs, [torch.empty_like(t) for t in outputs])
-    return Graph(kept / n, (allocated.most["rest"] - kept) / n, allocated.most["copies"])
+    more = depth - len(network.blocks)
+    block = {kind: marks[1][kind] - marks[0][kind] for kind in allocated.now}
+    n, working = len(inputs[0]), allocated.most["rest"] - kept
+    return Graph((kept + more * block["rest"]) / n, working / n, allocated.most["copies"] + more * block["copies"])
 
 
 def autocast(config: Config) -> AbstractContextManager[Any]:
+    """The number format of the recipe's matrix products, on the CPU."""
     return torch.autocast("cpu", torch.bfloat16) if config.training.precision == "bfloat16" else nullcontext()
 
 

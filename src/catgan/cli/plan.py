@@ -14,6 +14,7 @@ import tyro
 from catgan.cli.compute import aligned
 from catgan.cli.configuration import ConfigurationOptions, as_options, parse_configuration
 from catgan.errors import UserError, require
+from catgan.recipes import RECIPES
 
 if TYPE_CHECKING:
     from catgan.accounting.gpus import GPU
@@ -58,7 +59,8 @@ def main(argv: Sequence[str]) -> None:
     from catgan.accounting.plan import plan
 
     result = plan(o.settings, chosen_gpu(o), o.gpus, o.utilisation, o.price)
-    result["command"] = command(o.settings, o.gpus, result["fastest"]) if result["fastest"] else None
+    startable = result["fastest"] and o.settings.recipe in RECIPES  # not what only Python has made
+    result["command"] = command(o.settings, o.gpus, result["fastest"]) if startable else None
     print(json.dumps(result, indent=2) if o.json else text(result))
 
 
@@ -196,7 +198,9 @@ def start(r: dict[str, Any]) -> str:
         return "Nothing fits, not even a single sample per pass: take more memory per GPU, or a smaller network."
     passes = "in one pass" if c["micro_batch"] == r["batch_per_gpu"] else f"{c['micro_batch']} samples per pass"
     used, seconds = gib(c["memory"]["total"]), c["step"]["seconds"]["total"]
-    return f"fastest that fits: {title(r, c)}, {passes}: {used} GiB, {seconds:#.3g} s per step\n  {r['command']}"
+    return f"fastest that fits: {title(r, c)}, {passes}: {used} GiB, {seconds:#.3g} s per step" + (
+        f"\n  {r['command']}" if r["command"] else ""
+    )
 
 
 def gib(count: float) -> str:

@@ -12,12 +12,13 @@ from typing import Any
 from catgan.errors import UserError
 from catgan.evaluation.classifier import Classifier
 from catgan.evaluation.collect import Keep, Work, collect
-from catgan.evaluation.features import FeatureSpace, need
+from catgan.evaluation.features import FeatureSpace
 from catgan.evaluation.metrics import measured
 from catgan.evaluation.protocol import ROUNDING, Protocol, Result, versions
 from catgan.evaluation.reference import Reference
 from catgan.evaluation.sources import Generated, ImageSource, Renumbered
 from catgan.metrics import METRICS
+from catgan.system.packages import need
 from catgan.system.pieces import work_folder
 
 ALONE = Work()
@@ -173,7 +174,7 @@ def check_possible(protocol: Protocol, space: FeatureSpace, samples: Facts, refe
     """Raise UserError for a metric that cannot be had, or whose package is missing."""
     for name, metric in protocol.wanted.items():
         if metric.package:
-            need(metric.package)
+            need(metric.package, name, "eval")
         reason = obstacle(name, protocol, space, samples, reference)
         if reason:
             raise UserError(reason)

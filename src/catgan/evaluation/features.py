@@ -11,9 +11,8 @@ import hashlib
 import os
 from contextlib import AbstractContextManager
 from http.client import HTTPException
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 from urllib.request import urlopen
 
 import torch
@@ -23,10 +22,8 @@ from catgan.encoders import load_dino
 from catgan.errors import UserError
 from catgan.system.files import digest, sha256, write_bytes
 from catgan.system.lock import exclusive
+from catgan.system.packages import need
 from catgan.system.progress import Progress
-
-if TYPE_CHECKING:
-    from torch_fidelity import FeatureExtractorInceptionV3
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
@@ -64,16 +61,6 @@ def one_maker(path: Path) -> AbstractContextManager[None]:
     return exclusive(lock, f"waiting for another process, which is making {path}")
 
 
-def need(module: str) -> Any:
-    """Import a package of the extra `eval`. Raises UserError where it is missing."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise UserError(
-            f"this evaluation needs {error.name or module}, which is not installed: pip install 'catgan[eval]'"
-        ) from None
-
-
 class Inception:
     """torch-fidelity's port of the Inception-v3 that FID is defined by, 299 px with TensorFlow 1's bilinear resize."""
 
@@ -83,10 +70,14 @@ class Inception:
         """weights: the file, in place of the one in the cache, which is downloaded and checked if it is not there."""
         path = weights or fetched(INCEPTION_URL, cache_folder() / "weights" / INCEPTION_FILE, INCEPTION_SHA256)
         check_plain(path)
-        kind: type[FeatureExtractorInceptionV3] = need("torch_fidelity").FeatureExtractorInceptionV3
+        need("torch_fidelity", "inception", "eval")
+        from torch_fidelity import FeatureExtractorInceptionV3
+
         # It unpickles the file without restrictions: only after check_plain has seen nothing but tensors in it.
         try:
-            self.network = kind("inception-v3-compat", ["2048", "logits_unbiased"], str(path)).to(device)
+            self.network = FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048", "logits_unbiased"], str(path)
+            ).to(device)
         except (RuntimeError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path} does not hold the weights of FID's Inception ({first_line(error)}): fetch {INCEPTION_URL}"

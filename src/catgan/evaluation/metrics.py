@@ -12,7 +12,6 @@ import numpy as np
 from torch import Tensor
 
 from catgan.evaluation.collect import Collected
-from catgan.evaluation.features import need
 from catgan.evaluation.frechet import SingularWarning, frechet_distance
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import Reference
@@ -37,8 +36,10 @@ def distance(samples: Collected, reference: Reference, protocol: Protocol) -> di
 
 def kid(samples: Collected, reference: Reference, protocol: Protocol) -> dict[str, float]:
     """Kernel distance: squared MMD with a cubic kernel, mean and deviation over random subsets."""
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
     a, b = rows(samples, reference)
-    found = need("torch_fidelity.metric_kid").kid_features_to_metric(
+    found = kid_features_to_metric(
         a, b, kid_subsets=protocol.kid_subsets, kid_subset_size=min(SUBSET, len(a), len(b)), rng_seed=SHUFFLE_SEED,
         verbose=False,
     )  # fmt: skip
@@ -50,19 +51,22 @@ def inception_score(samples: Collected, reference: Reference, protocol: Protocol
 
     torch-fidelity's function, one part at a time: as a whole it would need twelve times the memory of the logits.
     """
-    function = need("torch_fidelity.metric_isc").isc_features_to_metric
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
     logits, splits = samples.logits, protocol.score_splits
     assert logits is not None
     count = len(logits)
     order = np.random.RandomState(SHUFFLE_SEED).permutation(count)
     parts = [order[i * count // splits : (i + 1) * count // splits] for i in range(splits)]
-    scores = [function(logits[part], splits=1, shuffle=False)["inception_score_mean"] for part in parts]
+    scores = [isc_features_to_metric(logits[part], splits=1, shuffle=False)["inception_score_mean"] for part in parts]
     return {"inception_score": float(np.mean(scores)), "inception_score_std": float(np.std(scores))}
 
 
 def precision_recall(samples: Collected, reference: Reference, protocol: Protocol) -> dict[str, float]:
     """Share of samples in the reference's manifold, and the other way round (Kynkaanniemi et al.), in blocks."""
-    found = need("torch_fidelity.metric_prc").prc_features_to_metric(
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    found = prc_features_to_metric(
         *rows(samples, reference), prc_neighborhood=protocol.neighbours, prc_batch_size=BLOCK, save_cpu_ram=True,
         verbose=False,
     )  # fmt: skip

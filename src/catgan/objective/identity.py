@@ -14,11 +14,12 @@ import hashlib
 import inspect
 import re
 import sysconfig
+import textwrap
 import types
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from catgan.objective.terms import Term
+from catgan.objective.terms import Objective, Term
 
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 TEXT = re.compile(r"(\w+): (\S+, \S+, \S+) \* (.*?)(?: = (.+)#(\w+))?")
@@ -28,7 +29,7 @@ TEXT = re.compile(r"(\w+): (\S+, \S+, \S+) \* (.*?)(?: = (.+)#(\w+))?")
 class Recorded:
     """A term as run.json and checkpoints tell it: NETWORK: WEIGHTS * NAME = FUNCTION#DIGEST."""
 
-    network: str  # generator, discriminator; or encoder, whose identity is the digest
+    network: str  # generator, discriminator; or encoder, supervision or a head, whose identity is the digest
     weights: str  # at steps 0, 100 and 10,000
     name: str
     function: str
@@ -69,6 +70,33 @@ def identity(term: Term) -> str:
     """MODULE.NAME#DIGEST of a term's function; the digest is also of a weight that is a function, and of `over`."""
     weight = described(term.weight) if callable(term.weight) else ""
     return f"{qualified_name(term.function)}#{digest(f'{described(term.function)} {weight} {term.over}')}"
+
+
+def class_identity(thing: object) -> str:
+    """MODULE.NAME#DIGEST of the class of an object."""
+    kind = type(thing)
+    try:
+        source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind))))
+    except (OSError, TypeError):
+        source = ""
+    return f"{kind.__module__}.{kind.__qualname__}#{digest(source)}"
+
+
+def recorded(
+    objective: Objective, supervision: object | None, heads: Mapping[str, object], encoder: str | None
+) -> tuple[str, ...]:
+    """What a run minimises, a line each: terms, and whatever stands in place of CAT's pyramid or beside its networks.
+
+    encoder: the digest of the one that the representation head is trained towards.
+    """
+    lines = [
+        f"{network}: {', '.join(f'{t.weight_at(step):g}' for step in (0, 100, 10_000))} * {t.name} = {identity(t)}"
+        for network in ("discriminator", "generator")
+        for t in getattr(objective, network)
+    ]
+    lines += [] if encoder is None else [f"encoder: {encoder}"]
+    lines += [] if supervision is None else [f"supervision: {class_identity(supervision)}"]
+    return (*lines, *(f"head {name}: {class_identity(head)}" for name, head in heads.items()))
 
 
 def changes(before: Sequence[str], now: Sequence[str]) -> list[str]:

@@ -33,7 +33,7 @@ from catgan.config_io import dump_yaml
 from catgan.data import Dataset, check_fits, data_identity, open_dataset, prefetch
 from catgan.encoders import Encoder
 from catgan.errors import UserError, said_once
-from catgan.objective.identity import identity
+from catgan.objective.identity import recorded
 from catgan.objective.supervision import Supervision
 from catgan.objective.terms import Objective, default_objective
 from catgan.system.devices import keep_freed_memory, memory_error, pick_device
@@ -137,11 +137,7 @@ class Run:
             "discriminator": self.engine.discriminator,
             "ema": self.engine.ema,
         }
-        self.terms = tuple(
-            f"{network}: {', '.join(f'{t.weight_at(step):g}' for step in (0, 100, 10_000))} * {t.name} = {identity(t)}"
-            for network in ("discriminator", "generator")
-            for t in getattr(objective, network)
-        ) + (() if target is None else (f"encoder: {target.identity}",))
+        self.terms = recorded(objective, supervision, heads or {}, None if target is None else target.identity)
         self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
         share = self.parallel.share(config.training.batch)
         self.batches = Batches(config, dataset, target, self.device.type == "cuda", share)
@@ -180,7 +176,8 @@ class Run:
         if self.processes.first:
             write_text(self.out / "config.yaml", dump_yaml(self.config))
             write_text(self.out / "run.json", json.dumps(self.description(), indent=2))
-        self.flops = 2e9 * compute(self.config)["training"]["gmacs_per_sample"] if self.peak else 0.0
+        if self.peak:
+            self.flops = 2e9 * compute(self.config, self.processes.world)["training"]["gmacs_per_sample"]
         count = {n: quantity(sum(p.numel() for p in network.parameters())) for n, network in self.networks.items()}
         self.say(
             f"{self.config.recipe} on {self.where}: generator {count['generator']}, discriminator {count['discriminator']} "
