@@ -184,6 +184,8 @@ def test_interpolation_makes_a_strip_and_a_gif(run: Path, tmp_path: Path) -> Non
     assert Image.open(tmp_path / "strip.png").size == (5 * 64 + 4 * 2, 2 * 64 + 2)
     with Image.open(tmp_path / "walk.gif") as walk:
         assert walk.n_frames > 1  # type: ignore[attr-defined]
+    assert call("interpolate", run, "--frames", "2", "--out", tmp_path) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["strip-2.png", "strip.png", "walk-2.gif", "walk.gif"]
 
 
 def test_diagnosis_prints_and_writes_the_same_numbers(

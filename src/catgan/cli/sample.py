@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -81,6 +80,7 @@ def main(argv: Sequence[str]) -> None:
 def save_pictures(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds: list[int]) -> list[Path]:
     """Sample every class with every seed and write the pictures, under new names. Returns their paths."""
     from catgan.images import grid, labelled, save_png, tile_zoom, to_picture
+    from catgan.system.files import unused
 
     def titled(tiles: Sequence[Sequence[np.ndarray]], columns: Sequence[str], rows: Sequence[str]) -> Image.Image:
         picture = grid(tiles, tile_zoom(tiles[0][0].shape[0]))
@@ -104,10 +104,7 @@ def save_pictures(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds
         stages, rows = made.stage_array, [f"{name}, seed {s}" for s in seeds for name in names]
         columns = [f"h_{k}" for k in range(len(stages))]
         pictures["stages"] = titled([list(stages[:, i]) for i in range(len(rows))], columns, rows)
-    for number in count(1):
-        paths = {name: o.out / f"{name}{f'-{number}' if number > 1 else ''}.png" for name in pictures}
-        if not any(path.exists() for path in paths.values()):
-            break
-    for name, path in paths.items():
-        save_png(pictures[name], path)
-    return list(paths.values())
+    paths = unused(o.out, [f"{name}.png" for name in pictures])
+    for picture, path in zip(pictures.values(), paths, strict=True):
+        save_png(picture, path)
+    return paths

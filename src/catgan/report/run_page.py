@@ -301,7 +301,7 @@ def objective_section(terms: Sequence[Recorded]) -> list[str]:
         return []
     rows = [[t.network, t.name, *(t.weights.split(", ") if t.weights else [""] * 3), t.origin] for t in terms]
     head = ["minimised by", "term", "weight at step 0", "100", "10,000", "function and digest"]
-    return [page.heading("Objective"), page.table(head, rows, "text")]
+    return [page.heading("Objective"), page.table(head, rows)]
 
 
 def machine_section(record: Record) -> list[str]:

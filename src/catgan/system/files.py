@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     mode = path.stat().st_mode
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, dict(about or {"format": "pt"}))
     path.chmod(mode)
+
+
+def unused(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Where to put files of these names so that nothing is overwritten: all get one number, as grid-2.png, if need be."""
+    for number in itertools.count(1):
+        paths = [folder / (name if number == 1 else f"-{number}.".join(name.rsplit(".", 1))) for name in names]
+        if not any(path.exists() for path in paths):
+            break
+    return paths
 
 
 def check_vacant(path: Path) -> None:
