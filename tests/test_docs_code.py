@@ -26,7 +26,6 @@ from PIL import Image
 import catgan
 from catgan.cli import main
 from catgan.cli.main import COMMANDS
-from catgan.cli.parse import parse
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.errors import UserError
@@ -95,7 +94,7 @@ def accepted(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """
 
     def stop(*arguments: Any, **options: Any) -> None:
-        parsed = parse(*arguments, **options)
+        parsed = function(*arguments, **options)
         raise Accepted(parsed.validate() if isinstance(parsed, Config) else parsed)
 
     name, *rest = argv
@@ -103,8 +102,10 @@ def accepted(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
         at = rest.index("--data")
         rest = rest[:at] + rest[at + 2 :]
     module = import_module(f"catgan.cli.{name}")
+    called = next(n for n in ("parse", "parse_configuration") if hasattr(module, n))
+    function = getattr(module, called)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "parse", stop)
+        patch.setattr(module, called, stop)
         try:
             module.main(rest)
         except Accepted as found:
@@ -126,7 +127,7 @@ def check_program(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_of_a_page_are_accepted(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_a_page_are_accepted(page: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for block in blocks(page):
         if block.language == "yaml":
@@ -139,6 +140,7 @@ def test_commands_of_a_page_are_accepted(page: str, tmp_path: Path, monkeypatch:
                 elif is_usage(argv):
                     assert argv[0] in COMMANDS
                 else:
+                    supply_runs(" ".join(argv), run)
                     accepted(argv, monkeypatch)
             except UserError as error:
                 pytest.fail(f"{page}:{block.line}: {shlex.join(words)}: {error}")
@@ -162,22 +164,30 @@ def check_yaml(block: Block) -> None:
 # -- run ---------------------------------------------------------------------------------------------------------------
 
 
+def short(c: Config) -> Config:
+    """A recipe with its scales, depths and data, but two steps of four samples through narrow networks."""
+    return replace(
+        c,
+        generator=replace(c.generator, width=16, heads=2),
+        discriminator=replace(c.discriminator, width=16, heads=2, head_dim=16),
+        training=replace(c.training, steps=2, batch=4, device="cpu"),
+        log=replace(c.log, preview_rows=1, diagnose_samples=4),
+        eval=replace(c.eval, samples=20, batch=20),
+    )
+
+
 @pytest.fixture
 def short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recipes of pixels with their scales, depths and data, but two steps of four samples through narrow networks."""
     for name in ("digits", "fashion-mnist"):
-        c = RECIPES[name]
-        short = replace(
-            c,
-            generator=replace(c.generator, width=16, heads=2),
-            discriminator=replace(c.discriminator, width=16, heads=2, head_dim=16),
-            training=replace(c.training, steps=2, batch=4, device="cpu"),
-            log=replace(c.log, preview_rows=1, diagnose_samples=4),
-            eval=replace(c.eval, samples=20, batch=20),
-        )
-        monkeypatch.setitem(RECIPES, name, short)
+        monkeypatch.setitem(RECIPES, name, short(RECIPES[name]))
     monkeypatch.setattr("catgan.evaluation.classifier.FEWEST", 128)
     monkeypatch.setattr("catgan.evaluation.classifier.EPOCHS", 1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps."""
+    return catgan.train(short(catgan.recipe("digits")), tmp_path_factory.mktemp("trained") / "run", quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +209,6 @@ def folder(pictures: Path, short_recipes: None, tmp_path: Path, monkeypatch: pyt
     place.mkdir()
     monkeypatch.chdir(place)
     shutil.copytree(pictures, place / "pictures")
-    catgan.train(catgan.recipe("digits"), tmp_path / "run", quiet=True)
     yield place
     METRICS.clear()
     METRICS.update(before)
@@ -228,7 +237,7 @@ def matching(place: str) -> list[str]:
 
 def can_run(words: list[str], argv: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether a command runs here: in seconds, in one process, and on what is there."""
-    if words[0] == "torchrun" or is_usage(argv) or argv[0] in ("bench", "demo"):
+    if words[0] == "torchrun" or is_usage(argv) or argv[0] in ("bench", "demo", "plan"):
         return False
     if "--training.compile" in argv or "--backend" in argv:  # compilers take long
         return False
@@ -272,11 +281,10 @@ def run_python(block: Block, page: str, names: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run_in_order(
-    page: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: str, folder: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(folder)
     names: dict[str, Any] = {"__name__": "page"}
-    run = tmp_path / "run"
     for block in blocks(page):
         if block.language == "python":
             if "train(" in block.text:
@@ -318,9 +326,9 @@ def test_the_blocks_of_a_page_run_in_order(
     ],
 )
 def test_a_command_runs_where_it_takes_seconds_and_all_is_there(
-    command: str, runs: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, runs: bool, folder: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supply_runs("runs/first", tmp_path / "run")
+    supply_runs("runs/first", run)
     words = shlex.split(command)
     argv = arguments(words)
     assert argv is not None

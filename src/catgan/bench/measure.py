@@ -38,13 +38,8 @@ from catgan.version import __version__
 BUSY = 0.5  # load per core above which others disturb
 
 
-def bench(config: Config, request: Request) -> dict[str, Any]:
-    """Measure a recipe; everything in the result can be written as JSON."""
-    return Bench(config, request).run()
-
-
 class Bench:
-    """The networks that are measured, and what is known of them."""
+    """The networks of a recipe that are measured, and where."""
 
     def __init__(self, config: Config, request: Request) -> None:
         self.config, self.request = measured(config).validate(), request
@@ -54,19 +49,11 @@ class Bench:
             torch.set_num_threads(t.threads)
         if self.device.type == "cpu":
             keep_freed_memory()  # as training does
-        threads = torch.get_num_threads()
-        if request.cpu_time and (self.device.type != "cpu" or threads > 1):
-            raise UserError(
-                f"--cpu-time measures one thread of a CPU, this would be {threads} on {self.device}: "
-                "add --training.threads 1 and --device cpu"
-            )
+        if request.cpu_time:
+            check_single_thread(self.device)
         if {"step", "memory"} & set(request.only):
             check_memory(self.config, self.device)
-        self.notes = []
-        if config.discriminator.representation_dim or config.encoder.path:
-            self.notes.append("without the encoder, the representation head and their loss; real samples are made up")
-        if self.device.type == "cpu" and threads > 1 and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
-            self.notes.append("others were busy on this machine before: times of several threads mean little then")
+        self.notes = notes(config, self.device)
         self.clock = Clock(self.device, request.cpu_time)
         self.step = MeasuredStep(self.config, self.device)
         self.x, self.y = inputs(self.config, self.device)
@@ -74,6 +61,7 @@ class Bench:
         self.no_loader = ""
 
     def run(self) -> dict[str, Any]:
+        """All measurements that were asked for, ready for JSON."""
         request, found = self.request, self.measurements()
         if "memory" in request.only:
             request.say("memory")
@@ -96,12 +84,10 @@ class Bench:
         }
 
     def settings(self) -> dict[str, Any]:
-        t, request = self.config.training, self.request
+        request = self.request
         return {
-            "batch": t.batch, "device": self.device.type, "precision": t.precision, "compile": t.compile, "reuse_fakes": t.reuse_fakes,
-            "repeats": request.repeats, "sizes": list(request.sizes), "only": list(request.only),
-            "clock": "cpu" if request.cpu_time else "wall",
-            "config": to_dict(self.config),
+            "device": self.device.type, "clock": "cpu" if request.cpu_time else "wall", "repeats": request.repeats,
+            "sizes": list(request.sizes), "only": list(request.only), "config": to_dict(self.config),
         }  # fmt: skip
 
     def measurements(self) -> dict[str, Any]:
@@ -177,6 +163,27 @@ class Bench:
         """The most bytes allocated at once in an iteration of a step, above what stays."""
         step.run(0, self.x, self.y)  # moments are there
         return peak_bytes(lambda: step.run(1, self.x, self.y), self.device)
+
+
+def check_single_thread(device: torch.device) -> None:
+    """Raise UserError unless one thread of a CPU computes."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads > 1:
+        raise UserError(
+            f"--cpu-time measures one thread of a CPU, this would be {threads} on {device}: "
+            "add --training.threads 1 and --device cpu"
+        )
+
+
+def notes(config: Config, device: torch.device) -> list[str]:
+    """What to know about the measurements of this recipe, now, on this device."""
+    found = []
+    if config.discriminator.representation_dim or config.encoder.path:
+        found.append("without the encoder, the representation head and their loss; real samples are made up")
+    busy = os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
+    if busy and device.type == "cpu" and torch.get_num_threads() > 1:
+        found.append("others were busy on this machine before: times of several threads mean little then")
+    return found
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -62,10 +62,10 @@ def main(argv: Sequence[str]) -> None:
     config = parse(Config, [expand(o) for o in options], f"bench {name}", base, USAGE.partition("\n\n")[2])
     config.validate()
 
-    from catgan.bench.measure import bench
+    from catgan.bench.measure import Bench
     from catgan.bench.rounds import Request
 
-    result = bench(
+    result = Bench(
         config,
         Request(
             only=only,
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
             cold_start=own.cold_start,
             cpu_time=own.cpu_time,
         ),
-    )
+    ).run()
     print(json.dumps(result, indent=2) if own.json else text(result))
 
 
@@ -103,11 +103,12 @@ def text(r: dict[str, Any]) -> str:
 
 def head(r: dict[str, Any]) -> str:
     m, s, c = r["machine"], r["settings"], r["ceiling"]
-    mode = "compiled" if s["compile"] else "eager"
+    t = s["config"]["training"]
+    mode = "compiled" if t["compile"] else "eager"
     rows, inputs, outputs = c["shape"]
     return "\n".join(
         [
-            f"{r['recipe']}, batch {s['batch']}, {s['precision']}, {mode}",
+            f"{r['recipe']}, batch {t['batch']}, {t['precision']}, {mode}",
             f"{m['device']}, {m['threads']} threads of {m['cores']} cores, load {m['load']:.1f}, torch {m['torch']}",
             f"ceiling {c['gflops']:,.1f} GFLOP/s ({rows} x {inputs} by {inputs} x {outputs}), medians of {s['repeats']}"
             + (", processor time" if s["clock"] == "cpu" else ""),

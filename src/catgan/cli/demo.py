@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"the demo needs {error.name}, which is not installed: pip install 'catgan[demo]'") from None
 
     from catgan.data.datasets import digits
-    from catgan.demo.measure import generated_digits, measure
+    from catgan.demo.measure import measure
     from catgan.demo.report import write_page
     from catgan.sampling.pipeline import load
     from catgan.system.files import write_text
@@ -52,12 +52,11 @@ def main(argv: Sequence[str]) -> None:
     train(config, o.out, resume=resume)
     seconds = None if resume else time.monotonic() - began
     pipe, real = load(o.out), digits()
-    x, y = generated_digits(pipe)
-    quality = measure(x, y, real)
+    quality, x, y = measure(pipe, real)
     write_text(o.out / "quality.json", json.dumps(quality.to_dict(), indent=2) + "\n")
     index = o.out / "index.html"
     write_page(index, o.out, pipe, x, y, real, quality, seconds)
     print(
-        f"recognised {quality.recognised:.1%} of {quality.samples} samples (classifier: {quality.classifier_accuracy:.1%} of held-out real digits), "
+        f"class accuracy {quality.class_accuracy:.1%} on {quality.samples} samples ({quality.classifier_accuracy:.1%} on held-out real digits), "
         f"variety {quality.variety:.0%} of the real digits'\n\nOpen the page: {index.resolve()}"
     )

@@ -6,16 +6,15 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
-from sklearn.svm import SVC
 from torch import Tensor
 
 from catgan.data.datasets import Images
-from catgan.draws import sample_z
-from catgan.evaluation.alignment import fixed_pairs
+from catgan.evaluation.evaluate import evaluate
+from catgan.evaluation.sources import Generated
+from catgan.images import from_bytes
 from catgan.sampling.pipeline import CATPipeline
 
-SAMPLES = 1000
+SAMPLES = 1000  # seeds 0, 1, ..., classes in turn
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,9 @@ class Quality:
     """What was measured on `samples` generated digits, 8-bit pixels, psi = 1, averaged weights."""
 
     samples: int
-    classifier_accuracy: float  # share of held-out real digits that the classifier recognises
-    recognised: float  # share of generated digits that it recognises as the class asked for
+    classifier_accuracy: float  # the classifier's share of held-out real digits
+    class_accuracy: float  # its share of generated digits: seen as the class asked for
+    frechet_distance: float  # from the real digits, in the classifier's features
     distance: float  # mean distance of two generated digits of a class
     real_distance: float  # the same of real digits
     nearest: float  # mean distance of a generated digit to the nearest real one
@@ -45,35 +45,29 @@ def distance_within(x: Tensor, y: Tensor) -> float:
     return float(np.mean([torch.pdist(x[y == k].flatten(1)).mean().item() for k in sorted(set(y.tolist()))]))
 
 
-def generated_digits(pipe: CATPipeline, samples: int = SAMPLES) -> tuple[Tensor, Tensor]:
-    """The protocol's samples, rounded to 8-bit pixels and back to [-1, 1]: (n, C, S, S), and their classes."""
-    classes, seeds = fixed_pairs(samples, pipe.config.sample.classes)
-    pixels = pipe(classes, z=sample_z(seeds, pipe.generator.z_dim), batch_size=250).array
-    x = torch.from_numpy(pixels).movedim(-1, 1).float() / 127.5 - 1
-    return x, torch.tensor(classes)
-
-
-def measure(x: Tensor, y: Tensor, real: Images) -> Quality:
-    """Compare generated digits x (n, C, S, S) in [-1, 1] of classes y with the real ones."""
-    features, labels = real.pixels.flatten(1).numpy(), real.labels.numpy()
-    train_x, test_x, train_y, test_y = train_test_split(
-        features, labels, test_size=0.25, random_state=0, stratify=labels
-    )
-    classifier = SVC(gamma=0.064, C=10).fit(train_x, train_y)
+def measure(pipe: CATPipeline, real: Images) -> tuple[Quality, Tensor, Tensor]:
+    """How generated digits compare with the real ones; and those digits, (n, C, S, S) in [-1, 1], and their classes."""
+    source = Generated(pipe, SAMPLES, "balanced")
+    pixels, y = source.read(0, SAMPLES)
+    x = from_bytes(pixels)
+    metrics = ("distance", "class_accuracy")
+    result = evaluate(source, "digits", features="classifier", metrics=metrics, samples=SAMPLES, quiet=False)
     between = torch.cdist(x.flatten(1), real.pixels.flatten(1)).min(1).values
     real_between = (
         torch.cdist(real.pixels.flatten(1), real.pixels.flatten(1)).fill_diagonal_(float("inf")).min(1).values
     )
-    return Quality(
+    assert y is not None
+    quality = Quality(
         samples=len(x),
-        classifier_accuracy=float(classifier.score(test_x, test_y)),
-        recognised=float(classifier.score(x.flatten(1).numpy(), y.numpy())),
+        classifier_accuracy=result.about["feature_space"]["accuracy"],
+        **result.metrics,
         distance=distance_within(x, y),
         real_distance=distance_within(real.pixels, real.labels),
         nearest=between.mean().item(),
         real_nearest=real_between.mean().item(),
         copies=(between < real_between.mean() / 10).float().mean().item(),
     )
+    return quality, x, y
 
 
 def nearest_rows(x: Tensor, real: Images, count: int) -> Tensor:
