@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from catgan.objective import StepState, Term, default_objective
-from catgan.objective.identity import changes, identity
+from catgan.objective.identity import changes, identity, object_identity
 from catgan.recipes import recipe
 
 PLAIN = """
@@ -91,6 +91,41 @@ def test_values_that_a_function_carries_count(make: Callable[[float], Callable[[
     one, same, other = (identity(Term("t", 1.0, make(v))) for v in (1.0, 1.0, 2.0))
     assert one == same
     assert one != other
+
+
+class Noise:
+    """A supervision, or whatever else is handed over as an object."""
+
+    scale = 1.0
+
+    def __init__(self, level: float) -> None:
+        self.level, self.seen = level, 0
+
+    def real(self, x: Tensor) -> Tensor:
+        return self.moved(x)
+
+    def moved(self, x: Tensor) -> Tensor:
+        return x + self.level * self.scale
+
+
+class Coarse(Noise):
+    scale = 2.0
+
+
+class Other(Noise):
+    def moved(self, x: Tensor) -> Tensor:
+        return x - self.level * self.scale
+
+
+def test_objects_are_told_apart_by_what_they_do_and_by_the_values_for_it() -> None:
+    one, same = Noise(1.0), Noise(1.0)
+    same.seen = 9
+    assert object_identity(one) == object_identity(same), "nothing looks at what differs"
+    assert object_identity(one).startswith(f"{__name__}.Noise#")
+    digests = {object_identity(thing).partition("#")[2] for thing in (one, Noise(2.0), Coarse(1.0), Other(1.0))}
+    assert len(digests) == 4
+    layers = [torch.nn.Sequential(torch.nn.Linear(3, n)) for n in (4, 4, 5)]
+    assert len({object_identity(network) for network in layers}) == 2, "weights do not count, layers do"
 
 
 def test_a_schedule_counts_beyond_the_steps_at_which_weights_are_recorded() -> None:

@@ -14,10 +14,11 @@ import hashlib
 import inspect
 import re
 import sysconfig
-import textwrap
 import types
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+from torch import nn
 
 from catgan.objective.terms import Objective, Term
 
@@ -29,7 +30,7 @@ TEXT = re.compile(r"(\w+): (\S+, \S+, \S+) \* (.*?)(?: = (.+)#(\w+))?")
 class Recorded:
     """A term as run.json and checkpoints tell it: NETWORK: WEIGHTS * NAME = FUNCTION#DIGEST."""
 
-    network: str  # generator, discriminator; or encoder, supervision or a head, whose identity is the digest
+    network: str  # generator, discriminator; or encoder, supervision or a head, which have no weight and name
     weights: str  # at steps 0, 100 and 10,000
     name: str
     function: str
@@ -40,7 +41,8 @@ class Recorded:
         if match := TEXT.fullmatch(text):
             return cls(*(part or "" for part in match.groups()))
         network, _, rest = text.partition(": ")
-        return cls(network, "", "", "", rest)
+        function, _, found = rest.rpartition("#")
+        return cls(network, "", "", function, found)
 
     @property
     def title(self) -> str:
@@ -48,7 +50,7 @@ class Recorded:
 
     @property
     def builtin(self) -> bool:
-        return not self.name or self.function.removeprefix("partial(").startswith("catgan.")
+        return not self.function or self.function.removeprefix("partial(").startswith("catgan.")
 
     @property
     def short(self) -> str:
@@ -72,14 +74,9 @@ def identity(term: Term) -> str:
     return f"{qualified_name(term.function)}#{digest(f'{described(term.function)} {weight} {term.over}')}"
 
 
-def class_identity(thing: object) -> str:
-    """MODULE.NAME#DIGEST of the class of an object."""
-    kind = type(thing)
-    try:
-        source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind))))
-    except (OSError, TypeError):
-        source = ""
-    return f"{kind.__module__}.{kind.__qualname__}#{digest(source)}"
+def object_identity(thing: object) -> str:
+    """MODULE.NAME#DIGEST of an object: of the functions of its class, and the values that they use."""
+    return f"{qualified_name(thing)}#{digest(described(thing))}"
 
 
 def recorded(
@@ -95,8 +92,8 @@ def recorded(
         for t in getattr(objective, network)
     ]
     lines += [] if encoder is None else [f"encoder: {encoder}"]
-    lines += [] if supervision is None else [f"supervision: {class_identity(supervision)}"]
-    return (*lines, *(f"head {name}: {class_identity(head)}" for name, head in heads.items()))
+    lines += [] if supervision is None else [f"supervision: {object_identity(supervision)}"]
+    return (*lines, *(f"head {name}: {object_identity(head)}" for name, head in heads.items()))
 
 
 def changes(before: Sequence[str], now: Sequence[str]) -> list[str]:
@@ -135,8 +132,8 @@ def qualified_name(function: Any) -> str:
 def described(value: Any, names: Collection[str] = (), within: tuple[Any, ...] = ()) -> str:
     """A value as text, equal for equal ones.
 
-    names: what the function that sees it looks up: of an object only these attributes count. within: the functions that
-    are being described, so that one that calls itself comes to an end.
+    names: what the function that sees it looks up: of an object only these attributes count. within: what is being
+    described, so that a function that calls itself comes to an end.
     """
     rest = functools.partial(described, names=names, within=within)
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
@@ -149,26 +146,41 @@ def described(value: Any, names: Collection[str] = (), within: tuple[Any, ...] =
         return f"{{{', '.join(sorted(f'{rest(k)}: {rest(v)}' for k, v in value.items()))}}}"
     if isinstance(value, functools.partial):
         return f"partial({rest(value.func)}, {rest(value.args)}, {rest(value.keywords)})"
+    if hasattr(value, "__wrapped__") and not isinstance(value, types.FunctionType):  # by functools.cache
+        return rest(value.__wrapped__)
     if isinstance(value, types.MethodType):
         return f"{rest(value.__func__)} of {rest(value.__self__)}"
     if hasattr(value, "tolist"):  # tensors and arrays
         return digest(f"{value.dtype} {value.tolist()}")
     if isinstance(value, types.ModuleType) and not in_library(value):
         return rest({name: vars(value)[name] for name in names & vars(value).keys()})
+    if any(value is other for other in within):
+        return "itself"
     if isinstance(value, types.FunctionType) and not in_library(value):
-        return "itself" if value in within else described_function(value, (*within, value))
-    if isinstance(value, (type, types.ModuleType)) or hasattr(value, "__qualname__") or in_library(type(value)):
+        return described_function(value, (*within, value))
+    named = isinstance(value, (type, types.ModuleType)) or hasattr(value, "__qualname__")
+    if named or (in_library(type(value)) and not isinstance(value, nn.Module)):
         return str(getattr(value, "__qualname__", type(value).__qualname__))
     return described_object(value, names, within)
 
 
 def described_object(value: Any, names: Collection[str], within: tuple[Any, ...]) -> str:
-    """Of an object of somebody's own class: how it is called, if it is, and those attributes that count."""
-    call = getattr(type(value), "forward", type(value).__call__) if callable(value) else None
-    if isinstance(call, types.FunctionType):
-        names = {*names, *used_names(call.__code__)}
-    attributes = {name: getattr(value, name) for name in sorted(names) if name in getattr(value, "__dict__", ())}
-    return f"{described(call, names, within)} of {described(attributes, names, within)}"
+    """The functions of its class, what they or who sees it look up in it, and of a network the layers, not the weights."""
+    kinds = [kind for kind in reversed(type(value).__mro__) if not in_library(kind)]
+    members = {name: inner(member) for kind in kinds for name, member in vars(kind).items()}
+    # The constructor counts by the attributes that it leaves, what dataclasses generate by their fields.
+    functions = {n: m for n, m in members.items() if isinstance(m, types.FunctionType) and n != "__init__"}
+    functions = {n: f for n, f in functions.items() if f.__code__.co_filename != "<string>"}
+    names = set(names).union(*(used_names(f.__code__) for f in functions.values()))
+    constants = {n: m for n, m in members.items() if n in names and not hasattr(m, "__get__")}
+    attributes = {n: v for n, v in getattr(value, "__dict__", {}).items() if n in names}
+    layers = repr(value) if isinstance(value, nn.Module) else ""
+    return " ".join(described(part, names, (*within, value)) for part in (functions, constants | attributes, layers))
+
+
+def inner(member: Any) -> Any:
+    """The function in a property, cached property, static method or class method; else what it is."""
+    return getattr(member, "fget", None) or getattr(member, "func", None) or getattr(member, "__func__", member)
 
 
 def described_function(function: types.FunctionType, within: tuple[Any, ...]) -> str:

@@ -149,8 +149,8 @@ def setting(record: Record, name: str, others: Sequence[Record]) -> str:
     if own is None:
         return LEFT_OUT
     digests, titles = {t.digest for t in there}, {t.digest: t.short for t in there}
-    parts = [own.weight] if len({t.weights for t in there}) > 1 or len(digests) == 1 else []
-    if len(digests) > 1:
+    parts = [own.weight] if own.weight and (len({t.weights for t in there}) > 1 or len(digests) == 1) else []
+    if len(digests) > 1 or not parts:
         parts.append(f"= {own.short}" if len(set(titles.values())) == len(digests) else f"= {own.short} {own.digest}")
     return " ".join(parts)
 
