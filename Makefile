@@ -8,6 +8,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
+CODE := src tests benchmarks docs examples
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint format clean
@@ -19,13 +20,14 @@ test: $(VENV)/ready-dev
 	$(BIN)/pytest
 
 lint: $(VENV)/ready-dev
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
+	@site=$$(mktemp -d) && trap "rm -rf $$site" EXIT && $(BIN)/python -m mkdocs build --strict --site-dir $$site
 
 format: $(VENV)/ready-dev
-	$(BIN)/ruff check --fix src tests benchmarks examples
-	$(BIN)/ruff format src tests benchmarks examples
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
 
 $(VENV)/ready-%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "catgan needs Python 3.11 or newer; set PYTHON=..., found: $$($(PYTHON) --version)"; exit 1; }

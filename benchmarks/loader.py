@@ -1,7 +1,7 @@
 """Does prepared data keep a trainer busy? `python benchmarks/loader.py`.
 
 First how many pictures and latents a second the loader delivers by itself; then, in real training, the share of time
-spent waiting for data (`data_share` of metrics.jsonl), with and without reading ahead.
+spent waiting for data (`time/data` of metrics.jsonl), with and without reading ahead.
 On a busy machine, whose load is printed, samples a second say little; the share of time less so.
 """
 
@@ -64,7 +64,7 @@ def delivered(data: Dataset, threads: int, batches: int) -> float:
 
 
 def share(config: Config, workers: int, out: Path) -> tuple[float, float]:
-    """(data_share, samples per second) over a short run, without its first entry."""
+    """(share of the time spent waiting, samples per second) over a short run, without its first entry."""
     steps = STEPS[config.recipe]
     config = replace(
         config,
@@ -74,8 +74,8 @@ def share(config: Config, workers: int, out: Path) -> tuple[float, float]:
         eval=replace(config.eval, every=0),
     )
     train(config, out, quiet=True)
-    last = [row for row in map(json.loads, (out / "metrics.jsonl").open()) if "data_share" in row][-1]
-    return last["data_share"], last["images_per_second"]
+    last = [row for row in map(json.loads, (out / "metrics.jsonl").open()) if "time/data" in row][-1]
+    return last["time/data"], last["images_per_second"]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""CAT's training step as a first implementation would have it: what `catgan bench --against plain` compares with.
+"""CAT's training step as a first implementation would have it: what `against_plain.py` compares with.
 
 Everything in the obvious way, from the paper's equations, with the weights of a given Generator and Discriminator:
 

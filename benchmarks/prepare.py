@@ -7,6 +7,7 @@ other work, whose load is printed; CPU time per picture still does.
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import resource
@@ -20,15 +21,15 @@ from sklearn.datasets import load_sample_images
 
 from catgan.data.prepare import make_plan, prepare
 from catgan.data.sources import open_source
+from catgan.system.processes import Processes
 
-COUNT = 400
 RUNS = (("1 process, 1 thread", 1, 1), ("1 process, 2 threads", 1, 2), ("2 processes, 1 thread each", 2, 1))
 
 
-def photographs(folder: Path) -> None:
+def photographs(folder: Path, count: int) -> None:
     chance = np.random.default_rng(0)
     whole = [Image.fromarray(pixels) for pixels in load_sample_images().images]
-    for k in range(COUNT):
+    for k in range(count):
         left, top = chance.integers(0, 140), chance.integers(0, 50)
         path = folder / str(k % 10) / f"{k}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,7 @@ def share(folder: Path, dest: Path, rank: int, world: int, threads: int) -> None
     """What one process does."""
     source = open_source(str(folder))
     plan = make_plan(source, 256, shard_rows=50)
-    prepare(source, dest, plan, threads=threads, rank=rank, world=world, quiet=True)
+    prepare(source, dest, plan, threads=threads, processes=Processes(rank, world), quiet=True)
 
 
 def spent(folder: Path, dest: Path, world: int, threads: int) -> tuple[float, float]:
@@ -58,13 +59,16 @@ def spent(folder: Path, dest: Path, world: int, threads: int) -> tuple[float, fl
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=400, help="how many pictures")
+    count = parser.parse_args().count
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "source"
-        photographs(source)
-        print(f"{COUNT} JPEGs of 500x375 to 256x256, {os.cpu_count()} CPU cores, load average {os.getloadavg()[0]:.1f}")
+        photographs(source, count)
+        print(f"{count} JPEGs of 500x375 to 256x256, {os.cpu_count()} CPU cores, load average {os.getloadavg()[0]:.1f}")
         for shown, world, threads in RUNS:
             clock, cpu = spent(source, Path(name) / f"dest-{world}-{threads}", world, threads)
-            print(f"{shown:<28}{COUNT / clock:6.0f} pictures/s by the clock, {1000 * cpu / COUNT:5.1f} ms of CPU each")
+            print(f"{shown:<28}{count / clock:6.0f} pictures/s by the clock, {1000 * cpu / count:5.1f} ms of CPU each")
 
 
 if __name__ == "__main__":

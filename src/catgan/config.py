@@ -140,7 +140,7 @@ class ObjectiveConfig:
     penalty_eps: Above0 = 0.01
     """Standard deviation of the perturbation in the approximated penalties."""
     penalty_fraction: ShareAbove0 = 0.25
-    """Share of the batch that the penalties look at."""
+    """Share of the batch that the penalties look at; at least one sample."""
     penalty_noise: Literal["full", "per_scale"] = "full"
     """Where the perturbation enters: at full size before augmentation, or at each scale after resizing."""
     consistency: AtLeast0 = 0.1
@@ -180,7 +180,7 @@ class TrainingConfig:
     steps: Count = 50_000
     """Length of the run, in iterations (one discriminator and one generator step each)."""
     batch: Count = 512
-    """Samples per iteration."""
+    """Samples per iteration, of all processes together; a multiple of their number."""
     micro_batch: CountOrZero = 0
     """Samples per forward pass and process; gradients add up to the whole batch's. 0 is all of a process's at once."""
     seed: Seed = 0
@@ -194,7 +194,7 @@ class TrainingConfig:
     reuse_fakes: bool = True
     """Generate once per iteration for both steps: exact with shared z, and cheaper. Off under micro-batches."""
     init_from: str | None = None
-    """Run directory or checkpoint whose weights to start from (fine-tuning)."""
+    """Run directory, checkpoint, or folder exported with its discriminator, whose weights to start from (fine-tuning)."""
     threads: CountOrZero = 0
     """CPU threads of PyTorch; 0 leaves its choice."""
     parallel: Literal["ddp", "fsdp2"] = "ddp"

@@ -42,7 +42,7 @@ def from_dict(values: dict[str, Any], base: Config | None = None, where: str = "
     Raises UserError for an unknown field, a value of the wrong type or a newer format.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{where}: the file is {values!r}: must be a mapping of field: value")
+        raise UserError(f"{where}: the file is {values!r:.60}: must be a mapping of field: value")
     values = dict(values)
     version = values.pop("format", FORMAT_VERSION)
     if version != FORMAT_VERSION:
@@ -55,7 +55,9 @@ def from_dict(values: dict[str, Any], base: Config | None = None, where: str = "
 
 def _merge(base: Any, values: Any, prefix: str, where: str) -> Any:
     if not isinstance(values, dict):
-        raise UserError(f"{where}: {prefix.rstrip('.') or 'the file'} is {values!r}: must be a mapping of field: value")
+        raise UserError(
+            f"{where}: {prefix.rstrip('.') or 'the file'} is {values!r:.60}: must be a mapping of field: value"
+        )
     hints = typing.get_type_hints(type(base))
     changes = {}
     for name, value in values.items():
@@ -73,7 +75,7 @@ def _merge(base: Any, values: Any, prefix: str, where: str) -> Any:
 def _coerce(value: Any, hint: Any, name: str, where: str) -> Any:
     """The value as the type of its field; lenient where YAML is (1e-3 is a string there, 1 may stand for 1.0)."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    error = UserError(f"{where}: {name} is {value!r}: must be {_describe(hint)}")
+    error = UserError(f"{where}: {name} is {value!r:.60}: must be {_describe(hint)}")
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from catgan.system.files import write_bytes
 
 GAP = 2  # pixels between the tiles of a grid
+MARGIN = 5  # pixels around words
 BACKGROUND = 255
 
 
@@ -59,6 +60,23 @@ def grid(tiles: Sequence[Sequence[np.ndarray]], zoom: int = 1) -> Image.Image:
             big = tile.repeat(zoom, 0).repeat(zoom, 1)
             sheet[i * (size + GAP) : i * (size + GAP) + size, j * (size + GAP) : j * (size + GAP) + size] = big
     return to_picture(sheet)
+
+
+def labelled(picture: Image.Image, columns: Sequence[str], rows: Sequence[str]) -> Image.Image:
+    """A grid with words above its columns, shortened to their width, and to the left of its rows."""
+    font = ImageFont.load_default(12)
+    left, top = int(max(map(font.getlength, rows))) + 2 * MARGIN, 12 + 2 * MARGIN
+    sheet = Image.new(picture.mode, (picture.width + left, picture.height + top), "white")
+    sheet.paste(picture, (left, top))
+    draw = ImageDraw.Draw(sheet)
+    width, height = (picture.width + GAP) / len(columns), (picture.height + GAP) / len(rows)
+    for i, text in enumerate(columns):
+        while font.getlength(text) > width - GAP and len(text) > 1:
+            text = text.rstrip("…")[:-1] + "…"
+        draw.text((left + (i + 0.5) * width - GAP / 2, top / 2), text, "black", font, "mm")
+    for i, text in enumerate(rows):
+        draw.text((left - MARGIN, top + (i + 0.5) * height - GAP / 2), text, "black", font, "rm")
+    return sheet
 
 
 def png(picture: Image.Image) -> bytes:

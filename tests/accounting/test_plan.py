@@ -10,7 +10,7 @@ import pytest
 from catgan.accounting.compute import compute
 from catgan.accounting.gpus import GPUS, datasheet_peak
 from catgan.accounting.memory import Layout, Networks, Share, parameters, peak
-from catgan.accounting.plan import USABLE, bandwidth, plan, recomputed_passes, traffic
+from catgan.accounting.plan import USABLE, bandwidth, even, plan, recomputed_passes, traffic
 from catgan.accounting.published import EPOCH
 from catgan.config import Config
 from catgan.config_io import from_dict
@@ -118,13 +118,27 @@ def test_the_largest_micro_batch_fits_and_one_more_does_not() -> None:
 
 
 def test_what_fits_nowhere_is_said_to(tiny_config: Config) -> None:
-    small = replace(H100, memory=1e-6)
-    found = column(plan(tiny_config, small, 1))["memory"]
-    assert (found["fits"], found["largest_micro_batch"]) == (False, 0)
+    result = plan(tiny_config, replace(H100, memory=1e-6), 1)
+    found = column(result)["memory"]
+    assert (found["fits"], found["largest_micro_batch"], result["fastest"]) == (False, 0, None)
+
+
+def test_the_fastest_way_fits_and_divides_what_does_not_into_equal_passes() -> None:
+    result = plan(recipe("cat-h2"), H100, 8)
+    fastest = result["fastest"]
+    assert (fastest["sharded"], fastest["checkpointing"], fastest["micro_batch"]) == (False, False, 32)
+    assert fastest["memory"]["fits"]
+    fitting = [c["step"]["seconds"]["total"] for c in result["layouts"] if c["memory"]["fits"]]
+    assert fastest["step"]["seconds"]["total"] <= min(fitting)
+
+
+@pytest.mark.parametrize(("most", "even_ones"), [(64, 64), (59, 32), (31, 22), (1, 1)])
+def test_passes_are_even(most: int, even_ones: int) -> None:
+    assert even(64, most) == even_ones
 
 
 def test_micro_batches_keep_less_and_generate_twice(tiny_config: Config) -> None:
-    whole, parts = plan(tiny_config, H100, 2), plan(tiny_config, H100, 2, micro_batch=2)
+    whole, parts = (plan(from_dict({"training": {"micro_batch": n}}, tiny_config), H100, 2) for n in (0, 2))
     assert (whole["reuses_fakes"], parts["reuses_fakes"]) == (True, False)
     assert parts["gmacs_per_sample"] > whole["gmacs_per_sample"]
     assert column(parts)["memory"]["bytes"]["activations"] < column(whole)["memory"]["bytes"]["activations"]
@@ -144,8 +158,6 @@ def test_alignment_brings_the_encoder_along(tiny_config: Config) -> None:
         ({"gpus": 3}, r"--gpus is 3: must divide the batch \(8\)"),
         ({"gpus": 0}, "--gpus is 0"),
         ({"gpus": 16}, "--gpus is 16"),
-        ({"gpus": 2, "micro_batch": 5}, r"--micro-batch is 5: must be at most the batch per GPU \(4\)"),
-        ({"gpus": 2, "micro_batch": -1}, "--micro-batch is -1"),
         ({"gpus": 2, "utilisation": 0.0}, "--utilisation is 0: must be above 0"),
         ({"gpus": 2, "utilisation": 40.0}, "--utilisation is 40: must be above 0 and at most 1"),
     ],

@@ -7,15 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import catgan
 from catgan.bench.ceiling import Ceiling, shapes
 from catgan.bench.cold import first_step
 from catgan.bench.meters import Clock
 from catgan.bench.parts import LOADER, MeasuredStep, inputs, loader_part, sampling_part, training_part
-from catgan.bench.plain import load_plain
-from catgan.bench.targets import EQUAL, Target, targets
 from catgan.config import Config
-from catgan.config_io import dump_yaml, from_dict
+from catgan.config_io import dump_yaml
 from catgan.data.datasets import digits
 from catgan.errors import UserError
 from catgan.objective import default_objective
@@ -59,25 +56,6 @@ def test_sampling_and_loading_take_time_per_batch(tiny_config: Config) -> None:
     step = MeasuredStep(tiny_config, CPU)
     assert sampling_part(step, 5).run(Clock(CPU))["sampling, batch 5"] > 0
     assert loader_part(recipe("digits"), digits(), pinned=False).run(Clock(CPU))[LOADER] > 0
-
-
-def test_targets_are_for_recipes_as_they_are() -> None:
-    assert targets(recipe("digits"), "cpu")[EQUAL] == Target(3.0)
-    for change in ({"generator": {"width": 32}}, {"training": {"precision": "bfloat16"}}):
-        assert targets(from_dict(change, recipe("digits")), "cpu") == {}
-    assert targets(recipe("digits"), "cuda") == {}
-    assert EQUAL not in targets(from_dict({"training": {"batch": 8}}, recipe("digits")), "cpu")
-
-
-def test_a_target_says_whether_it_was_met() -> None:
-    assert Target(0.9, 1.1).description(1.2) == {"low": 0.9, "high": 1.1, "met": False}
-    assert Target(high=1.0).description(1.0) == {"low": None, "high": 1.0, "met": True}
-
-
-def test_without_a_checkout_plain_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(catgan, "__file__", str(tmp_path / "lib" / "catgan" / "__init__.py"))
-    with pytest.raises(UserError, match=r"plain.py, which is not there.*checkout"):
-        load_plain()
 
 
 @pytest.mark.slow

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from catgan.bench.plain import check_same, full_penalties, load_plain
+from against_plain import check_same, full_penalties
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.objective import default_objective
 from catgan.training.step import Step
 from catgan.training.target import ComputedTarget
+from plain import PlainStep
 
 CPU = torch.device("cpu")
 NO_DATA: Any = None  # images are given, not read
-PLAIN = load_plain()
 Gradients = list[dict[str, Tensor]]
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -94,7 +94,7 @@ def pair(config: Config, dtype: torch.dtype, recompute: bool = False, encoder: A
             network.to(dtype)
         sides.append(step)
     step, other = sides
-    return step, PLAIN(config, other.generator, other.discriminator, other.ema, recompute, encoder)
+    return step, PlainStep(config, other.generator, other.discriminator, other.ema, recompute, encoder)
 
 
 def watch(side: Any, networks: list[nn.Module]) -> Gradients:
@@ -180,12 +180,12 @@ def test_in_float32_they_differ_by_rounding(tiny_config: Config, name: str, digi
 
 def test_losses_are_compared_in_both_settings(tiny_config: Config) -> None:
     x, y = data(tiny_config, torch.float32)
-    assert check_same(PLAIN, tiny_config, x, y, recompute=False) < 1e-9
-    assert check_same(PLAIN, full_penalties(tiny_config), x, y, recompute=True) < 1e-9
+    assert check_same(PlainStep, tiny_config, x, y, recompute=False) < 1e-9
+    assert check_same(PlainStep, full_penalties(tiny_config), x, y, recompute=True) < 1e-9
 
 
 def test_another_computation_is_found_out(tiny_config: Config) -> None:
-    class Wrong(PLAIN):  # type: ignore[misc, valid-type]
+    class Wrong(PlainStep):
         def gamma(self, step: int) -> float:
             return super().gamma(step) * 1.001
 

@@ -12,14 +12,16 @@ import pytest
 import torch
 
 import catgan
-from catgan.checkpoint.export import write_export
+from catgan.checkpoint import reading as checkpoint
 from catgan.cli import main
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.data.datasets import Images
 from catgan.encoders import load_vae
 from catgan.errors import UserError
+from catgan.networks import build_discriminator, build_generator
 from catgan.sampling.pipeline import CATPipeline
+from catgan.training.fine_tuning import start_from
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +35,11 @@ def run(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def exported(run: Path, tmp_path: Path) -> Path:
-    return write_export(catgan.load(run), tmp_path / "model")
+    return catgan.load(run).save_pretrained(tmp_path / "model")
 
 
 def latent_pipe(tiny_config: Config) -> CATPipeline:
     """An untrained generator of latents, whose configuration names no VAE."""
-    from catgan.networks import build_generator
-
     config = from_dict({"sample": {"channels": 4}}, tiny_config)
     return CATPipeline(build_generator(config), config, ("a", "b", "c"))
 
@@ -72,17 +72,89 @@ def test_it_holds_nothing_but_weights_configuration_and_card(exported: Path) -> 
 def test_the_card_says_what_is_known_and_leaves_the_rest_to_fill_in(exported: Path) -> None:
     card = (exported / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: catgan\n")
-    for known in ("# digits, step 2", f"catgan {catgan.__version__}, recipe digits", "8 x 8, pixels, 3 classes"):
+    for known in (
+        "# run, step 2\n",
+        f"catgan {catgan.__version__}, recipe digits, changes: `sample.classes 3`, `generator.width 16`",
+        "8 x 8, grey pixels, 3 classes: ant, bee, cat |",
+        "| generator 0.02 M, discriminator 0.01 M |",
+        "averaged (EMA), step 2",
+        "\n9 samples. <Version, source, licence",
+        "2 steps of batch 8, seed 0, float32; ",
+        "; without DINOv2 alignment. <The run's",
+    ):
         assert known in card
-    assert "averaged (EMA), step 2" in card
-    for placeholder in ("<name of the model>", "<version>", "<size>", "<number>", "<averaged", "<checkpoint>"):
+    for placeholder in (
+        "<name of the model>",
+        "<version>",
+        "<size>",
+        "<number>",
+        "<averaged",
+        "<checkpoint>",
+        "<Steps",
+    ):
         assert placeholder not in card
-    assert "<licence" in card or "licence of the weights | <...>" in card
+    assert "licence of the weights | <...>" in card
+    assert "| A per stage | " in card, "of the diagnosis at the end of training"
+
+
+def test_the_card_tells_of_evaluation_diagnosis_and_prepared_data(run: Path, tmp_path: Path) -> None:
+    """And names data by their source, not by a recipe."""
+    told = shutil.copytree(run, tmp_path / "told")
+    meta = {
+        "classes": ["ant", "bee", "cat"],
+        "crop": "center",
+        "size": 8,
+        "samples": 9,
+        "source": "/some/where/insects",
+    }
+    (tmp_path / "catgan.json").write_text(json.dumps(meta))
+    evaluation = {"step": 2, "metrics": {"frechet_distance": 3.25}, "names": {"frechet_distance": "FID"}}
+    evaluation |= {"protocol": {"samples": 500, "psi": 1.0, "reference": {"name": "/some/where/prepared"}}}
+    for name, step in (("now", 2), ("before", 1)):
+        (told / "evaluations" / f"{name}.json").parent.mkdir(exist_ok=True)
+        (told / "evaluations" / f"{name}.json").write_text(json.dumps(evaluation | {"step": step}))
+    assert main(["diagnose", str(told), "--samples", "12"]) == 0
+    pipe = catgan.load(told)
+    pipe.config = from_dict({"data": {"source": "prepared", "path": str(tmp_path)}}, pipe.config)
+    card = (pipe.save_pretrained(tmp_path / "model") / "README.md").read_text()
+    assert "insects: 9 images; the centre square of each, resized to 8 x 8." in card
+    assert card.count("| FID | 3.25 | samples 500, psi 1.0, reference prepared |") == 1
+    assert "`catgan diagnose`, 12 samples" in card
+    assert "/some/where" not in card
+
+
+def test_files_are_as_readable_as_the_users_other_files(exported: Path) -> None:
+    (exported / "mine").touch()
+    assert {p.stat().st_mode for p in exported.iterdir()} == {(exported / "mine").stat().st_mode}
+
+
+def test_with_its_discriminator_it_can_be_fine_tuned(run: Path, tiny_config: Config, tmp_path: Path) -> None:
+    assert main(["export", str(run), str(tmp_path / "both"), "--discriminator"]) == 0
+    networks = {"generator": build_generator(tiny_config), "ema": build_generator(tiny_config)}
+    networks["discriminator"] = build_discriminator(tiny_config)
+    assert start_from(tmp_path / "both", networks, tiny_config) == (tmp_path / "both", 2)
+    _, stored = checkpoint.read(checkpoint.resolve(run))
+    for name, network in networks.items():
+        for key, tensor in network.state_dict().items():
+            assert torch.equal(tensor, stored[f"{'ema' if name == 'generator' else name}.{key}"])
+    assert main(["diagnose", str(tmp_path / "both"), "--samples", "6", "--attention"]) == 0
+    assert (tmp_path / "both" / "diagnosis" / "attention.json").is_file()
+
+
+def test_without_its_discriminator_that_is_said_where_it_is_missed(
+    exported: Path, tiny_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=r"without its discriminator .* export it again with --discriminator"):
+        start_from(exported, {}, tiny_config)
+    assert main(["diagnose", str(exported), "--samples", "6"]) == 0
+    assert (exported / "diagnosis" / "diagnosis.json").is_file()
+    assert main(["diagnose", str(exported), "--samples", "6", "--attention"]) == 2
+    assert "without its discriminator" in capsys.readouterr().err
 
 
 def test_raw_weights_are_not_exported(run: Path, exported: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="weights is generator: only averaged weights are exported"):
-        write_export(catgan.load(run, weights="generator"), tmp_path / "raw")
+        catgan.load(run, weights="generator").save_pretrained(tmp_path / "raw")
     with pytest.raises(UserError, match=r"weights is generator: .* averaged weights only"):
         catgan.load(exported, weights="generator")
 
@@ -91,13 +163,13 @@ def test_a_folder_with_something_in_it_is_never_touched(run: Path, tmp_path: Pat
     (tmp_path / "thesis.txt").write_text("mine")
     for out in (tmp_path, tmp_path / "thesis.txt"):
         with pytest.raises(UserError, match="exists and is not empty"):
-            write_export(catgan.load(run), out)
+            catgan.load(run).save_pretrained(out)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("thesis.txt", "mine")]
 
 
 def test_an_empty_folder_will_do(run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    catgan.load(write_export(catgan.load(run), tmp_path / "empty"))
+    catgan.load(catgan.load(run).save_pretrained(tmp_path / "empty"))
 
 
 def test_a_failure_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +178,7 @@ def test_a_failure_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("catgan.checkpoint.export.model_card", fail)
     with pytest.raises(RuntimeError):
-        write_export(catgan.load(run), tmp_path / "model")
+        catgan.load(run).save_pretrained(tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
@@ -115,26 +187,28 @@ def test_a_failure_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest
     [
         ("config.json", "{", "is damaged"),
         ("config.json", '{"kind": "other"}', "kind other"),
+        ("config.json", '{"kind": "catgan-generator", "config": "' + "x" * 9999 + '"}', "must be a mapping"),
+        ("config.json", '{"kind": "' + "x" * 9999 + '"}', "has kind xxx"),
         ("config.json", '{"kind": "catgan-generator"}', "is damaged"),
         ("model.safetensors", "short", "is damaged"),
     ],
 )
 def test_damage_is_named(exported: Path, name: str, text: str, said: str) -> None:
     (exported / name).write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=said) as raised:
         catgan.load(exported)
+    assert len(str(raised.value)) < 400 + len(str(exported)), "a file is not quoted at length"
 
 
 def test_a_name_on_the_hub_is_downloaded(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def snapshot(name: str, allow_patterns: list[str], local_files_only: bool = False) -> str:
-        assert (name, allow_patterns) == ("someone/digits", ["config.json", "model.safetensors"])
-        if local_files_only:
-            raise FileNotFoundError
+    def snapshot(name: str, revision: str, allow_patterns: list[str], local_files_only: bool) -> str:
+        assert (name, revision, allow_patterns) == ("someone/digits", "v1", ["config.json", "model.safetensors"])
         return str(exported)
 
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda name, revision, timeout: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert torch.equal(
-        CATPipeline.from_pretrained("someone/digits")([0], [0]).latents, catgan.load(exported)([0], [0]).latents
+        CATPipeline.from_pretrained("someone/digits@v1")([0], [0]).latents, catgan.load(exported)([0], [0]).latents
     )
     with pytest.raises(UserError, match="does not exist"):
         CATPipeline.from_pretrained("no-such-folder")
@@ -183,7 +257,7 @@ def test_the_vae_of_the_configuration_is_loaded_when_it_is_needed(
 
 def test_an_export_names_its_vae(tiny_config: Config, tiny_vae: Path, tmp_path: Path) -> None:
     pipe = latent_pipe(tiny_config).with_vae(load_vae(str(tiny_vae)))
-    out = write_export(pipe, tmp_path / "model")
+    out = pipe.save_pretrained(tmp_path / "model")
     about = json.loads((out / "config.json").read_text())
     assert about["preprocessing"] == {
         "space": "latents", "size": 8, "channels": 4, "scale": 0.18215, "vae": str(tiny_vae),
@@ -195,7 +269,7 @@ def test_an_export_names_its_vae(tiny_config: Config, tiny_vae: Path, tmp_path: 
 def test_commands_decode_by_the_vae_and_miss_it_before_they_sample(
     tiny_config: Config, tiny_vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = str(write_export(latent_pipe(tiny_config), tmp_path / "model"))
+    model = str(latent_pipe(tiny_config).save_pretrained(tmp_path / "model"))
     out = str(tmp_path / "out")
     few = ["--classes", "a", "--seeds", "0", "--out", out]
     assert main(["sample", model, *few]) == 2

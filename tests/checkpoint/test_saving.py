@@ -128,13 +128,13 @@ def test_a_kill_at_any_moment_leaves_complete_checkpoints(tmp_path: Path) -> Non
 def test_a_save_is_of_its_moment_and_does_not_wait_for_the_disk(
     expected: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, real, happened = threading.Event(), saving.save_file, []
+    go, real, happened = threading.Event(), saving.save_tensors, []
 
     def slow(*args: Any) -> None:
         go.wait(60)
         real(*args)
 
-    monkeypatch.setattr(saving, "save_file", slow)
+    monkeypatch.setattr(saving, "save_tensors", slow)
     changing = {name: t.clone() for name, t in expected.items()}
     saver = Saver(Processes())
     for step in (1, 2):
@@ -167,7 +167,7 @@ def test_an_error_is_raised_once_by_the_next_save_or_wait(expected: dict[str, Te
         saver.save(tmp_path / "file" / "c", expected, toy["header"]())
 
 
-@pytest.mark.parametrize("stage", ["save_file", "flush", "publish"])
+@pytest.mark.parametrize("stage", ["save_tensors", "flush", "publish"])
 def test_a_failed_save_leaves_nothing(
     stage: str, expected: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +35,14 @@ def call(*argv: object) -> int:
 
 def test_help_is_quick_and_does_not_load_torch() -> None:
     code = "import sys; from catgan.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, done.stderr
-    assert "catgan demo" in done.stdout
-    # Processor time: the clock on the wall says little on a busy machine.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - began)
+        assert done.returncode == 0, done.stderr
+        assert "catgan demo" in done.stdout
+    assert min(seconds) < 0.5
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
@@ -55,6 +56,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     ("argv", "said"),
     [
         ("paint", "command is paint: must be one of prepare, train"),
+        ("smaple", "bench, demo; did you mean sample?"),
         (
             "train digitz",
             "recipe is digitz: must be one of cat-b2, cat-m2, cat-h2, digits, fashion-mnist; did you mean digits?",
@@ -134,12 +136,40 @@ def test_info_counts_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_sampling_writes_grids_single_pictures_and_stages(run: Path, tmp_path: Path) -> None:
-    assert call("sample", run, "--classes", "bee", "0", "--seeds", "0-2,7", "--stages", "--out", tmp_path) == 0
+    argv = ("sample", run, "--classes", "bee", "0", "--seeds", "0-2,7", "--stages", "--out", tmp_path)
+    assert call(*argv, "--no-labels") == 0
     grid, stages = (Image.open(tmp_path / name) for name in ("grid.png", "stages.png"))
     assert grid.size == (2 * 64 + 2, 4 * 64 + 3 * 2)
     assert stages.size == (3 * 64 + 2 * 2, 8 * 64 + 7 * 2)
+    before = (tmp_path / "grid.png").read_bytes()
+    assert call(*argv) == 0
+    assert (tmp_path / "grid.png").read_bytes() == before, "nothing is overwritten"
+    named = Image.open(tmp_path / "grid-2.png")
+    left, top = named.width - grid.width, named.height - grid.height
+    assert left > 0
+    assert top > 0
+    assert np.array_equal(named.crop((left, top, *named.size)), grid)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["grid-2.png", "grid.png", "stages-2.png", "stages.png"]
     assert call("sample", run, "--format", "png", "--classes", "0-2", "--seeds", "4", "--out", tmp_path / "single") == 0
     assert sorted(p.name for p in (tmp_path / "single").iterdir()) == [f"class-{k}-seed-4.png" for k in range(3)]
+
+
+@pytest.mark.parametrize("command", ["sample", "interpolate", "diagnose", "report", "compare", "export"])
+def test_usage_says_what_each_argument_is(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(SystemExit):
+        call(command, "--help")
+    usage = capsys.readouterr().out.partition("\n\n")[0]
+    assert "RUN" in usage
+    assert "PATH" not in usage.replace("--out PATH", "").replace("--out {None}|PATH", "")
+
+
+def test_training_says_what_comes_next_and_shows_the_losses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = "--generator.width 16 --discriminator.width 16 --discriminator.depth 1 --log.diagnose-samples 10"
+    assert call("train", "digits", "--steps", "2", "--batch", "4", *small.split(), "--out", tmp_path / "my run") == 0
+    printed, shown = capsys.readouterr()
+    assert f"next: catgan report '{tmp_path}/my run'" in printed
+    last = json.loads((tmp_path / "my run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert f"loss D {last['discriminator/loss']:.3f} G {last['generator/loss']:.3f}" in shown
 
 
 def test_sampling_an_npz(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,6 +184,8 @@ def test_interpolation_makes_a_strip_and_a_gif(run: Path, tmp_path: Path) -> Non
     assert Image.open(tmp_path / "strip.png").size == (5 * 64 + 4 * 2, 2 * 64 + 2)
     with Image.open(tmp_path / "walk.gif") as walk:
         assert walk.n_frames > 1  # type: ignore[attr-defined]
+    assert call("interpolate", run, "--frames", "2", "--out", tmp_path) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["strip-2.png", "strip.png", "walk-2.gif", "walk.gif"]
 
 
 def test_diagnosis_prints_and_writes_the_same_numbers(

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 from catgan.cli import main
-from catgan.cli.plan import gib, quantity, text
+from catgan.cli.configuration import parse_configuration
+from catgan.cli.plan import PlanOptions, gib, quantity, text
+from catgan.config import Config
+from catgan.config_io import dump_yaml
+from catgan.recipes import recipe
 
 Output = pytest.CaptureFixture[str]
 
@@ -24,6 +31,52 @@ def test_the_documentation_shows_what_is_printed(capsys: Output) -> None:
     assert said in page.read_text(), "docs/plan.md is out of date: paste what `catgan plan cat-h2 --gpus 8` prints"
     assert max(map(len, said.splitlines())) <= 100
     assert "nothing here has run on a GPU" in said
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "cat-h2 --gpus 8",
+        "cat-b2 --gpus 16 --gpu rtx4090 --batch 256",
+        "digits --gpus 1 --generator.width 128 --micro-batch 8 --precision bfloat16",
+        "digits --gpus 12 --batch 48 --objective.penalty-end None --training.no-reuse-fakes",
+    ],
+)
+def test_the_command_that_it_prints_trains_what_was_planned(
+    argv: str, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = json.loads(printed(f"{argv} --json", capsys))
+    said = printed(argv, capsys)
+    assert f"\n  {result['command']}\n" in said
+    name, *words = shlex.split(result["command"])
+    if name == "torchrun":
+        launch = get_args_parser().parse_args(words)
+        assert (launch.module, launch.training_script) == (True, "catgan")
+        assert int(launch.nnodes.split(":")[0]) * int(launch.nproc_per_node) == result["gpus"]
+        assert int(launch.nproc_per_node) <= 8
+        words = launch.training_script_args
+    trained: list[Config] = []
+    monkeypatch.setattr("catgan.training.run.train", lambda config, *_, **__: trained.append(config))
+    assert main(words) == 0
+    planned, fastest = parse_configuration(PlanOptions, argv.split(), "plan", "").settings, result["fastest"]
+    t = trained[0].training
+    assert (t.micro_batch or result["batch_per_gpu"]) == fastest["micro_batch"]
+    assert (t.parallel, t.recompute) == ("fsdp2" if fastest["sharded"] else "ddp", fastest["checkpointing"])
+    same = {"micro_batch": 0, "parallel": "ddp", "recompute": False}
+    plain = [replace(c, training=replace(c.training, **same)) for c in (planned, trained[0])]
+    assert plain[0] == plain[1]
+
+
+def test_a_run_that_python_started_from_no_recipe_has_a_plan_and_no_command(tmp_path: Path, capsys: Output) -> None:
+    (tmp_path / "config.yaml").write_text(dump_yaml(replace(recipe("digits"), recipe="mine")))
+    said = printed(f"{tmp_path} --gpus 1", capsys)
+    assert said.startswith("mine on 1 x h100")
+    assert "fastest that fits: one GPU, in one pass" in said
+    assert "catgan train" not in said
+
+
+def test_a_plan_that_fits_nowhere_has_no_command(capsys: Output) -> None:
+    assert "Nothing fits" in printed("cat-h2 --gpus 8 --memory 1", capsys)
 
 
 def test_json_gives_the_same_text(capsys: Output) -> None:

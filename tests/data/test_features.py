@@ -15,6 +15,7 @@ from catgan.data.features import FILE, StoredFeatures, feature_file, store_featu
 from catgan.data.prepared import Prepared
 from catgan.encoders import load_dino
 from catgan.errors import UserError
+from catgan.system.processes import Processes
 
 STILL = "--augment.translation 0 --augment.flip 0"
 OPTIONS = (
@@ -68,10 +69,10 @@ def test_an_interrupted_call_goes_on_and_processes_divide_the_shards(dest: Path,
     for path in (dest / FILE, *files[1:]):
         path.unlink()
     kept = files[0].stat().st_mtime_ns
-    assert not store_features(dest, encoder, batch=2, rank=1, world=2, quiet=True)
+    assert not store_features(dest, encoder, batch=2, processes=Processes(1, 2), quiet=True)
     assert [f.exists() for f in files] == [True, True, False]
     assert not (dest / FILE).exists(), "nothing is complete yet"
-    assert store_features(dest, encoder, batch=2, rank=0, world=2, quiet=True)
+    assert store_features(dest, encoder, batch=2, processes=Processes(0, 2), quiet=True)
     assert [f.read_bytes() for f in files] == before
     assert files[0].stat().st_mtime_ns == kept, "what was there is not made again"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from catgan.data.prepared import Prepared
 from catgan.data.sources import open_source
 from catgan.errors import UserError
 from catgan.system.files import sha256
+from catgan.system.processes import Processes
 
 SIZE = 8
 
@@ -108,7 +110,9 @@ def test_data_without_digests_are_read_and_have_an_identity_too(tmp_path: Path) 
 def test_the_number_of_processes_leaves_no_trace(world: int, tmp_path: Path) -> None:
     source = folder(tmp_path / "src", broken=(2, 7, 8))
     run(source, tmp_path / "one", max_broken=0.5)
-    ends = [run(source, tmp_path / "many", rank=r, world=world, max_broken=0.5) for r in reversed(range(world))]
+    ends = [
+        run(source, tmp_path / "many", processes=Processes(r, world), max_broken=0.5) for r in reversed(range(world))
+    ]
     assert ends == [False] * (world - 1) + [True]
     assert contents(tmp_path / "one") == contents(tmp_path / "many")
 
@@ -142,7 +146,7 @@ def test_an_interrupted_preparation_goes_on_and_keeps_what_is_whole(
 
 def test_a_changed_source_or_option_is_refused(tmp_path: Path) -> None:
     source = folder(tmp_path / "src")
-    run(source, tmp_path / "dest", rank=1, world=2)
+    run(source, tmp_path / "dest", processes=Processes(1, 2))
     for other, name in (
         (plan_for(source, crop="resize"), "crop"),
         (plan_for(source, channels=1), "channels"),
@@ -245,6 +249,18 @@ def test_a_damaged_member_of_an_archive_is_one_broken_picture(tmp_path: Path) ->
     assert "CRC" in skipped[0]["reason"]
 
 
+def test_without_pyarrow_one_line_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = folder(tmp_path / "src", 4)
+    run(source, tmp_path / "dest")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    said = r"prepared data needs pyarrow, which is not installed: pip install 'catgan\[data\]'"
+    with pytest.raises(UserError, match=said):
+        Prepared(tmp_path / "dest")
+    with pytest.raises(UserError, match=said):
+        run(source, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 # -- the plan ----------------------------------------------------------------------------------------------------------
 
 
@@ -296,8 +312,8 @@ def test_moments_are_the_vaes_in_half_precision(latent: Callable[..., Path]) -> 
 
 
 def test_latents_too_do_not_depend_on_the_number_of_processes(latent: Callable[..., Path]) -> None:
-    latent("many", rank=1, world=2)
-    assert contents(latent("one")) == contents(latent("many", rank=0, world=2))
+    latent("many", processes=Processes(1, 2))
+    assert contents(latent("one")) == contents(latent("many", processes=Processes(0, 2)))
 
 
 def test_without_images_only_moments_are_kept(latent: Callable[..., Path]) -> None:

@@ -17,7 +17,9 @@ import catgan
 from catgan.cli import main
 from catgan.config import Config, DataConfig
 from catgan.data.datasets import Images
+from catgan.data.decode import is_grey
 from catgan.data.prepared import Prepared
+from catgan.data.sources import open_source as prepare_source
 from catgan.errors import UserError
 from catgan.evaluation import classifier
 from catgan.evaluation.opening import open_images, open_source, source_of_config
@@ -250,6 +252,16 @@ def test_images_of_other_sizes_modes_or_depths_are_errors_that_name_the_file(tmp
     Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(tmp_path / "b.png")
     with pytest.raises(UserError, match=r"b.png has more than 8 bits"):
         Folder(tmp_path).read(0, 2)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.jfif", "L"), ("a.png", "LA"), ("a.pbm", "1")])
+def test_a_folder_takes_what_prepare_takes_for_a_grey_picture(name: str, mode: str, tmp_path: Path) -> None:
+    Image.fromarray(pixels(1, 8, 1)[0][..., 0]).convert(mode).save(tmp_path / name)
+    folder, prepared = Folder(tmp_path), prepare_source(str(tmp_path))
+    assert (len(folder), len(prepared)) == (1, 1)
+    assert folder.channels == 1
+    assert is_grey(prepared.read(0))
+    assert folder.read(0, 1)[0].shape == (1, 1, 8, 8)
 
 
 def test_grey_files_among_colour_ones_become_colour(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ import pytest
 from trainers import Trainer, signalled, stalls, start
 
 pytestmark = pytest.mark.slow
-GONE = "step 3: rank {} is gone, or did not come within 8 s; the others stop here"
+GONE = "step 3: rank {} is gone (the connection to it broke); the others stop here"
+AWAY = "step 3: rank {} did not come within 8 s; the others stop here"
 KEEPER_GONE = "step 3: rank 0 is gone, or has given up to wait for this process"
 LATE = "step 3: rank 1 kept the others waiting for over 8 s: raise training.timeout if that is no fault"
 # The processes, the faulty one, what befalls it, and what the others say. A stopped process does not even say goodbye.
 CASES = {
-    "stopped": (3, 1, partial(signalled, 3, signal.SIGSTOP), GONE.format(1)),
+    "stopped": (3, 1, partial(signalled, 3, signal.SIGSTOP), AWAY.format(1)),
     "stopped-first": (2, 0, partial(signalled, 3, signal.SIGSTOP), KEEPER_GONE),
     "late": (2, 1, partial(stalls, 3, 12.0), LATE),
     "killed": (2, 1, partial(signalled, 3, signal.SIGKILL), GONE.format(1)),

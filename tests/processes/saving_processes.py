@@ -89,7 +89,7 @@ def convert(out: Path, saver: Saver) -> None:
 
 def fail(out: Path, saver: Saver) -> None:
     """A full disk, a bug and a death, each in the second process alone; what each says is written to FOLDER."""
-    rank, real, mine = saver.processes.rank, saving.save_file, tensors(build(0))
+    rank, real, mine = saver.processes.rank, saving.save_tensors, tensors(build(0))
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -103,7 +103,7 @@ def fail(out: Path, saver: Saver) -> None:
     saver.save(out / "good", mine, header())
     saver.wait()
     for name, broken, done in (("full", full, None), ("bug", real, bug), ("dead", die, None)):
-        saving.save_file = broken if rank == 1 else real
+        saving.save_tensors = broken if rank == 1 else real
         saver.save(out / name, mine, header(), done if rank == 1 else None)
         try:
             saver.wait()

@@ -77,8 +77,45 @@ def test_recipes_are_labels_and_fields_differ_within_a_recipe(make_run: Made) ->
 
 
 def test_runs_of_another_objective_are_no_seeds_of_each_other(make_run: Made) -> None:
-    runs = [make_run("a", config(), about={"objective": ["x"]}), make_run("b", config(), about={"objective": ["y"]})]
-    assert [g.label for g in compare(runs).groups] == ["objective x", "objective y"]
+    """By name and digest of their functions, as runs of the same weights and names of terms are recorded."""
+    cat = ["generator: 1, 1, 1 * adversarial = catgan.f#aa", "generator: 0.1, 0.1, 0.1 * consistency = catgan.g#bb"]
+    objectives = {
+        "cat": cat,
+        "hinge": [cat[0].replace("catgan.f#aa", "mine.hinge#cc"), cat[1]],
+        "square": [cat[0].replace("catgan.f#aa", "__main__.make.<locals>.square#dd"), cat[1]],
+        "alone": cat[:1],
+        "dark": [*cat, "generator: 0.1, 0.08, 0.05 * dark = mine.dark#ee"],
+    }
+    runs = [make_run(name, config(), about={"objective": terms}) for name, terms in objectives.items()]
+    assert [g.label for g in compare(runs).groups] == [
+        "generator adversarial = CAT's, generator consistency 0.1",
+        "generator adversarial = hinge, generator consistency 0.1",
+        "generator adversarial = square, generator consistency 0.1",
+        "generator adversarial = CAT's, without generator consistency",
+        "generator adversarial = CAT's, generator consistency 0.1, generator dark 0.1 to 0.05",
+    ]
+    assert [g.label for g in compare([runs[0], runs[4]]).groups] == [
+        "without generator dark",
+        "generator dark 0.1 to 0.05",
+    ]
+    again = make_run("again", config(training__seed=1), about={"objective": cat})
+    assert [g.runs for g in compare([runs[0], again]).groups] == [[0, 1]]
+
+
+def test_functions_of_one_name_are_told_apart_by_their_digests(make_run: Made) -> None:
+    runs = [
+        make_run(d, config(), about={"objective": [f"generator: 1, 1, 1 * adversarial = mine.loss#{d}"]}) for d in "ab"
+    ]
+    assert [g.label for g in compare(runs).groups] == [f"generator adversarial = loss {d}" for d in "ab"]
+
+
+def test_terms_that_fields_account_for_are_not_named(make_run: Made) -> None:
+    """A penalty's function carries its settings, and so has another digest."""
+    runs = [
+        make_run(d, config(objective__penalty=p), about={"objective": [f"discriminator: 1, 1, 1 * r1 = catgan.r1#{d}"]})
+        for d, p in (("a", 1.0), ("b", 2.0))
+    ]
+    assert [g.label for g in compare(runs).groups] == ["objective.penalty 1", "objective.penalty 2"]
 
 
 def test_means_and_deviations_are_those_of_numpy(make_run: Made) -> None:
@@ -122,10 +159,9 @@ def test_figures_are_of_the_last_common_step(
     ]
 
 
-def test_runs_of_other_lengths_are_apart_where_last_steps_are_compared(make_run: Made) -> None:
+def test_runs_of_other_lengths_are_apart(make_run: Made) -> None:
     runs = [make_run("a", config(), diagnoses({5: 1.0})), make_run("b", config(training__steps=9), diagnoses({5: 1.0}))]
-    assert len(compare(runs, "common").groups) == 1
-    assert [g.label for g in compare(runs, "last").groups] == ["training.steps 1800", "training.steps 9"]
+    assert [g.label for g in compare(runs).groups] == ["training.steps 1800", "training.steps 9"]
 
 
 def fake_evaluation(distance: float, samples: int = 100, step: int = 4) -> dict[str, Any]:
@@ -187,7 +223,8 @@ def test_the_command_writes_a_page_and_prints_what_it_writes(
     seeds = [
         make_run(f"<b>$_{i}", replace(tiny_config, training=replace(tiny_config.training, seed=i))) for i in (0, 1)
     ]
-    own = make_run("_own", replace(tiny_config, objective=replace(tiny_config.objective, consistency=0.0)))
+    changed = replace(tiny_config, objective=replace(tiny_config.objective, consistency=0.0))
+    own = make_run("_own", changed, previews=(2, 4))
     evaluation = fake_evaluation(1.0)
     for step in (2, 4):
         (own / "evaluations" / f"{step}.json").write_text(json.dumps(evaluation | {"step": step}))
@@ -200,12 +237,15 @@ def test_the_command_writes_a_page_and_prints_what_it_writes(
     assert re.findall(r"<h2>(.*?)</h2>", html) == [
         "Alignment, means over stages",
         "Evaluation: a classifier",
+        "Samples",
         "Alignment over training",
         "Losses and penalties",
         "Runs",
         "What differs",
     ]
     assert "classifier Frechet distance, lower is better, over epochs" in html
+    assert f"<td>{own}</td>" in html, "the folder, to find the run by"
+    assert "objective.consistency 0: _own, step 4</figcaption><img" in html
     assert "<b>$" not in html
     assert "&lt;b&gt;$_0" in html
     assert not re.search(r"https?:|url\(|<script", html)

@@ -79,6 +79,31 @@ def test_a_full_run_gets_every_section_in_order(make_run: Made) -> None:
     assert "Feature space: a classifier." in html
 
 
+@pytest.mark.usefixtures("quick_plots")
+def test_real_samples_and_the_full_diagnosis_are_shown_where_they_are(make_run: Made) -> None:
+    folder = make_run("diagnosed", previews=(0, 4))
+    assert "real samples of the same classes" not in written(folder)
+    assert "Diagnosis" not in headings(written(folder))
+    picture = (folder / "previews" / "samples-00000000.png").read_bytes()
+    (folder / "previews" / "real.png").write_bytes(picture)
+    measures = {m: [0.125, 0.375] for m in ("delta", "floor", "excess", "R", "A")}
+    protocol = {"samples": 1000, "weights": "ema", "psi": 1.0, "step": 4}
+    means = dict.fromkeys(measures, 0.25)
+    (folder / "diagnosis").mkdir()
+    (folder / "diagnosis" / "diagnosis.png").write_bytes(picture)
+    (folder / "diagnosis" / "attention.json").write_text('{"generated": {"off_diagonal": 0.25}}')
+    (folder / "diagnosis" / "diagnosis.json").write_text(
+        json.dumps(measures | {"protocol": protocol, "average": means})
+    )
+    html = written(folder)
+    assert "real samples of the same classes</figcaption><img" in html
+    assert headings(html)[headings(html).index("Alignment of the stages") + 1] == "Diagnosis"
+    assert "By catgan diagnose: 1,000 samples, ema weights, psi = 1." in html
+    assert "<td>k = 1</td><td>0.375</td>" in html
+    assert "alignment</figcaption><img" in html
+    assert "Attention that leaves its scale: generated samples 25.0%." in html
+
+
 def test_a_run_that_has_just_begun_has_a_page_too(make_run: Made) -> None:
     html = written(make_run("new", rows=[]))
     assert headings(html) == ["Losses", "Configuration", "Go on"]
@@ -214,6 +239,7 @@ def test_commands_quote_the_path(make_run: Made) -> None:
         ({"evaluations/x.json": '{"step": 1}'}, "x.json is damaged: must be a JSON object with step, metrics"),
         ({"evaluations/x.json": '{"step": "a", "metrics": {}}'}, "x.json is damaged: step must be an integer"),
         ({"checkpoints/best.json": "[]"}, "best.json is damaged"),
+        ({"diagnosis/diagnosis.json": "{}"}, "diagnosis.json is damaged: must be a JSON object with delta"),
     ],
 )
 def test_damage_is_one_line(
@@ -221,6 +247,7 @@ def test_damage_is_one_line(
 ) -> None:
     folder = make_run("damaged")
     for name, content in damage.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).unlink() if content is None else (folder / name).write_text(content)
     assert main(["report", str(folder)]) == 2
     error = capsys.readouterr().err

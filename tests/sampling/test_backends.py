@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -67,7 +68,7 @@ def test_a_backend_that_is_unknown_elsewhere_or_missing_is_refused_and_the_last_
 ) -> None:
     with pytest.raises(UserError, match="backend is tensorrt: must be one of eager, compile, openvino"):
         pipe.to(backend="tensorrt")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match=r"backend openvino needs openvino.*pip install 'catgan\[openvino\]'"):
         pipe.to(backend="openvino")
     monkeypatch.setenv("PATH", "")

@@ -101,6 +101,27 @@ def test_psi_zero_gives_the_class_mean(pipe: CATPipeline) -> None:
     torch.testing.assert_close(a, b)
 
 
+def test_one_class_and_one_seed_need_no_list(pipe: CATPipeline) -> None:
+    expected = pipe([1], [3]).latents
+    name = pipe.class_names[1]
+    for classes, seeds in ((1, 3), (np.int64(1), np.int64(3)), (name, 3), ([name], 3), (iter([1]), [3])):
+        assert torch.equal(pipe(classes, seeds).latents, expected)
+    with pytest.raises(UserError, match="class is birds: must be a number"):
+        pipe("birds")
+    with pytest.raises(UserError, match="class is 77: must be a number"):
+        pipe(77)
+    with pytest.raises(UserError, match="2 classes and 3 seeds: must be equally many"):
+        pipe([0, 1], [0, 1, 2])
+
+
+def test_what_is_shown_of_an_object_is_one_short_line(pipe: CATPipeline) -> None:
+    made = pipe([0, 1], [0, 1], stages=True)
+    for thing in (pipe, made):
+        assert len(repr(thing)) < 120
+    assert "2 of" in repr(made)
+    assert f"step {pipe.step}" in repr(pipe)
+
+
 @pytest.mark.parametrize("psi", [-0.1, 1.01, float("nan")])
 def test_psi_outside_zero_to_one_is_refused(pipe: CATPipeline, psi: float) -> None:
     with pytest.raises(UserError, match=r"psi is .*: must be in \[0, 1\]"):

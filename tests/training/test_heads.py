@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
-from vision_aided import NAME, Head, build_heads, vision_aided
+from torch import Tensor, nn
+from vision_aided import NAME, Frozen, Head, build_heads, vision_aided
 
 from catgan.checkpoint import reading as checkpoint
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.data.datasets import Images
 from catgan.errors import UserError
-from catgan.objective import default_objective
+from catgan.objective import PyramidSupervision, default_objective
 from catgan.sampling.pipeline import load_discriminator
 from catgan.training import train
 from catgan.training.step import Metrics, Step
@@ -110,3 +110,29 @@ def test_it_is_saved_resumed_bit_for_bit_and_left_out_where_nobody_asks_for_it(
     assert not load_discriminator(tmp_path / "whole").heads
     tuned = from_dict({"training": {"init_from": str(tmp_path / "whole")}}, tiny_config)
     train(tuned, tmp_path / "tuned", dataset=data, quiet=True)
+
+
+def test_another_head_or_supervision_of_a_resumed_run_is_named(
+    tiny_config: Config, some_digits: Callable[[int], Images], tmp_path: Path
+) -> None:
+    class Other(Head):
+        def forward(self, pyramid: Sequence[Tensor], y: Tensor) -> Tensor:
+            return -super().forward(pyramid, y)
+
+    class Shifted(PyramidSupervision):
+        pass
+
+    def go(head: type[Head], supervision: PyramidSupervision | None = None, resume: bool = True) -> None:
+        objective = vision_aided(default_objective(tiny_config))
+        heads: dict[str, nn.Module] = {NAME: head(Frozen(1), 3)}
+        data = some_digits(12)
+        train(
+            tiny_config, tmp_path / "run", objective=objective, heads=heads, supervision=supervision,
+            dataset=data, resume=resume, quiet=True,
+        )  # fmt: skip
+
+    go(Head, resume=False)
+    with pytest.raises(UserError, match=rf"the head {NAME} was vision_aided\.Head#\w+, is .*Other#"):
+        go(Other)
+    with pytest.raises(UserError, match=r"the supervision was not there, is .*Shifted#"):
+        go(Head, Shifted(tiny_config))

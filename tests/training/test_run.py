@@ -30,8 +30,10 @@ from catgan.errors import UserError
 from catgan.objective import StepState, Term, default_objective
 from catgan.system.lock import RunLock
 from catgan.training import train
+from catgan.training.microbatches import MicroBatch
+from catgan.training.previews import Previews
 from catgan.training.run import DivergedError, Run
-from catgan.training.step import Metrics, MicroBatch, Step
+from catgan.training.step import Metrics, Step
 
 Changed = Callable[..., Config]
 
@@ -167,7 +169,7 @@ def test_every_scalar_of_the_specification_is_logged(changed: Changed, data: Ima
 def test_previews_are_drawn_on_schedule(changed: Changed, data: Images, tmp_path: Path) -> None:
     train(changed(training={"steps": 3}), tmp_path / "run", dataset=data, quiet=True)
     names = sorted(p.name for p in (tmp_path / "run" / "previews").iterdir())
-    assert names == [f"{kind}-{step:08d}.png" for kind in ("samples", "stages") for step in (0, 2, 3)]
+    assert names == ["real.png", *(f"{kind}-{step:08d}.png" for kind in ("samples", "stages") for step in (0, 2, 3))]
 
 
 def test_the_last_checkpoints_and_the_named_ones_stay(changed: Changed, data: Images, tmp_path: Path) -> None:
@@ -255,14 +257,14 @@ def test_the_last_good_checkpoint_is_a_complete_one(
     changed: Changed, data: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk in the background ends the run in its own words, and what was there stays."""
-    config, real = changed(training={"steps": 6}), saving.save_file
+    config, real = changed(training={"steps": 6}), saving.save_tensors
 
-    def fills_up(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    def fills_up(path: Path, tensors: dict[str, Tensor]) -> None:
         if "step-00000004" in str(path):
             raise OSError(28, "No space left on device")
-        real(tensors, path, metadata)
+        real(path, tensors)
 
-    monkeypatch.setattr(saving, "save_file", fills_up)
+    monkeypatch.setattr(saving, "save_tensors", fills_up)
     run = Run(config, tmp_path / "run", data, default_objective(config), quiet=True)
     run.prepare(resume=False)
     with pytest.raises(UserError, match=r"the disk is full: could not write .*step-00000004"):
@@ -389,7 +391,7 @@ def test_out_of_memory_names_the_micro_batch_that_fits(
     def short_of_memory(self: Step, step: int, x: Tensor, y: Tensor, images: Tensor | None) -> Metrics:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    real = Step.generate
+    real = Step.generate_with_gradient
 
     def fits_two(self: Step, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if len(y) > 2:
@@ -553,8 +555,9 @@ def test_a_run_tells_where_its_time_went(changed: Changed, data: Images, tmp_pat
 
 @pytest.mark.parametrize(("batch", "micro"), [(4, 0), (16, 4), (8, 2)])
 def test_a_resumed_run_reads_on_where_it_was_with_any_batch(
-    changed: Changed, data: Images, tmp_path: Path, batch: int, micro: int
+    changed: Changed, data: Images, tmp_path: Path, batch: int, micro: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Previews, "draw_real", lambda _: None)  # which reads, too
     read: list[int] = []
 
     class Watched(Images):

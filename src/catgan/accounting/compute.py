@@ -5,7 +5,8 @@ One multiply-accumulate (MAC) is two floating-point operations; what papers of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,15 +26,17 @@ def gmacs(run: Callable[[], Any]) -> float:
 
 
 def parameters(network: nn.Module) -> int:
+    """How many numbers a network learns."""
     return sum(p.numel() for p in network.parameters())
 
 
-def compute(config: Config) -> dict[str, Any]:
-    """Sizes and forward costs per sample of a configuration, in seconds and without allocating weights.
+def compute(config: Config, processes: int = 1) -> dict[str, Any]:
+    """Sizes, and costs in GMACs per sample, of a configuration: in seconds and without allocating weights.
 
-    The discriminator's cost is that of one sample at all scales, without its representation head;
+    The discriminator's `gmacs` is that of one sample at all scales, without its representation head;
     `representation_gmacs` is the head's. With a head, `auxiliary_gmacs` is what aligning it costs per sample and step:
-    its training on real samples and the frozen encoder's forward pass (paper A.2).
+    its training on real samples and the frozen encoder's forward pass (paper A.2). `gmacs_per_sample` is what a step of
+    this run of so many processes computes, `paper_gmacs_per_sample` what the paper counts: fakes generated twice.
     """
     config.validate()
     s, g, d = config.sample, config.generator, config.discriminator
@@ -49,9 +52,9 @@ def compute(config: Config) -> dict[str, Any]:
             features = [torch.empty(1, 1 + n, d.width) for n in tokens]
             head = gmacs(lambda: discriminator.represent(features))
     auxiliary = 3 * head + dinov2_b() if head else 0.0
-    passes = training_passes(config)
-    rest = passes["discriminator"] * forward_d + auxiliary
-    per_sample = passes["generator"] * forward_g + rest
+    passes = training_passes(config, processes)
+    forward = {"generator": forward_g, "discriminator": forward_d}
+    per_sample = step_gmacs(forward, passes, auxiliary)
     samples = config.training.steps * config.training.batch
     return {
         "recipe": config.recipe,
@@ -83,18 +86,24 @@ def compute(config: Config) -> dict[str, Any]:
             "discriminator_passes": passes["discriminator"],
             "auxiliary_gmacs": auxiliary,
             "gmacs_per_sample": per_sample,
-            "unreused_gmacs_per_sample": FAKES_TWICE * forward_g + rest,
+            "paper_gmacs_per_sample": step_gmacs(forward, passes | {"generator": FAKES_TWICE}, auxiliary),
             "total_gmacs": per_sample * samples,
         },
     }
 
 
-def training_passes(config: Config) -> dict[str, float]:
-    """Forward passes' worth of compute per sample and iteration (paper A.2): a trained forward and backward is 3.
+def step_gmacs(forward: Mapping[str, float], passes: Mapping[str, float], auxiliary: float) -> float:
+    """GMACs per sample and step: each network's forward pass times their number, and what there is beside them."""
+    return sum(passes[network] * forward[network] for network in passes) + auxiliary
 
-    Generator: 1 for the discriminator step's fakes and 3 for its own step, or 3 if the fakes are reused.
+
+def training_passes(config: Config, processes: int = 1) -> dict[str, float]:
+    """Forward passes' worth of compute per sample and step (paper A.2): a trained forward and backward is 3.
+
+    Generator: 1 for the discriminator step's fakes and 3 for its own step, or 3 if each process reuses its fakes.
     Discriminator: 3 for each of real, fake and the two perturbed shares; then 1 for real and 2 for fake while frozen.
     """
-    o = config.objective
+    o, t = config.objective, config.training
     penalised = 2 * o.penalty_fraction if o.penalty else 0.0
-    return {"generator": 3.0 if config.reuses_fakes else FAKES_TWICE, "discriminator": 3 * (2 + penalised) + 1 + 2}
+    reuses = replace(config, training=replace(t, batch=t.batch // processes)).reuses_fakes
+    return {"generator": 3.0 if reuses else FAKES_TWICE, "discriminator": 3 * (2 + penalised) + 1 + 2}

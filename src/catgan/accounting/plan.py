@@ -5,10 +5,12 @@ Everything here is arithmetic on published peaks and counted sizes. Nothing was 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
-from catgan.accounting.compute import compute
+from catgan.accounting.compute import compute, step_gmacs, training_passes
 from catgan.accounting.gpus import GPU
 from catgan.accounting.memory import WIDE, Layout, Networks, Share, parameters, peak
 from catgan.accounting.published import EPOCH, PAPER_EPOCHS
@@ -20,14 +22,11 @@ USABLE = 0.9  # share of a GPU's memory; the rest goes to the driver's context, 
 GIB = 2**30
 
 
-def plan(
-    config: Config, gpu: GPU, gpus: int, micro_batch: int = 0, utilisation: float = 0.4, price: float | None = None
-) -> dict[str, Any]:
-    """Memory per GPU, seconds per step, hours and cost of a whole run, as plain data.
+def plan(config: Config, gpu: GPU, gpus: int, utilisation: float = 0.4, price: float | None = None) -> dict[str, Any]:
+    """Memory per GPU, seconds per step, hours and cost of a whole run, and how best to start it, as plain data.
 
-    micro_batch: samples per GPU and pass, 0 for all of its share of the batch. utilisation: share of the GPU's dense
-    peak that the counted multiply-accumulates reach. price: of one GPU for one hour, in any currency.
-    Raises UserError for numbers that do not fit together.
+    utilisation: share of the GPU's dense peak that the counted multiply-accumulates reach. price: of one GPU for one
+    hour, in any currency. Raises UserError for numbers that do not fit together.
     """
     config.validate()
     batch = config.training.batch
@@ -36,17 +35,19 @@ def plan(
     if not 1 <= gpus <= batch or batch % gpus:
         raise UserError(f"--gpus is {gpus}: must divide the batch ({batch})")
     local = batch // gpus
-    if not 0 <= micro_batch <= local:
-        raise UserError(
-            f"--micro-batch is {micro_batch}: must be at most the batch per GPU ({local}), or 0 for all of it"
-        )
-    share = Share(gpus, local, micro_batch or local)
-    counted = compute(share.config(config))
-    networks = Networks(config)
+    share = Share(gpus, local, min(config.training.micro_batch or local, local))
+    networks, counted = Networks(config), compute(config, gpus)
+    column = partial(evaluate, networks, counted, gpu, utilisation=utilisation, price=price)
     layouts = [
-        evaluate(networks, counted, gpu, share, Layout(sharded, checkpointing), utilisation, price)
+        Layout(sharded, checkpointing)
         for sharded in ((False, True) if gpus > 1 else (False,))
         for checkpointing in (False, True)
+    ]
+    columns = [column(share, layout) for layout in layouts]
+    fitting = [
+        column(replace(share, micro=even(local, min(most, share.micro))), layout)
+        for layout, c in zip(layouts, columns, strict=True)
+        if (most := c["memory"]["largest_micro_batch"])
     ]
     return {
         "recipe": config.recipe,
@@ -64,7 +65,8 @@ def plan(
         "usable_bytes": USABLE * gpu.memory * GIB,
         "checkpoint_bytes": networks.checkpoint,
         "gmacs_per_sample": counted["training"]["gmacs_per_sample"],
-        "layouts": layouts,
+        "layouts": columns,
+        "fastest": min(fitting, key=lambda c: c["step"]["seconds"]["total"], default=None),
     }
 
 
@@ -74,6 +76,7 @@ def evaluate(
     gpu: GPU,
     share: Share,
     layout: Layout,
+    *,
     utilisation: float,
     price: float | None,
 ) -> dict[str, Any]:
@@ -81,21 +84,20 @@ def evaluate(
     config, batch = networks.config, share.local * share.gpus
     used = peak(networks, share, layout)
     total, usable = sum(used["bytes"].values()), USABLE * gpu.memory * GIB
+    operations = 2e9 * gmacs(config, counted, share, layout) * share.local
+    fastest = gpu.bfloat16 if config.training.precision == "bfloat16" else gpu.float32
     seconds = {
-        "arithmetic": arithmetic(config, counted, gpu, share, layout, utilisation),
+        "arithmetic": operations / (utilisation * fastest * 1e12),
         "communication": traffic(networks, share, layout) / bandwidth(gpu, share.gpus),
     }
     step = sum(seconds.values())
     lengths = {"recipe": config.training.steps * batch}
     if config.recipe in PAPER_EPOCHS:
         lengths["paper"] = PAPER_EPOCHS[config.recipe] * EPOCH
+    most = largest(networks, share, layout, usable)
     return asdict(layout) | {
-        "memory": used
-        | {
-            "total": total,
-            "fits": total <= usable,
-            "largest_micro_batch": largest(networks, share, layout, usable),
-        },
+        "micro_batch": share.micro,
+        "memory": used | {"total": total, "fits": total <= usable, "largest_micro_batch": most},
         "step": {"seconds": seconds | {"total": step}, "images_per_second": batch / step},
         "runs": {name: length(images, batch, step, share.gpus, price) for name, images in lengths.items()},
     }
@@ -107,31 +109,26 @@ def evaluate(
 def largest(n: Networks, share: Share, layout: Layout, usable: float) -> int:
     """The largest micro-batch up to the batch per GPU that fits; 0 if not even one sample does."""
 
-    def fits(micro: int) -> bool:
-        return sum(peak(n, replace(share, micro=micro), layout)["bytes"].values()) <= usable
+    def needed(micro: int) -> float:
+        return float(sum(peak(n, replace(share, micro=micro), layout)["bytes"].values()))
 
-    if fits(share.local):
-        return share.local
-    low, high = 0, share.local
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    return bisect_right(range(1, share.local + 1), usable, key=needed)
+
+
+def even(local: int, most: int) -> int:
+    """The smallest micro-batch that needs no more passes than one of `most` samples does."""
+    return -(-local // -(-local // most))
 
 
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
-def arithmetic(
-    config: Config, counted: dict[str, Any], gpu: GPU, share: Share, layout: Layout, utilisation: float
-) -> float:
-    """Seconds of one step's multiply-accumulates, two floating-point operations each."""
-    gmacs = counted["training"]["gmacs_per_sample"]
-    if layout.checkpointing:
-        again = recomputed_passes(config)
-        gmacs += sum(again[name] * counted[name]["gmacs"] for name in again)
-    peak = gpu.bfloat16 if config.training.precision == "bfloat16" else gpu.float32
-    return 2 * gmacs * 1e9 * share.local / (utilisation * peak * 1e12)
+def gmacs(config: Config, counted: dict[str, Any], share: Share, layout: Layout) -> float:
+    """Billions of multiply-accumulates per sample and step, recomputation included."""
+    forward = {network: counted[network]["gmacs"] for network in ("generator", "discriminator")}
+    again = recomputed_passes(config) if layout.checkpointing else {}
+    passes = {name: n + again.get(name, 0) for name, n in training_passes(share.config(config)).items()}
+    return step_gmacs(forward, passes, counted["training"]["auxiliary_gmacs"])
 
 
 def recomputed_passes(config: Config) -> dict[str, float]:

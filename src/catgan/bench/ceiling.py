@@ -7,10 +7,11 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import nn
 
-from catgan.accounting.memory import hidden_width
 from catgan.bench.meters import Clock, Part
 from catgan.config import Config
+from catgan.nn.layers import SwiGLU
 from catgan.objective.supervision import penalised_samples
 from catgan.training.step import Step
 
@@ -63,3 +64,8 @@ def shapes(config: Config, step: Step) -> list[tuple[int, int, int]]:
     ):
         found += [(rows, width, 3 * width), (rows, width, 2 * hidden), (rows, hidden, width)]
     return found
+
+
+def hidden_width(network: nn.Module) -> int:
+    """Hidden width of the feed-forward layers."""
+    return next(m.down.in_features for m in network.modules() if isinstance(m, SwiGLU))

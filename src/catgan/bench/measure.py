@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from catgan.bench.ceiling import Ceiling
 from catgan.bench.cold import cold_start
@@ -29,10 +26,8 @@ from catgan.bench.parts import (
     sampling_part,
     training_part,
 )
-from catgan.bench.plain import check_same, full_penalties, load_plain
 from catgan.bench.rounds import Request, rounds
 from catgan.bench.scaling import scaling
-from catgan.bench.targets import EQUAL, SHIPPED, described, targets
 from catgan.config import Config
 from catgan.config_io import to_dict
 from catgan.data import check_fits, open_dataset
@@ -43,96 +38,73 @@ from catgan.version import __version__
 BUSY = 0.5  # load per core above which others disturb
 
 
-def bench(config: Config, request: Request) -> dict[str, Any]:
-    """Measure a recipe; everything in the result can be written as JSON."""
-    return Bench(config, request).run()
-
-
 class Bench:
-    """The networks that are measured, and what is known of them."""
+    """The networks of a recipe that are measured, and where."""
 
     def __init__(self, config: Config, request: Request) -> None:
         self.config, self.request = measured(config).validate(), request
         t = self.config.training
-        if request.against_plain and 0 < t.micro_batch < t.batch:
-            raise UserError(f"training.micro_batch is {t.micro_batch}: must be 0 with --against plain, which has none")
-        self.plain: Any = load_plain() if request.against_plain else None
         self.device = pick_device(t.device)
         if t.threads:
             torch.set_num_threads(t.threads)
         if self.device.type == "cpu":
             keep_freed_memory()  # as training does
-        threads = torch.get_num_threads()
-        if request.cpu_time and (self.device.type != "cpu" or threads > 1):
-            raise UserError(
-                f"--cpu-time measures one thread of a CPU, this would be {threads} on {self.device}: "
-                "add --training.threads 1 and --device cpu"
-            )
+        if request.cpu_time:
+            check_single_thread(self.device)
         if {"step", "memory"} & set(request.only):
             check_memory(self.config, self.device)
-        self.notes = []
-        if config.discriminator.representation_dim or config.encoder.path:
-            self.notes.append("without the encoder, the representation head and their loss; real samples are made up")
-        if self.device.type == "cpu" and threads > 1 and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
-            self.notes.append("others were busy on this machine before: times of several threads mean little then")
+        self.notes = notes(config, self.device)
         self.clock = Clock(self.device, request.cpu_time)
         self.step = MeasuredStep(self.config, self.device)
         self.x, self.y = inputs(self.config, self.device)
-        self.targets = targets(self.config, self.device.type)
         self.ceiling = Ceiling(self.config, self.step, self.clock)
         self.no_loader = ""
 
     def run(self) -> dict[str, Any]:
+        """All measurements that were asked for, ready for JSON."""
         request, found = self.request, self.measurements()
         if "memory" in request.only:
             request.say("memory")
             found["memory"] = self.memory()
         if request.scaling:
-            found["scaling"] = scaling(self.config, request, self.ceiling, self.clock, self.targets.get("linear"))
+            found["scaling"] = scaling(self.config, request, self.ceiling, self.clock)
         if request.cold_start:
             request.say("cold start, twice")
-            found["cold_start"] = {
-                name: {"seconds": seconds, "target": described(self.targets.get(name), seconds)}
-                for name, seconds in cold_start(self.config).items()
-            }
+            found["cold_start"] = cold_start(self.config)
+        return self.description() | found
+
+    def description(self) -> dict[str, Any]:
+        """What was measured, on what, and the ceiling."""
         return {
             "recipe": self.config.recipe,
             "machine": machine(self.device),
             "settings": self.settings(),
             "notes": self.notes,
             "ceiling": self.ceiling.description(),
-            **found,
         }
 
     def settings(self) -> dict[str, Any]:
-        t, request = self.config.training, self.request
+        request = self.request
         return {
-            "batch": t.batch, "precision": t.precision, "compile": t.compile, "reuse_fakes": t.reuse_fakes,
-            "repeats": request.repeats, "sizes": list(request.sizes), "only": list(request.only),
-            "clock": "cpu" if request.cpu_time else "wall",
-            "config": to_dict(self.config),
+            "device": self.device.type, "clock": "cpu" if request.cpu_time else "wall", "repeats": request.repeats,
+            "sizes": list(request.sizes), "only": list(request.only), "config": to_dict(self.config),
         }  # fmt: skip
 
     def measurements(self) -> dict[str, Any]:
         """Everything that is measured in turns with the ceiling."""
-        only, against = self.request.only, self.plain_steps
-        parts = self.parts()
-        if "step" in only:
-            parts |= {name: plain.part(self.x, self.y) for name, plain in against.items()}
-        times, work = rounds(parts, self.ceiling, self.clock, self.request, self.config.training.compile)
+        only = self.request.only
+        times, work = rounds(self.parts(), self.ceiling, self.clock, self.request, self.config.training.compile)
         top = max(self.ceiling.rates().values(), default=0.0)
-        names = [n for n in times if n not in (*against, LOADER)]
+        names = [n for n in times if n != LOADER]
         found: dict[str, Any] = {"parts": [self.row(n, times[n], work[n], top) for n in names]}
         if "loader" in only:
             found["loader"] = self.loader(times) if LOADER in times else {"skipped": self.no_loader}
         if "sampling" in only and self.device.type == "cpu":
             found["python"] = self.python()
-        if "step" in only and against:
-            found["against"] = [self.compared(plain, times, work[name]) for name, plain in against.items()]
         return found
 
     def parts(self) -> dict[str, Part]:
-        """What is measured of catgan itself."""
+        """What is measured in turns, by name."""
         found: dict[str, Part] = {}
         if "step" in self.request.only:
             found[STEP] = training_part(self.step, self.x, self.y)
@@ -149,32 +121,15 @@ class Bench:
                 self.no_loader = str(error)
         return found
 
-    @cached_property
-    def plain_steps(self) -> dict[str, PlainRun]:
-        """The straightforward version twice, on the weights of the measured step, after losses were compared."""
-        found: dict[str, PlainRun] = {}
-        if self.plain is None:
-            return found
-        settings = (EQUAL, self.config, self.config.training.recompute), (SHIPPED, full_penalties(self.config), True)
-        for name, config, recompute in settings:
-            self.request.say(f"comparing losses: {name}")
-            difference = check_same(self.plain, config, self.x, self.y, recompute)
-            step = self.plain(config, self.step.generator, self.step.discriminator, self.step.ema, recompute)
-            if EQUAL in found:
-                step.optimizers = found[EQUAL].step.optimizers  # one set of moments is enough
-            found[name] = PlainRun(name, step, difference)
-        return found
-
     # -- results ---------------------------------------------------------------------------------------------------
 
     def row(self, name: str, timing: Timing, flop: float, ceiling: float) -> dict[str, Any]:
         """One thing that was measured, as a share of the ceiling (FLOP/s)."""
         batch = int(name.rpartition(" ")[2]) if name.startswith(SAMPLING) else self.config.training.batch
-        share = flop / timing.median / ceiling
         return {
             "name": name, "batch": batch, "gflop": flop / 1e9, "seconds": timing.description(),
-            "images_per_second": batch / timing.median, "gflops": flop / 1e9 / timing.median, "share": share,
-            "target": described(self.targets.get(name), share),
+            "images_per_second": batch / timing.median, "gflops": flop / 1e9 / timing.median,
+            "share": flop / timing.median / ceiling,
         }  # fmt: skip
 
     def loader(self, times: dict[str, Timing]) -> dict[str, Any]:
@@ -190,53 +145,45 @@ class Bench:
             part = sampling_part(self.step, n)
             part.run(self.clock)
             share = python_share(lambda part=part: part.run(self.clock))  # type: ignore[misc]
-            rows.append(
-                {"batch": n, "share": share, "target": described(self.targets.get(f"python, batch {n}"), share)}
-            )
+            rows.append({"batch": n, "share": share})
         return rows
 
-    def compared(self, plain: PlainRun, times: dict[str, Timing], flop: float) -> dict[str, Any]:
-        theirs = times[plain.name]
-        ratio = theirs.median / times[STEP].median
-        return {
-            "settings": plain.name, "seconds": theirs.description(), "gflop": flop / 1e9, "ratio": ratio,
-            "loss_difference": plain.difference, "target": described(self.targets.get(plain.name), ratio),
-        }  # fmt: skip
-
     def memory(self) -> dict[str, Any]:
-        """Peaks of one training step, above weights and moments: as configured, without reuse, and plain."""
-
-        def peak(step: Any) -> int:
-            step.run(0, self.x, self.y)  # moments are there
-            return peak_bytes(lambda: step.run(1, self.x, self.y), self.device)
-
+        """Peaks of one training step above weights and moments: as configured, and with fakes made twice."""
         peaks, reuses = {}, self.step.reuses_fakes
         if reuses:
-            peaks["fakes reused"] = peak(self.step)
+            peaks["fakes reused"] = self.peak(self.step)
             self.step.reuses_fakes = False
-        peaks["fakes made twice"] = peak(self.step)
+        peaks["fakes made twice"] = self.peak(self.step)
         self.step.reuses_fakes = reuses
         networks = [self.step.generator, self.step.discriminator, self.step.ema]
-        state = state_bytes(networks, list(self.step.optimizers.values()))
-        for name, plain in self.plain_steps.items():
-            peaks[f"plain, {name}"] = peak(plain.step)
-        result = {"state_bytes": state, "peak_bytes": peaks}
-        if self.plain_steps:
-            ratio = peaks["fakes made twice"] / peaks[f"plain, {EQUAL}"]
-            result |= {"to_plain": ratio, "target": described(self.targets.get("memory"), ratio)}
-        return result
+        return {"state_bytes": state_bytes(networks, list(self.step.optimizers.values())), "peak_bytes": peaks}
+
+    def peak(self, step: Any) -> int:
+        """The most bytes allocated at once in an iteration of a step, above what stays."""
+        step.run(0, self.x, self.y)  # moments are there
+        return peak_bytes(lambda: step.run(1, self.x, self.y), self.device)
 
 
-@dataclass(frozen=True)
-class PlainRun:
-    """A straightforward step, and how far its losses are from catgan's, relatively."""
+def check_single_thread(device: torch.device) -> None:
+    """Raise UserError unless one thread of a CPU computes."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads > 1:
+        raise UserError(
+            f"--cpu-time measures one thread of a CPU, this would be {threads} on {device}: "
+            "add --training.threads 1 and --device cpu"
+        )
 
-    name: str
-    step: Any
-    difference: float
 
-    def part(self, x: Tensor, y: Tensor) -> Part:
-        return Part.of(self.name, lambda: self.step.run(0, x, y))
+def notes(config: Config, device: torch.device) -> list[str]:
+    """What to know about the measurements of this recipe, now, on this device."""
+    found = []
+    if config.discriminator.representation_dim or config.encoder.path:
+        found.append("without the encoder, the representation head and their loss; real samples are made up")
+    busy = os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
+    if busy and device.type == "cpu" and torch.get_num_threads() > 1:
+        found.append("others were busy on this machine before: times of several threads mean little then")
+    return found
 
 
 def machine(device: torch.device) -> dict[str, Any]:

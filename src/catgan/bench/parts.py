@@ -104,7 +104,7 @@ def training_part(step: MeasuredStep, x: Tensor, y: Tensor) -> Part:
     return Part(lambda meter: step.once(x, y, meter))
 
 
-def forward_part(step: Step, y: Tensor, name: str = FORWARD) -> Part:
+def forward_part(step: Step, y: Tensor) -> Part:
     """The trained generator's outputs at all stages, for a whole batch, without gradients."""
     z = torch.randn(len(y), step.generator.z_dim, device=step.device)
 
@@ -112,7 +112,7 @@ def forward_part(step: Step, y: Tensor, name: str = FORWARD) -> Part:
     def run() -> None:
         step.generate_with_gradient(z, y)
 
-    return Part.of(name, run)
+    return Part.of(FORWARD, run)
 
 
 def sampling_part(step: Step, size: int) -> Part:

@@ -25,8 +25,6 @@ class Request:
     """Measurements of each part."""
     say: Callable[[str], None]
     """Takes lines about where the measurement is."""
-    against_plain: bool = False
-    """Run the straightforward version of a step too."""
     scaling: bool = False
     """Compare little work with much."""
     cold_start: bool = False

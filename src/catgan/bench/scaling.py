@@ -9,15 +9,12 @@ from catgan.bench.ceiling import Ceiling
 from catgan.bench.meters import Clock, Part
 from catgan.bench.parts import FORWARD, STEP, MeasuredStep, forward_part, inputs, training_part
 from catgan.bench.rounds import Request, rounds
-from catgan.bench.targets import Target, described
 from catgan.config import Config
 
 TIMES, LAYERS = 8, (4, 24)  # how much larger the larger batch is; depths of both networks
 
 
-def scaling(
-    config: Config, request: Request, ceiling: Ceiling, clock: Clock, target: Target | None
-) -> list[dict[str, Any]]:
+def scaling(config: Config, request: Request, ceiling: Ceiling, clock: Clock) -> list[dict[str, Any]]:
     """The generator's forward pass from batch 1 to 8; the step from its batch to 8 times that, and from 4 layers to 24."""
     series: list[tuple[str, str, dict[int, Config]]] = []
     if "generator" in request.only:
@@ -36,8 +33,7 @@ def scaling(
             for n, name in zip(configs, parts, strict=True)
         ]
         little, much = (times[name].median / work[name] for name in parts)
-        ratio = much / little
-        found.append({"name": f"{what} {by}", "points": points, "ratio": ratio, "target": described(target, ratio)})
+        found.append({"name": f"{what} {by}", "points": points, "ratio": much / little})
     return found
 
 

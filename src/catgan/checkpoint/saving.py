@@ -17,13 +17,12 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from catgan.checkpoint.manifest import MANIFEST, File, Header, Manifest, Place
 from catgan.checkpoint.reading import is_sharded, local_rows
 from catgan.errors import UserError, said_once
-from catgan.system.files import aside_of, discard, flush, sha256, unwritable
+from catgan.system.files import aside_of, discard, flush, save_tensors, sha256, unwritable
 from catgan.system.processes import Processes
 
 T = TypeVar("T")
@@ -178,10 +177,7 @@ def write_files(folder: Path, pieces: Mapping[str, Piece], rank: int) -> list[Wr
     written = []
     for group, members in groups.items():
         path = folder / f"{group}-{rank:05d}.safetensors"
-        path.touch()
-        mode = path.stat().st_mode  # as the user's other files have; safetensors would let nobody else read it
-        save_file({name: piece.rows for name, piece in members.items()}, path, {"format": "pt"})
-        path.chmod(mode)
+        save_tensors(path, {name: piece.rows for name, piece in members.items()})
         flush(path)
         places = {name: (piece.first, piece.shape) for name, piece in members.items()}
         written.append(Written(path.name, File(path.stat().st_size, sha256(path)), places))

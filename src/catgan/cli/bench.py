@@ -5,24 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from catgan.cli.compute import aligned
+from catgan.cli.configuration import SHORT, expand
 from catgan.cli.parse import parse
-from catgan.cli.train import SHORT, expand
 from catgan.config import Config
 from catgan.errors import UserError, require
 from catgan.recipes import RECIPES, recipe
 
 PARTS = ("step", "generator", "sampling", "loader", "memory")
-USAGE = f"""usage: catgan bench RECIPE [--json] [--against plain] [OPTIONS]
+USAGE = f"""usage: catgan bench RECIPE [--json] [OPTIONS]
 
 Measure how fast a recipe trains and samples on this machine, as a share of what its matrix products could do here:
 {", ".join(RECIPES)}.
 
-  --against plain   also run the straightforward version of a training step (benchmarks/plain.py of a checkout),
-                    after its losses were found equal
   --only PARTS      some of {",".join(PARTS)}
   --sizes N,N       batch sizes of sampling (default: 1,8)
   --repeats N       measurements of each part, in turns (default: 5)
@@ -35,7 +33,7 @@ Measure how fast a recipe trains and samples on this machine, as a share of what
 
 Further options change the recipe, as in catgan train.
 
-  catgan bench digits --against plain
+  catgan bench digits
   catgan bench fashion-mnist --training.compile --cold-start
   catgan bench cat-b2 --batch 4 --precision float32 --only step
 """
@@ -58,36 +56,34 @@ def main(argv: Sequence[str]) -> None:
     only = tuple(own.only.split(",")) if own.only else PARTS
     for part in only:
         require(part in PARTS, "--only", part, f"some of {', '.join(PARTS)}", "separate them by commas")
-    require(own.against in (None, "plain"), "--against", own.against, "plain")
     require(own.repeats.isdecimal() and int(own.repeats) >= 1, "--repeats", own.repeats, "at least 1")
     sizes = own.sizes.split(",")
     require(all(s.isdecimal() and int(s) >= 1 for s in sizes), "--sizes", own.sizes, "batch sizes like 1,8")
     config = parse(Config, [expand(o) for o in options], f"bench {name}", base, USAGE.partition("\n\n")[2])
     config.validate()
 
-    from catgan.bench.measure import bench
+    from catgan.bench.measure import Bench
     from catgan.bench.rounds import Request
 
-    result = bench(
+    result = Bench(
         config,
         Request(
             only=only,
             sizes=tuple(map(int, sizes)),
             repeats=int(own.repeats),
             say=lambda message: print(message, file=sys.stderr, flush=True),
-            against_plain=own.against is not None,
             scaling=own.scaling,
             cold_start=own.cold_start,
             cpu_time=own.cpu_time,
         ),
-    )
+    ).run()
     print(json.dumps(result, indent=2) if own.json else text(result))
 
 
 def split_own(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options that are about measuring rather than the recipe, and the rest."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name, default in (("--against", None), ("--only", None), ("--sizes", "1,8"), ("--repeats", "5")):
+    for name, default in (("--only", None), ("--sizes", "1,8"), ("--repeats", "5")):
         parser.add_argument(name, default=default)
     for name in ("--json", "--scaling", "--cold-start", "--cpu-time"):
         parser.add_argument(name, action="store_true")
@@ -101,17 +97,18 @@ def split_own(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def text(r: dict[str, Any]) -> str:
-    tables = [parts(r), against(r), others(r), scaling(r)]
+    tables = [parts(r), others(r), scaling(r)]
     return "\n\n".join([head(r), *(t for t in tables if t), "\n".join([*r["notes"], NOTE])])
 
 
 def head(r: dict[str, Any]) -> str:
     m, s, c = r["machine"], r["settings"], r["ceiling"]
-    mode = "compiled" if s["compile"] else "eager"
+    t = s["config"]["training"]
+    mode = "compiled" if t["compile"] else "eager"
     rows, inputs, outputs = c["shape"]
     return "\n".join(
         [
-            f"{r['recipe']}, batch {s['batch']}, {s['precision']}, {mode}",
+            f"{r['recipe']}, batch {t['batch']}, {t['precision']}, {mode}",
             f"{m['device']}, {m['threads']} threads of {m['cores']} cores, load {m['load']:.1f}, torch {m['torch']}",
             f"ceiling {c['gflops']:,.1f} GFLOP/s ({rows} x {inputs} by {inputs} x {outputs}), medians of {s['repeats']}"
             + (", processor time" if s["clock"] == "cpu" else ""),
@@ -122,7 +119,7 @@ def head(r: dict[str, Any]) -> str:
 def parts(r: dict[str, Any]) -> str:
     if not r["parts"]:
         return ""
-    rows: list[Sequence[str]] = [("", "GFLOP", "time", "+-", "images/s", "GFLOP/s", "share", "target")]
+    rows: list[Sequence[str]] = [("", "GFLOP", "time", "+-", "images/s", "GFLOP/s", "share")]
     for p in r["parts"]:
         part_of = p["name"] in ("discriminator step", "generator step")
         rows.append(
@@ -133,21 +130,9 @@ def parts(r: dict[str, Any]) -> str:
                 "" if part_of else f"{p['images_per_second']:,.4g}",
                 f"{p['gflops']:,.1f}",
                 percent(p["share"], 1),
-                verdict(p["target"], percent),
             )
         )
     return aligned(rows)
-
-
-def against(r: dict[str, Any]) -> str:
-    if "against" not in r:
-        return ""
-    rows: list[Sequence[str]] = [("plain training step", "GFLOP", "time", "+-", "times catgan's", "target")]
-    for a in r["against"]:
-        target = verdict(a["target"], "{:.1f}".format)
-        rows.append((a["settings"], f"{a['gflop']:,.4g}", *timed(a["seconds"]), f"{a['ratio']:.2f}", target))
-    worst = max(a["loss_difference"] for a in r["against"])
-    return aligned(rows) + f"\nlosses of both compared before: relative difference at most {worst:.0e}"
 
 
 def others(r: dict[str, Any]) -> str:
@@ -160,20 +145,15 @@ def others(r: dict[str, Any]) -> str:
         much = f"{loader['times_training']:,.0f} times what training takes" if "times_training" in loader else ""
         rows.append(("loader", f"{loader['images_per_second']:,.4g} images/s", much))
     for p in r.get("python", []):
-        said = verdict(p["target"], percent)
-        rows.append((f"outside of operators, batch {p['batch']}", percent(p["share"], 1), said))
+        rows.append((f"outside of operators, batch {p['batch']}", percent(p["share"], 1), ""))
     memory = r.get("memory", {})
     for name, count in memory.get("peak_bytes", {}).items():
-        same = memory.get("target") and name == "fakes made twice"
-        said = (
-            f"{memory['to_plain']:.2f} of plain's, target {verdict(memory['target'], '{:.2f}'.format)}" if same else ""
-        )
-        rows.append((f"peak memory of a step, {name}", f"{count / 2**20:,.4g} MiB", said))
+        rows.append((f"peak memory of a step, {name}", f"{count / 2**20:,.4g} MiB", ""))
     if memory:
         rows.append(("weights and moments beside it", f"{memory['state_bytes'] / 2**20:,.4g} MiB", ""))
-    for name, c in r.get("cold_start", {}).items():
+    for name, seconds in r.get("cold_start", {}).items():
         said = {"cold": "nothing compiled yet", "cached": "compiled before"}[name]
-        rows.append((f"first compiled step, {said}", f"{c['seconds']:.1f} s", verdict(c["target"], "{:.0f} s".format)))
+        rows.append((f"first compiled step, {said}", f"{seconds:.1f} s", ""))
     width = max((len(row[0]) for row in rows), default=0)
     value = max((len(row[1]) for row in rows if row[1] != "skipped"), default=0)
     return "\n".join(f"{a:<{width}}  {b:>{value}}  {c}".rstrip() for a, b, c in rows)
@@ -182,10 +162,10 @@ def others(r: dict[str, Any]) -> str:
 def scaling(r: dict[str, Any]) -> str:
     if not r.get("scaling"):
         return ""
-    rows: list[Sequence[str]] = [("time per operation, much work to little", "from", "to", "ratio", "target")]
+    rows: list[Sequence[str]] = [("time per operation, much work to little", "from", "to", "ratio")]
     for s in r["scaling"]:
         low, high = (str(p["at"]) for p in s["points"])
-        rows.append((s["name"], low, high, f"{s['ratio']:.2f}", verdict(s["target"], "{:.1f}".format)))
+        rows.append((s["name"], low, high, f"{s['ratio']:.2f}"))
     return aligned(rows)
 
 
@@ -198,15 +178,3 @@ def timed(seconds: dict[str, Any]) -> tuple[str, str]:
 
 def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
-
-
-def verdict(target: dict[str, Any] | None, shown: Callable[[float], str]) -> str:
-    """`>= 85 %`, with a mark where it was missed."""
-    if target is None:
-        return ""
-    low, high = target["low"], target["high"]
-    if low is not None and high is not None:
-        said = f"{shown(low)} to {shown(high)}"
-    else:
-        said = f">= {shown(low)}" if high is None else f"<= {shown(high)}"
-    return said if target["met"] else f"{said} missed"

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,8 +15,8 @@ from catgan.cli.parse import parse
 
 DESCRIPTION = """Put runs beside each other: alignment and evaluation in a table, curves on one page.
 
-Runs that differ only by training.seed (or by device, threads, length, logging and checkpoints) are a group, with mean
-and standard deviation. Writes compare.html and compare.json.
+Runs that differ only by training.seed (or by device, threads, logging and checkpoints) are a group, with mean and
+standard deviation; runs with other losses or of another length are not. Writes compare.html and compare.json.
 
   catgan compare runs/with-0 runs/with-1 runs/without-0 runs/without-1 --out comparison
 """
@@ -24,7 +24,7 @@ and standard deviation. Writes compare.html and compare.json.
 
 @dataclass(frozen=True)
 class CompareOptions:
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
     """Run directories."""
     at: Literal["common", "last"] = "common"
     """Step of the tables: the last one that the runs have in common, or each run's last."""

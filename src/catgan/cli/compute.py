@@ -54,7 +54,7 @@ def training(recipes: dict[str, Any]) -> str:
     rows: list[Sequence[str]] = [("recipe", "images", "per sample: twice", "once", "whole run: twice", "once")]
     for name, r in recipes.items():
         t = r["training"]
-        twice, once = t["unreused_gmacs_per_sample"], t["gmacs_per_sample"]
+        twice, once = t["paper_gmacs_per_sample"], t["gmacs_per_sample"]
         images = t["samples"]
         rows.append((name, f"{images:,}", number(twice), number(once), total(twice * images), total(once * images)))
     title = (

@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> None:
         if value < 1:
             raise UserError(f"{name} is {value}: must be at least 1")
 
+    from catgan.checkpoint.export import is_export
     from catgan.checkpoint.reading import is_checkpoint, resolve
     from catgan.evaluation.alignment import diagnose_pipeline
     from catgan.report.plots import plot_alignment, plot_attention
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
 
     out = o.out or (o.run.parent if is_checkpoint(o.run) else o.run) / "diagnosis"
     # Once: a run that still trains must not write the next checkpoint between the reading of its two networks.
-    o = replace(o, run=resolve(o.run))
+    o = o if is_export(o.run) else replace(o, run=resolve(o.run))
     pipe = o.load()
     result = diagnose_pipeline(pipe, o.samples, o.batch, {"weights": o.weights})
     attention = measure_attention(o, pipe) if o.attention else None

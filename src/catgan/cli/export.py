@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -20,10 +21,12 @@ catgan.load(DIR), CATPipeline.from_pretrained(DIR) or any command that takes a r
 
 @dataclass(frozen=True)
 class ExportOptions:
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Run directory (its latest checkpoint) or checkpoint."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder to make."""
+    discriminator: bool = False
+    """Also write the discriminator: with it the folder can be fine-tuned (catgan train --init-from)."""
     vae: str | None = None
     """Name another VAE than the run's configuration: folder or Hugging Face name. Loaded once, to check it."""
 
@@ -31,9 +34,9 @@ class ExportOptions:
 def main(argv: Sequence[str]) -> None:
     o = parse(ExportOptions, argv, "export", description=DESCRIPTION)
 
-    from catgan.checkpoint.export import write_export
     from catgan.sampling.pipeline import load
     from catgan.system.files import check_vacant
 
     check_vacant(o.out)
-    print(f"{write_export(load(o.run, vae=o.vae), o.out)}\nnext: complete the model card {o.out / 'README.md'}")
+    made = load(o.run, vae=o.vae).save_pretrained(o.out, o.discriminator)
+    print(f"{made}\nnext: complete the model card {made / 'README.md'}")

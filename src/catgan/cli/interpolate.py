@@ -48,16 +48,16 @@ def main(argv: Sequence[str]) -> None:
 
     from catgan.images import gif, grid, save_png, tile_zoom
     from catgan.sampling.walks import walk
-    from catgan.system.files import write_bytes
+    from catgan.system.files import unused, write_bytes
 
     classes, seeds = zip(*(split(p) for p in points), strict=True)
     pixels = pipe(w=walk(pipe.style(classes, seeds, o.psi), o.frames)).array
     zoom = tile_zoom(pixels.shape[1])
     legs = [list(pixels[i : i + o.frames]) for i in range(0, len(pixels), o.frames)]
-    save_png(grid(legs, zoom), o.out / "strip.png")
-    animation = gif(list(pixels), o.milliseconds, zoom)
-    write_bytes(o.out / "walk.gif", animation)
-    print(f"{o.out / 'strip.png'}\n{o.out / 'walk.gif'}")
+    strip, animation = unused(o.out, ("strip.png", "walk.gif"))
+    save_png(grid(legs, zoom), strip)
+    write_bytes(animation, gif(list(pixels), o.milliseconds, zoom))
+    print(f"{strip}\n{animation}")
 
 
 def split(point: str) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 from catgan.errors import UserError
@@ -51,7 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     name, *rest = argv
     try:
         if name not in COMMANDS:
-            raise UserError(f"command is {name}: must be one of {', '.join(COMMANDS)}")
+            close = get_close_matches(name, COMMANDS, 1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"command is {name}: must be one of {', '.join(COMMANDS)}{meant}")
         import_module(f"catgan.cli.{name}").main(rest)
     except UserError as error:
         if not (error.raised_by_all and rank()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from catgan.cli.compute import aligned
-from catgan.cli.parse import parse
+from catgan.cli.configuration import ConfigurationOptions, as_options, parse_configuration
 from catgan.errors import UserError, require
-from catgan.recipes import recipe
+from catgan.recipes import RECIPES
 
 if TYPE_CHECKING:
     from catgan.accounting.gpus import GPU
+    from catgan.config import Config
 
 DESCRIPTION = """A training run on paper: memory per GPU, time per step, hours and cost of the whole run.
 
@@ -32,15 +34,11 @@ TOO_SHORT = "Steps this short wait for kernel launches, not for arithmetic: expe
 
 
 @dataclass(frozen=True)
-class PlanOptions:
-    recipe: tyro.conf.Positional[str]
-    """Name of the recipe."""
-    gpus: int
-    """Number of GPUs N; it divides the recipe's batch."""
+class PlanOptions(ConfigurationOptions):
+    gpus: int = tyro.MISSING
+    """Number of GPUs N; it divides the batch."""
     gpu: str = "h100"
     """h100 (SXM), h200, a100-80, a100-40, l40s, rtx4090, or another name with all its figures given."""
-    micro_batch: int = 0
-    """Samples per GPU and pass; 0 is the batch / N at once."""
     utilisation: float = 0.4
     """Share of the GPU's dense peak that the counted arithmetic reaches: an assumption."""
     price: float | None = None
@@ -53,17 +51,16 @@ class PlanOptions:
     """GB/s to the other GPUs of the machine, one direction, in place of the table's."""
     network: float | None = None
     """GB/s per GPU to other machines, one direction, in place of the table's."""
-    json: bool = False
-    """Print JSON."""
 
 
 def main(argv: Sequence[str]) -> None:
-    o = parse(PlanOptions, argv, "plan", description=DESCRIPTION)
-    config = recipe(o.recipe)
+    o = parse_configuration(PlanOptions, argv, "plan", DESCRIPTION)
 
     from catgan.accounting.plan import plan
 
-    result = plan(config, chosen_gpu(o), o.gpus, o.micro_batch, o.utilisation, o.price)
+    result = plan(o.settings, chosen_gpu(o), o.gpus, o.utilisation, o.price)
+    startable = result["fastest"] and o.settings.recipe in RECIPES  # not what only Python has made
+    result["command"] = command(o.settings, o.gpus, result["fastest"]) if startable else None
     print(json.dumps(result, indent=2) if o.json else text(result))
 
 
@@ -89,6 +86,24 @@ def chosen_gpu(o: PlanOptions) -> GPU:
     return GPU(o.gpu, source="given", **given)
 
 
+def command(config: Config, gpus: int, column: dict[str, Any]) -> str:
+    """The command line that trains the configuration on so many GPUs as a column of the plan says."""
+    training = replace(
+        config.training,
+        parallel="fsdp2" if column["sharded"] else "ddp",
+        recompute=column["checkpointing"],
+        micro_batch=0 if column["micro_batch"] == config.training.batch // gpus else column["micro_batch"],
+    )
+    train = ["catgan", "train", config.recipe, *as_options(replace(config, training=training))]
+    if gpus == 1:
+        return shlex.join(train)
+    each = max(n for n in range(1, 9) if gpus % n == 0)  # GPUs of a machine
+    machines = (
+        f"--nnodes {gpus // each} --rdzv-backend c10d --rdzv-endpoint HOST:29400" if gpus > each else "--standalone"
+    )
+    return f"torchrun {machines} --nproc-per-node {each} -m {shlex.join(train)}"
+
+
 # -- text ------------------------------------------------------------------------------------------------------------
 
 PARTS = {
@@ -104,7 +119,7 @@ PARTS = {
 
 
 def text(r: dict[str, Any]) -> str:
-    return "\n\n".join([head(r), memory(r), times(r), *runs(r), NOTE])
+    return "\n\n".join([head(r), memory(r), times(r), *runs(r), start(r), NOTE])
 
 
 def head(r: dict[str, Any]) -> str:
@@ -123,18 +138,14 @@ def head(r: dict[str, Any]) -> str:
     )
 
 
-def titles(r: dict[str, Any]) -> list[str]:
-    """Headings of the columns, as wide in each table as in the others."""
-
-    def title(layout: dict[str, Any]) -> str:
-        base = "one GPU" if r["gpus"] == 1 else "FSDP2" if layout["sharded"] else "DDP"
-        return f"{base} + ckpt" if layout["checkpointing"] else base
-
-    return [title(layout).rjust(13) for layout in r["layouts"]]
+def title(r: dict[str, Any], layout: dict[str, Any]) -> str:
+    base = "one GPU" if r["gpus"] == 1 else "FSDP2" if layout["sharded"] else "DDP"
+    return f"{base} + ckpt" if layout["checkpointing"] else base
 
 
-def table(r: dict[str, Any], title: str, rows: list[Sequence[str]]) -> str:
-    return aligned([(title.ljust(38), *titles(r)), *rows])
+def table(r: dict[str, Any], name: str, rows: list[Sequence[str]]) -> str:
+    """A column for each layout, as wide in each table as in the others."""
+    return aligned([(name.ljust(38), *(title(r, layout).rjust(13) for layout in r["layouts"])), *rows])
 
 
 def memory(r: dict[str, Any]) -> str:
@@ -178,6 +189,18 @@ def runs(r: dict[str, Any]) -> list[str]:
             rows.append((f"cost at {r['price']:g} per GPU hour", *(quantity(c["cost"]) for c in columns)))
         tables.append(table(r, f"{whose}: {first['steps']:,} steps", rows))
     return tables
+
+
+def start(r: dict[str, Any]) -> str:
+    """The fastest way that fits, and the command for it."""
+    c = r["fastest"]
+    if c is None:
+        return "Nothing fits, not even a single sample per pass: take more memory per GPU, or a smaller network."
+    passes = "in one pass" if c["micro_batch"] == r["batch_per_gpu"] else f"{c['micro_batch']} samples per pass"
+    used, seconds = gib(c["memory"]["total"]), c["step"]["seconds"]["total"]
+    return f"fastest that fits: {title(r, c)}, {passes}: {used} GiB, {seconds:#.3g} s per step" + (
+        f"\n  {r['command']}" if r["command"] else ""
+    )
 
 
 def gib(count: float) -> str:

@@ -78,7 +78,6 @@ def main(argv: Sequence[str]) -> None:
     from catgan.system.processes import Processes, whole_number
 
     processes, local = Processes.from_environment(), whole_number("LOCAL_WORLD_SIZE", 1)
-    rank, world = processes.rank, processes.world
     source = open_source(o.source, o.split, o.image_column, o.label_column)
     encoder = open_encoder(o, processes) if o.vae else None
     plan = make_plan(source, o.size, o.crop, o.channels, encoder, o.images, o.shard_rows)
@@ -86,13 +85,13 @@ def main(argv: Sequence[str]) -> None:
         source, o.dest, plan, encoder,
         max_broken=o.max_broken,
         threads=o.workers or max(1, len(os.sched_getaffinity(0)) // local),
-        rank=rank,
-        world=world,
-        quiet=rank > 0,
+        processes=processes,
+        quiet=not processes.first,
     )  # fmt: skip
     if o.encoder:
         complete = add_features(o, processes)
-    print(summary(o.dest) if complete else f"process {rank} of {world} is done; the last one completes {o.dest}")
+    waiting = f"process {processes.rank} of {processes.world} is done; the last one completes {o.dest}"
+    print(summary(o.dest) if complete else waiting)
 
 
 def check(o: PrepareOptions) -> None:
@@ -136,9 +135,7 @@ def add_features(o: PrepareOptions, processes: Processes) -> bool:
     processes.wait()  # for the pictures
     device = pick_device(processes.device(o.device))
     encoder = load_dino(str(o.encoder), o.encoder_size, device, option="--encoder")
-    return store_features(
-        o.dest, encoder, batch=o.batch, rank=processes.rank, world=processes.world, quiet=not processes.first
-    )
+    return store_features(o.dest, encoder, batch=o.batch, processes=processes, quiet=not processes.first)
 
 
 def summary(dest: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -18,7 +19,7 @@ One HTML file that needs nothing else. Reads the run directory only; no network 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Run directory."""
     out: Path | None = None
     """File to write; default: report.html in the run directory."""

@@ -15,13 +15,17 @@ from catgan.errors import UserError
 from catgan.system.processes import Processes
 
 if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
     from catgan.sampling.pipeline import CATPipeline
 
 DESCRIPTION = """Make images with a trained generator, in one forward pass each.
 
-A grid has a column per class and a row per seed. The .npz holds --count samples, classes in turn, seeds from the
-first of --seeds on, as uint8 arrays arr_0 (N, S, S, C) and arr_1 (classes); an interrupted one goes on where it stopped.
-Under torchrun the processes share its work and write what one would; the other formats are made by the first alone.
+A grid has a column per class and a row per seed; if there is one already, the new one is grid-2.png. The .npz holds
+--count samples, classes in turn, seeds from the first of --seeds on, as uint8 arrays arr_0 (N, S, S, C) and arr_1
+(classes); an interrupted one goes on where it stopped. Under torchrun the processes share its work and write what one
+would; the other formats are made by the first alone.
 """
 
 
@@ -43,6 +47,8 @@ class SampleOptions(PictureOptions):
     """Folder to write to."""
     batch: int = 64
     """Samples per forward pass."""
+    labels: bool = True
+    """Write classes and seeds beside grids."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -72,8 +78,13 @@ def main(argv: Sequence[str]) -> None:
 
 
 def save_pictures(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds: list[int]) -> list[Path]:
-    """Sample every class with every seed and write the pictures. Returns their paths."""
-    from catgan.images import grid, save_png, tile_zoom, to_picture
+    """Sample every class with every seed and write the pictures, under new names. Returns their paths."""
+    from catgan.images import grid, labelled, save_png, tile_zoom, to_picture
+    from catgan.system.files import unused
+
+    def titled(tiles: Sequence[Sequence[np.ndarray]], columns: Sequence[str], rows: Sequence[str]) -> Image.Image:
+        picture = grid(tiles, tile_zoom(tiles[0][0].shape[0]))
+        return labelled(picture, columns, rows) if o.labels else picture
 
     made = pipe(
         [c for _ in seeds for c in classes],
@@ -82,18 +93,18 @@ def save_pictures(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds
         stages=o.stages,
         batch_size=o.batch,
     )
-    pixels, n = made.array, len(classes)
-    zoom = tile_zoom(pixels.shape[1])
-    paths = []
+    pixels, n, names = made.array, len(classes), [pipe.class_name(k) for k in classes]
+    pictures = {}
     if o.format == "grid":
-        paths.append(o.out / "grid.png")
-        save_png(grid([list(pixels[i : i + n]) for i in range(0, len(pixels), n)], zoom), paths[0])
+        tiles = [list(pixels[i : i + n]) for i in range(0, len(pixels), n)]
+        pictures["grid"] = titled(tiles, names, [f"seed {s}" for s in seeds])
     else:
-        for i, tile in enumerate(pixels):
-            paths.append(o.out / f"class-{classes[i % n]}-seed-{seeds[i // n]}.png")
-            save_png(to_picture(tile), paths[-1])
+        pictures = {f"class-{classes[i % n]}-seed-{seeds[i // n]}": to_picture(p) for i, p in enumerate(pixels)}
     if made.stages is not None:
-        stages = made.stage_array
-        paths.append(o.out / "stages.png")
-        save_png(grid([list(stages[:, i]) for i in range(stages.shape[1])], zoom), paths[-1])
+        stages, rows = made.stage_array, [f"{name}, seed {s}" for s in seeds for name in names]
+        columns = [f"h_{k}" for k in range(len(stages))]
+        pictures["stages"] = titled([list(stages[:, i]) for i in range(len(rows))], columns, rows)
+    paths = unused(o.out, [f"{name}.png" for name in pictures])
+    for picture, path in zip(pictures.values(), paths, strict=True):
+        save_png(picture, path)
     return paths

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from catgan.cli.configuration import SHORT, expand, over
 from catgan.cli.fitting import training_command
 from catgan.cli.parse import parse
 from catgan.config import Config
@@ -14,17 +16,6 @@ from catgan.config_io import load_yaml
 from catgan.errors import UserError, said_once
 from catgan.recipes import RECIPES, recipe
 from catgan.system.processes import whole_number
-
-# Short names of the options that are used most.
-SHORT = {
-    "--steps": "--training.steps",
-    "--batch": "--training.batch",
-    "--micro-batch": "--training.micro-batch",
-    "--seed": "--training.seed",
-    "--device": "--training.device",
-    "--precision": "--training.precision",
-    "--init-from": "--training.init-from",
-}
 
 USAGE = f"""usage: catgan train RECIPE [--data DIR] [--out DIR] [--resume] [--config FILE] [OPTIONS]
 
@@ -65,9 +56,7 @@ def main(argv: Sequence[str]) -> None:
         if base.recipe != name:
             raise UserError(f"{out} is a run of recipe {base.recipe}, not {name}: choose another --out")
     if own.config:
-        base = load_yaml(Path(own.config), base)
-        if base.recipe != name:
-            raise UserError(f"{own.config} is for recipe {base.recipe}, not {name}: use catgan train {base.recipe}")
+        base = over(base, own.config)
     if own.data:
         base = on_data(base, Path(own.data), keep_sample=own.resume and (out / "config.yaml").exists())
     options = [expand(o) for o in options]
@@ -81,7 +70,8 @@ def main(argv: Sequence[str]) -> None:
 
     train(config, out, resume=own.resume)
     if not whole_number("RANK", 0):
-        print(f"trained {config.training.steps} steps: {out}\nnext: catgan sample {out}    catgan diagnose {out}")
+        run = shlex.quote(str(out))
+        print(f"trained {config.training.steps} steps: {out}\nnext: catgan report {run}    catgan sample {run}")
 
 
 def on_data(config: Config, folder: Path, keep_sample: bool) -> Config:
@@ -128,9 +118,3 @@ def split_own(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         return parser.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise UserError(f"{error}; see catgan train --help") from None
-
-
-def expand(option: str) -> str:
-    """A short option to its full name, with or without `=value`."""
-    name, equals, value = option.partition("=")
-    return SHORT.get(name, name) + equals + value

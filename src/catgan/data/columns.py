@@ -13,6 +13,7 @@ from catgan.data.decode import MAX_BYTES
 from catgan.data.idx import idx_path, read_idx
 from catgan.data.listing import ONE_CLASS, PictureSource, too_large
 from catgan.errors import UserError
+from catgan.system.packages import need
 
 IDX_SPLITS = {"train": ("train",), "test": ("t10k", "test")}
 
@@ -51,12 +52,7 @@ def hugging_face(where: str, split: str | None, image_column: str | None, label_
 
 def load_table(where: str, split: str | None) -> Any:
     """The rows of one split. Raises UserError with the library's reason if it cannot load them."""
-    try:
-        import datasets
-    except ImportError:
-        raise UserError(
-            f"{where} needs the library datasets, which is not installed: pip install 'catgan[hub]'"
-        ) from None
+    datasets = need("datasets", where, "hub")
     try:
         if where.startswith("hf:"):
             name, _, part = where.removeprefix("hf:").partition(":")

@@ -18,6 +18,7 @@ from catgan.data.prepared import Prepared
 from catgan.errors import UserError, require
 from catgan.images import to_bytes
 from catgan.system.files import digest
+from catgan.system.packages import need
 
 FASHION_CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
@@ -79,11 +80,7 @@ class Images:
 
 def digits() -> Images:
     """The 1,797 handwritten digits that scikit-learn ships: 8x8, one channel, ten classes."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise UserError("the digits need scikit-learn, which is not installed: pip install 'catgan[demo]'") from None
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = need("sklearn.datasets", "dataset digits", "demo").load_digits(return_X_y=True)
     images = (pixels / 8 - 1).astype(np.float32).reshape(-1, 1, 8, 8)
     return Images(images, labels, tuple(str(n) for n in range(10)))
 

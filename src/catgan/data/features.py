@@ -19,6 +19,8 @@ from catgan.data.prepared import Prepared
 from catgan.encoders.dino import DINOv2
 from catgan.errors import UserError
 from catgan.system.files import read_json, write_atomically, write_text
+from catgan.system.pieces import unfinished
+from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
 FILE = "features.json"
@@ -29,9 +31,9 @@ def feature_file(folder: Path, identity: str, shard: int) -> Path:
 
 
 def store_features(
-    folder: Path, encoder: DINOv2, *, batch: int = 32, rank: int = 0, world: int = 1, quiet: bool = False
+    folder: Path, encoder: DINOv2, *, batch: int = 32, processes: Processes | None = None, quiet: bool = False
 ) -> bool:
-    """Write the features of shards rank, rank + world, ... that are not there yet; True if all are there then.
+    """Write the features of this process's shards that are not there yet; True if those of all are there then.
 
     Raises UserError if the data hold no pictures, or features of another encoder.
     """
@@ -44,8 +46,9 @@ def store_features(
                 f"{folder} has features of another encoder or size: delete {FILE} and features-*.npy in it, or prepare another DEST"
             )
         return True
+    processes = processes or Processes()
     shards = range(len(dataset.starts) - 1)
-    mine = [k for k in shards[rank::world] if not feature_file(folder, encoder.identity, k).exists()]
+    mine = unfinished(len(shards), processes, lambda k: feature_file(folder, encoder.identity, k).exists())
     rows = {k: range(int(dataset.starts[k]), int(dataset.starts[k + 1])) for k in mine}
     if not quiet:
         size = len(dataset) * (1 + patches) * encoder.dim * 2
@@ -65,7 +68,7 @@ def store_features(
         progress.close()
     if not all(feature_file(folder, encoder.identity, k).exists() for k in shards):
         return False
-    own = folder / f".features-{rank}.json"
+    own = folder / f".features-{processes.rank}.json"
     write_text(own, json.dumps(about) + "\n")
     os.replace(own, folder / FILE)
     return True

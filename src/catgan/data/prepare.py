@@ -25,10 +25,12 @@ from catgan.data.decode import BrokenError, Picture, is_grey, to_picture
 from catgan.data.encode import LatentEncoder
 from catgan.data.listing import PictureSource
 from catgan.data.prefetch import prefetch
-from catgan.data.prepared import FORMAT, widths
+from catgan.data.prepared import FORMAT, arrow, widths
 from catgan.data.shards import Shard, dataset_files, shard_name
 from catgan.errors import UserError
 from catgan.system.files import read_json, sha256, write_text
+from catgan.system.pieces import unfinished
+from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
 SHARD_BYTES = 2**29
@@ -117,20 +119,22 @@ def prepare(
     *,
     max_broken: float = 0.01,
     threads: int = 4,
-    rank: int = 0,
-    world: int = 1,
+    processes: Processes | None = None,
     quiet: bool = False,
 ) -> bool:
-    """Write the shards rank, rank + world, ... of the plan that are not there yet; True if DEST is then complete.
+    """Write this process's shards of the plan that are not there yet; True if DEST is then complete.
 
     max_broken: the share of pictures that may be left out. Raises UserError if more are broken (DEST/report.json
     names them), if a class is left without a picture, or if DEST holds something else.
     """
+    arrow()  # or its absence would be noticed after much work
     if begun(dest, plan):
         return True
+    processes = processes or Processes()
+    rank = processes.rank
     with locked(dest, rank):
         publish(dest, "work/plan.json", json.dumps(plan.to_dict()), rank)
-        mine = missing(dest, range(rank, plan.shards, world))
+        mine = missing(dest, plan, processes)
         progress = None if quiet or not mine else Progress(0, sum(len(plan.span(k)) for k in mine), 1, "picture")
         with contextlib.closing(read_all(source, plan, mine, threads)) as pictures:
             coming = shown(pictures, progress)
@@ -144,14 +148,17 @@ def prepare(
         return finish(source, dest, plan, encoder, max_broken, rank)
 
 
-def missing(dest: Path, shards: range) -> list[int]:
-    """Those of the shards that are to be written. After an attempt that found too much broken, which left a report,
-    also those with broken pictures: by now they may have been mended."""
+def missing(dest: Path, plan: Plan, processes: Processes) -> list[int]:
+    """The shards that this process is to write. After an attempt that found too much broken, which left a report, also
+    those with broken pictures: by now they may have been mended."""
     again = (dest / "report.json").exists()
-    for k in shards:
+
+    def finished(k: int) -> bool:
         if again and record(dest, k).exists() and read_json(record(dest, k))["skipped"]:
             record(dest, k).unlink()
-    return [k for k in shards if not record(dest, k).exists()]
+        return record(dest, k).exists()
+
+    return unfinished(plan.shards, processes, finished)
 
 
 def shown(pictures: Iterator[Picture | BrokenError], progress: Progress | None) -> Iterator[Picture | BrokenError]:

@@ -14,6 +14,7 @@ from catgan.data.latents import draw_posterior
 from catgan.draws import Purpose, uniform
 from catgan.errors import UserError
 from catgan.system.files import digest, read_json
+from catgan.system.packages import need
 
 FORMAT = 1
 HALVES = ("moments", "moments_mirrored")
@@ -26,6 +27,11 @@ def widths(size: int, channels: int, images: bool, vae: dict[str, Any] | None) -
         for name in HALVES[: 1 + vae["flip"]]:
             result[name] = 2 * vae["channels"] * vae["size"] ** 2
     return result
+
+
+def arrow() -> Any:
+    """The package pyarrow. Raises UserError where it is missing."""
+    return need("pyarrow", "prepared data", "data")
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -65,8 +71,7 @@ class Prepared:
 
     def open_shard(self, entry: dict[str, Any]) -> dict[str, np.ndarray]:
         """The array columns (rows, width) and labels (rows,) of a shard, as views of the mapped file."""
-        import pyarrow as pa
-
+        pa = arrow()
         path = self.folder / entry["file"]
         try:
             size = path.stat().st_size

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from catgan.encoders.files import find_folder, fingerprint, from_pretrained, need, read_config
+from catgan.encoders.files import find_folder, fingerprint, from_pretrained, read_config
 from catgan.errors import require
 from catgan.images import from_bytes
 from catgan.pyramid import resize
+from catgan.system.packages import need
 
 FILES = ("config.json", "model.safetensors")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, per channel, pixels in [0, 1]
@@ -47,7 +48,7 @@ def load_dino(path: str, size: int = 224, device: torch.device | str = "cpu", op
     damaged weights, another architecture, or a size that does not fit.
     """
     what = f"encoder {path}"
-    need("transformers", what)
+    need("transformers", what, "encoders")
     folder = find_folder(path, FILES, what, f"{option} FOLDER")
     kind = read_config(folder, what).get("model_type")
     require(kind == "dinov2", f"{what}: its model_type", kind, "dinov2")

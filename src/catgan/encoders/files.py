@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 from collections.abc import Sequence
@@ -13,22 +12,18 @@ from typing import Any
 from torch import nn
 
 from catgan.errors import UserError
+from catgan.system.processes import Processes
+from catgan.system.progress import Progress
 
 Names = Sequence[str]
-
-
-def need(package: str, what: str, extra: str = "encoders") -> None:
-    """Raise UserError unless the package, which comes with one of catgan's extras, is installed."""
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f"{what} needs {package}, which is not installed: pip install 'catgan[{extra}]'")
 
 
 def find_folder(name: str, files: Names, what: str, option: str) -> Path:
     """The local folder with the named files of a pretrained network.
 
-    name: a folder, or OWNER/NAME on the Hugging Face Hub, from whose cache the files are taken, or downloaded into it.
-    what, option: what it is and where it was asked for, for the message. Raises UserError saying which files are
-    missing, where they are to be had and where to put them.
+    name: a folder, or OWNER/NAME or OWNER/NAME@REVISION (a branch, tag or commit) on the Hugging Face Hub, from which the
+    files are downloaded into its cache. what, option: what it is and where it was asked for, for the message. Raises
+    UserError saying which files are missing, where they are to be had and where to put them.
     """
     folder = Path(name)
     if folder.exists():
@@ -36,36 +31,50 @@ def find_folder(name: str, files: Names, what: str, option: str) -> Path:
         if missing:
             raise UserError(f"{what}: {folder} has no {' and no '.join(missing)}; pickled weights are not read")
         return folder
-    hub = bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name))
+    hub = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?", name)
     if not hub:
         raise UserError(f"{what}: {folder} does not exist; give a folder with {' and '.join(files)} as {option}")
-    reason = "huggingface_hub is not installed"
-    if importlib.util.find_spec("huggingface_hub") is not None:
-        try:
-            return download(name, files)
-        except Exception as error:  # of the network, the Hub or the disk, by many names: the files are not here
-            reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".:")
+    try:
+        return download(hub[1], hub[2], files, what)
+    except ModuleNotFoundError:
+        reason = "huggingface_hub is not installed"
+    except Exception as error:  # of the network, the Hub or the disk, by many names: the files are not here
+        reason = first_line(error)
     raise UserError(
         f"{what}: there is no folder {name}, and the Hugging Face Hub gave none ({reason}); get {' and '.join(files)} "
-        f"from https://huggingface.co/{name}/tree/main, put them into a folder and give it as {option}"
+        f"from https://huggingface.co/{hub[1]}/tree/{hub[2] or 'main'}, put them into a folder and give it as {option}"
     )
 
 
-def download(name: str, files: Names) -> Path:
-    """The files of a repository on the Hub, from its cache if they are there. Raises what the Hub's client raises."""
-    from huggingface_hub import snapshot_download
+def download(name: str, revision: str | None, files: Names, what: str) -> Path:
+    """The files of a repository on the Hub as it is now; where it does not answer, those in its cache, with a line that
+    says so. revision: a branch, tag or commit; None is the default branch. Raises what the Hub's client raises."""
+    from huggingface_hub import model_info, snapshot_download
+
+    def snapshot(cached: bool) -> Path:
+        folder = snapshot_download(name, revision=revision, allow_patterns=list(files), local_files_only=cached)
+        missing = [f for f in files if not (Path(folder) / f).is_file()]
+        if missing:
+            raise OSError(f"it has no {' and no '.join(missing)}")
+        return Path(folder)
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=list(files), local_files_only=True))
-        if all((folder / f).is_file() for f in files):
-            return folder
-    except OSError:
-        pass  # not in the cache
-    folder = Path(snapshot_download(name, allow_patterns=list(files)))
-    missing = [f for f in files if not (folder / f).is_file()]
-    if missing:
-        raise OSError(f"it has no {' and no '.join(missing)}")
-    return folder
+        model_info(
+            name, revision=revision, timeout=10
+        )  # snapshot_download alone would turn to the cache without a word
+        return snapshot(cached=False)
+    except Exception as error:
+        try:
+            folder = snapshot(cached=True)
+        except Exception:
+            raise error from None
+        if Processes.from_environment().first:
+            Progress.print(f"{what}: the Hugging Face Hub gave none ({first_line(error)}); using the cache, {folder}")
+        return folder
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".:")
 
 
 def read_config(folder: Path, what: str) -> dict[str, Any]:

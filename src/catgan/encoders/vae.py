@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from catgan.encoders.files import find_folder, fingerprint, from_pretrained, need
+from catgan.encoders.files import find_folder, fingerprint, from_pretrained
 from catgan.errors import UserError
+from catgan.system.packages import need
 
 FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 
@@ -85,7 +86,7 @@ def load_vae(
     missing package or file, for damaged weights, and for a VAE with shifted latents, which no dataset here has.
     """
     what = f"VAE {path}"
-    need("diffusers", what)
+    need("diffusers", what, "encoders")
     folder = find_folder(path, FILES, what, f"{option} FOLDER")
     from diffusers import AutoencoderKL
 

@@ -13,14 +13,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from catgan.draws import Purpose, stream
 from catgan.errors import UserError
 from catgan.evaluation.features import cache_folder, one_maker
 from catgan.evaluation.sources import ImageSource, with_channels
-from catgan.system.files import digest, write_atomically
+from catgan.system.files import digest, save_tensors, write_atomically
 from catgan.system.progress import Progress
 
 LARGEST = 64  # pixels; larger images are reduced to this
@@ -98,7 +97,7 @@ def trained_and_kept(source: ImageSource, path: Path, device: torch.device, quie
     made = trained(images, labels, len(source.class_names), device, quiet)
     about = {"channels": made.channels, "classes": made.classes, "accuracy": made.accuracy, "size": images.shape[-1]}
     state = {name: t.cpu().contiguous() for name, t in made.network.state_dict().items()}
-    write_atomically(path, lambda aside: save_file(state, aside, {"catgan": json.dumps(about)}))
+    write_atomically(path, lambda aside: save_tensors(aside, state, {"catgan": json.dumps(about)}))
     if not quiet:
         Progress.print(f"its accuracy on held-out real images is {made.accuracy:.1%}")
     return made

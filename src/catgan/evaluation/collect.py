@@ -16,14 +16,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from catgan.errors import UserError
 from catgan.evaluation.features import FeatureSpace
 from catgan.evaluation.frechet import Moments
 from catgan.evaluation.sources import ImageSource, with_channels
-from catgan.system.files import write_atomically
+from catgan.system.files import save_tensors, write_atomically
 from catgan.system.pieces import unfinished
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
@@ -238,7 +237,7 @@ def write(path: Path, part: Collected) -> None:
         "broken": part.broken,
     }
     plain = {n: t.cpu().contiguous() for n, t in tensors.items()}
-    write_atomically(path, lambda aside: save_file(plain, aside, {"catgan": json.dumps(about)}))
+    write_atomically(path, lambda aside: save_tensors(aside, plain, {"catgan": json.dumps(about)}))
 
 
 def read(path: Path) -> Collected:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catgan.encoders.files import need
 from catgan.errors import UserError
 from catgan.evaluation.classifier import Classifier
 from catgan.evaluation.collect import Keep, Work, collect
@@ -19,6 +18,7 @@ from catgan.evaluation.protocol import ROUNDING, Protocol, Result, versions
 from catgan.evaluation.reference import Reference
 from catgan.evaluation.sources import Generated, ImageSource, Renumbered
 from catgan.metrics import METRICS
+from catgan.system.packages import need
 from catgan.system.pieces import work_folder
 
 ALONE = Work()

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from catgan.encoders import load_dino
-from catgan.encoders.files import need
 from catgan.errors import UserError
 from catgan.system.files import digest, sha256, write_bytes
 from catgan.system.lock import exclusive
+from catgan.system.packages import need
 from catgan.system.progress import Progress
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"

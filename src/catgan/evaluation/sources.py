@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from catgan.data import Dataset
+from catgan.data.decode import GREY_MODES, PICTURE_SUFFIXES
 from catgan.data.prepared import Prepared
 from catgan.draws import Purpose, stream
 from catgan.errors import UserError
@@ -25,9 +26,6 @@ from catgan.sampling.pipeline import CATPipeline
 from catgan.system.files import digest, sha256
 
 DAMAGE = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-
-GREY = ("1", "L")
 # What Pillow raises for a file that it cannot decode.
 UNREADABLE = (OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError)
 
@@ -223,10 +221,10 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
-        self.files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        self.files = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
         if not self.files:
             raise UserError(
-                f"{path} has no images ({', '.join(sorted(SUFFIXES))}): give a folder that has, or an .npz file"
+                f"{path} has no images ({', '.join(PICTURE_SUFFIXES)}): give a folder that has, or an .npz file"
             )
         self.broken: list[str] = []
         folders = sorted({p.relative_to(path).parts[0] for p in self.files if p.parent != path})
@@ -242,7 +240,7 @@ class Folder:
         for path in self.files:
             try:
                 with Image.open(path) as picture:
-                    return (1 if picture.mode in GREY else 3), picture.size
+                    return (1 if picture.mode in GREY_MODES else 3), picture.size
             except UNREADABLE:
                 continue
         raise UserError(f"{self.path}: none of its {len(self.files)} images can be read")
@@ -271,7 +269,7 @@ class Folder:
             with Image.open(path) as opened:
                 if opened.mode[0] in "IF":
                     raise UserError(f"{path} has more than 8 bits per pixel: convert the images to 8 bits")
-                if self.channels == 1 and opened.mode not in GREY:
+                if self.channels == 1 and opened.mode not in GREY_MODES:
                     raise UserError(f"{path} is a colour image, those before it are grey: convert them to one mode")
                 picture = opened.convert("L" if self.channels == 1 else "RGB")
         except UNREADABLE as error:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
-from torch import fx
+from torch import fx, nn
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
-
-from catgan.discriminator import Discriminator
-from catgan.generator import Generator
 
 ROWS = 64  # that the first of two sums adds up: their columns stay in the processor's cache
 
 aten = torch.ops.aten
 
 
-def compile_blocks(*networks: Generator | Discriminator, dynamic: bool | None) -> None:
-    """Compile the transformer block of each network; all its blocks share the result.
+def compile_blocks(*networks: nn.Module, dynamic: bool | None) -> None:
+    """Compile the transformer blocks of each network (its `blocks`, which are alike and share the result).
 
     dynamic: False for a graph for each size of batch; None for one for any from the second size on. fullgraph: what
     torch would leave uncompiled, with a warning at most, is an error.
@@ -26,7 +24,7 @@ def compile_blocks(*networks: Generator | Discriminator, dynamic: bool | None) -
     on_cpu = {"cpp_wrapper": True, "post_grad_custom_post_pass": SumsInTwo()}
     for network in networks:
         options = on_cpu if next(network.parameters()).device.type == "cpu" else None
-        for block in network.blocks:
+        for block in cast(nn.ModuleList, network.blocks):
             block.compile(fullgraph=True, dynamic=dynamic, options=options)
 
 

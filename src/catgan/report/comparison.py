@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from catgan.config import Config
 from catgan.config_io import attribute, differences
 from catgan.errors import UserError
 from catgan.report.records import Evaluation, Record, read_run, shown_metrics, value
 
-# Fields that leave what a run computes at a given step as it is, up to rounding.
+# Fields that leave what a run computes as it is, up to rounding.
 SAME_NUMBERS = (
-    *("training.seed", "training.steps", "training.device", "training.threads", "checkpoint", "log"),
+    *("training.seed", "training.device", "training.threads", "checkpoint", "log"),
     *("training.micro_batch", "training.parallel", "training.recompute", "training.compile", "training.timeout"),
     "training.reuse_fakes",
 )
 BUT = ("log.diagnose_samples",)
 ALIGNMENT = ("delta", "excess", "R", "A", "A_without_last")
 At = Literal["common", "last"]
+LEFT_OUT = "left out"
 LONGEST_LABEL = 3  # fields
 
 
@@ -79,7 +79,7 @@ def compare(folders: Sequence[Path], at: At = "common") -> Comparison:
             raise UserError(f"{folders[i]} is named twice: name each run once")
     records = [read_run(f) for f in folders]
     names = run_names(folders)
-    groups = grouped(records, names, at)
+    groups = grouped(records, names)
     evaluations = [evaluation_table(records, key, at) for key in protocols(records)]
     tables = [table for table in (alignment_table(records, at), *evaluations) if any(table.values)]
     return Comparison(records, names, groups, tables, notes(records, tables))
@@ -94,46 +94,65 @@ def run_names(folders: Sequence[Path]) -> list[str]:
 # -- groups ----------------------------------------------------------------------------------------------------------
 
 
-def grouped(records: Sequence[Record], names: Sequence[str], at: At) -> list[Group]:
-    """Runs of equal configuration (see `SAME_NUMBERS`) and objective, in the order in which they were named."""
+def grouped(records: Sequence[Record], names: Sequence[str]) -> list[Group]:
+    """Runs of equal configuration (see `SAME_NUMBERS`) and losses, in the order in which they were named."""
     members: list[list[int]] = []
     for i, record in enumerate(records):
-        home = next((m for m in members if same(records[m[0]], record, at)), None)
+        home = next((m for m in members if not differing(records[m[0]], record)), None)
         if home is None:
             members.append([i])
         else:
             home.append(i)
     firsts = [records[m[0]] for m in members]
-    settings = [group_settings(r, firsts, at) for r in firsts]
-    labels = [", ".join(named(n, v) for n, v in s.items()) for s in settings]
+    settings = [group_settings(r, firsts) for r in firsts]
+    labels = [label(found, firsts) for found in settings]
     if len(set(labels)) < len(labels) or any(len(s) > LONGEST_LABEL for s in settings) or not all(labels):
         labels = [names[m[0]] + (f" and {len(m) - 1} more" if len(m) > 1 else "") for m in members]
     return [Group(*group) for group in zip(labels, settings, members, strict=True)]
 
 
-def same(a: Record, b: Record, at: At) -> bool:
-    return not differing(a.config, b.config, at) and a.about.get("objective") == b.about.get("objective")
+def differing(a: Record, b: Record) -> list[str]:
+    """What sets two runs apart: dotted names of fields, and names of terms that the fields do not account for."""
+    found = differences(a.config, b.config)
+    fields = [n for n in found if n in BUT or not any(f"{n}.".startswith(f"{f}.") for f in SAME_NUMBERS)]
+    terms = []
+    for name in dict.fromkeys((*a.terms, *b.terms)):
+        here, there = a.terms.get(name), b.terms.get(name)
+        alike = here and there and (here.weights, here.digest) == (there.weights, there.digest)
+        if not alike and (not fields or not all(t is None or t.builtin for t in (here, there))):
+            terms.append(name)
+    return fields + terms
 
 
-def differing(a: Config, b: Config, at: At) -> list[str]:
-    """Fields that set two runs apart. Runs of other lengths are apart if their last steps are what is looked at."""
-    free = SAME_NUMBERS if at == "common" else tuple(n for n in SAME_NUMBERS if n != "training.steps")
-    return [n for n in differences(a, b) if n in BUT or not any(f"{n}.".startswith(f"{f}.") for f in free)]
-
-
-def group_settings(record: Record, others: Sequence[Record], at: At) -> dict[str, Any]:
-    """What sets a group apart: its recipe if there are several, and fields that differ among groups of its recipe."""
+def group_settings(record: Record, others: Sequence[Record]) -> dict[str, str]:
+    """What sets a group apart: its recipe if there are several, and what differs among groups of its recipe."""
     kin = [r for r in others if r.config.recipe == record.config.recipe]
     names = ["recipe"] if len(kin) < len(others) else []
-    names += dict.fromkeys(n for r in kin for n in differing(record.config, r.config, at))
-    found = {n: attribute(record.config, n) for n in names}
-    if any(r is not record and not differing(record.config, r.config, at) for r in kin):
-        found["objective"] = "; ".join(record.about.get("objective", ["not recorded"]))
-    return found
+    names += sorted(dict.fromkeys(n for r in kin for n in differing(kin[0], r)), key=lambda n: " " in n)  # fields first
+    return {n: setting(record, n, kin) for n in names}
 
 
-def named(field: str, setting: Any) -> str:
-    return value(setting) if field == "recipe" else f"{field} {value(setting)}"
+def label(settings: Mapping[str, str], others: Sequence[Record]) -> str:
+    """Settings as one line; a term of somebody's own that a run lacks is named only if there is nothing else to name."""
+    own = {n for r in others for n, t in r.terms.items() if not t.builtin}
+    missing = [n for n, s in settings.items() if s == LEFT_OUT]
+    named = [s if n == "recipe" else f"{n} {s}" for n, s in settings.items() if n not in missing]
+    return ", ".join(named + [f"without {n}" for n in missing if n not in own or not named])
+
+
+def setting(record: Record, name: str, others: Sequence[Record]) -> str:
+    """The value of a field; or weight and function of a term, as far as these differ among the runs."""
+    terms = [r.terms.get(name) for r in others]
+    if not any(terms):
+        return value(attribute(record.config, name))
+    there, own = [t for t in terms if t], record.terms.get(name)
+    if own is None:
+        return LEFT_OUT
+    digests, titles = {t.digest for t in there}, {t.digest: t.short for t in there}
+    parts = [own.weight] if own.weight and (len({t.weights for t in there}) > 1 or len(digests) == 1) else []
+    if len(digests) > 1 or not parts:
+        parts.append(f"= {own.short}" if len(set(titles.values())) == len(digests) else f"= {own.short} {own.digest}")
+    return " ".join(parts)
 
 
 # -- figures ---------------------------------------------------------------------------------------------------------

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from catgan.config_io import attribute
 from catgan.report import page
-from catgan.report.comparison import ALIGNMENT, Comparison, Table, differing, mean, series, table_rows
+from catgan.report.comparison import ALIGNMENT, Comparison, Table, differing, mean, series, setting, table_rows
 from catgan.report.plots import Line, color, plot_lines
-from catgan.report.records import BETTER, Record, arrow, value
+from catgan.report.records import BETTER, Record, arrow
 from catgan.report.sections import MEASURES, loss_terms, term_level, term_title
 from catgan.system.files import write_text
 
@@ -28,6 +27,7 @@ def write_comparison(c: Comparison, path: Path) -> None:
         page.paragraph(lead(c), "lead"),
         *(page.paragraph(note) for note in c.notes),
         *tables_section(c),
+        *samples_section(c),
         *alignment_section(c),
         *losses_section(c),
         *runs_section(c),
@@ -55,6 +55,22 @@ def tables_section(c: Comparison) -> list[str]:
         if table.key and any(len(series(r, table.key)) > 1 for r in c.records):
             parts.append(metric_panels(c, table))
     return parts or [page.heading("Figures"), page.paragraph("No diagnosis and no evaluation is logged yet.")]
+
+
+def samples_section(c: Comparison) -> list[str]:
+    """The newest samples of each run, group by group."""
+    shown = []
+    for group in c.groups:
+        for run in group.runs:
+            if found := c.records[run].previews("samples"):
+                label = f"{group.label}: " if group.label != c.names[run] else ""
+                shown.append(
+                    page.picture(found[max(found)].read_bytes(), f"{label}{c.names[run]}, step {max(found):,}")
+                )
+    if not shown:
+        return []
+    text = "Averaged weights, psi = 1, not selected; in all runs a column per class and the same seeds."
+    return [page.heading("Samples"), page.paragraph(text), page.panels(shown)]
 
 
 def explained(c: Comparison, table: Table) -> str:
@@ -140,14 +156,14 @@ def runs_section(c: Comparison) -> list[str]:
     for i, r in enumerate(c.records):
         label = c.groups[c.group_of(i)].label
         done = f"{r.step:,} of {r.config.training.steps:,}"
-        rows.append([c.names[i], r.config.recipe, r.config.training.seed, done, label, r.about.get("machine", "-")])
-    head = ["run", "recipe", "seed", "steps", "group", "machine"]
+        rows.append([label, c.names[i], r.config.training.seed, done, r.folder, r.about.get("machine", "-")])
+    head = ["group", "run", "seed", "steps", "folder", "machine"]
     parts = [page.heading("Runs"), page.table(head, rows, "text")]
     firsts = [c.records[g.runs[0]] for g in c.groups]
-    fields = dict.fromkeys(n for r in firsts for n in differing(firsts[0].config, r.config, "last"))
+    fields = dict.fromkeys(n for r in firsts for n in differing(firsts[0], r))
     if fields:
-        settings = [[n, *(value(attribute(r.config, n)) for r in firsts)] for n in fields]
-        differ = page.table(["field", *(g.label for g in c.groups)], settings, "text")
+        settings = [[n, *(setting(r, n, firsts) for r in firsts)] for n in fields]
+        differ = page.table(["field or term", *(g.label for g in c.groups)], settings, "text")
         parts += [
             page.heading("What differs"),
             differ if len(fields) <= 12 else page.details(f"{len(fields)} fields", differ),

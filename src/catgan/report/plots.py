@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from catgan.evaluation.alignment import Alignment
     from catgan.evaluation.attention import CrossScaleAttention
 
+LONGEST_LINE = 50  # characters of a legend
 COLORS = ("#1b6ca8", "#e07a1f", "#3a8f5d", "#a23b72", "#6c5b9c", "#8c6d31")
 
 
@@ -90,7 +92,8 @@ def plot_lines(lines: Sequence[Line], xlabel: str = "step", zero: bool = False, 
     lines = [line for line in lines if len(line.x)]
     legend = {shown(line.label): line for line in reversed(lines)} if len({line.label for line in lines}) > 1 else {}
     columns = max(1, 60 // (max(map(len, legend), default=0) + 6))
-    made, (ax,) = figure(1, 1, 3.8, 2.6 + 0.17 * math.ceil(len(legend) / columns), dpi=190)
+    height = sum(label.count("\n") + 1 for label in legend) / columns
+    made, (ax,) = figure(1, 1, 3.8, 2.6 + 0.17 * math.ceil(height), dpi=190)
     smoothed = [smooth(line.y) for line in lines]
     for line, values in zip(lines, smoothed, strict=True):
         if values is not line.y:
@@ -99,9 +102,11 @@ def plot_lines(lines: Sequence[Line], xlabel: str = "step", zero: bool = False, 
         ax.plot(line.x, values, line.style, color=line.color, linewidth=1.4, marker=marker, markersize=3)
     if level is not None:
         ax.axhline(level, color="#888888", linestyle=":", linewidth=1)
-    seen = [v for values in smoothed for v in values if math.isfinite(v)]
-    if zero:
-        ax.set_ylim(min([0.0, *seen]), None)
+    seen = [v for line in lines for v in line.y if math.isfinite(v)]
+    if zero and seen:
+        low, high = min(0.0, *seen), max(0.0, *seen)
+        space = 0.06 * (high - low)
+        ax.set_ylim(low - space * (low < 0), high + space or None)
     elif seen and min(seen) > 0 and max(seen) > 50 * min(seen):
         ax.set_yscale("log")
     ax.set_xlabel(xlabel)
@@ -122,8 +127,8 @@ def smooth(values: Sequence[float]) -> Sequence[float]:
 
 
 def shown(label: str) -> str:
-    """The label as matplotlib draws it literally: no formulas, and a leading underscore does not hide it."""
-    label = label.replace("$", r"\$")
+    """The label as matplotlib draws it literally: no formulas, a leading underscore does not hide it, long ones in lines."""
+    label = textwrap.fill(label, LONGEST_LINE).replace("$", r"\$")
     return f" {label}" if label.startswith("_") else label
 
 

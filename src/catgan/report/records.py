@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from catgan.config import Config
 from catgan.config_io import load_yaml
 from catgan.errors import UserError
 from catgan.metrics import numbers, titles
+from catgan.objective.identity import Recorded
 from catgan.training.logs import read_metrics
 
 # What evaluations measure, in the order in which it is shown: titles, where an evaluation gives none, and which way is
@@ -59,6 +61,12 @@ class Record:
     rows: list[dict[str, float]]  # metrics.jsonl
     evaluations: list[Evaluation]  # by step
     best: dict[str, Any] | None  # checkpoints/best.json
+
+    @cached_property
+    def terms(self) -> dict[str, Recorded]:
+        """What the run minimises, by network and name, and its encoder, if it has one."""
+        found = map(Recorded.read, map(str, self.about.get("objective", ())))
+        return {f"{t.network} {t.name}".strip(): t for t in found}
 
     @property
     def step(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,24 @@ import numpy as np
 from catgan.checkpoint.reading import listed
 from catgan.config import Config
 from catgan.config_io import attribute, differences, dump_yaml
+from catgan.objective.identity import Recorded
 from catgan.recipes import RECIPES
 from catgan.report import page
 from catgan.report.plots import Line, color, plot_lines
-from catgan.report.records import BETTER, TITLES, Evaluation, Record, arrow, shown_metrics, training_seconds, value
+from catgan.report.records import (
+    BETTER,
+    TITLES,
+    Evaluation,
+    Record,
+    arrow,
+    read_object,
+    shown_metrics,
+    training_seconds,
+    value,
+)
 from catgan.report.sections import alignment_panels, loss_panels, stage_table
 from catgan.system.files import write_text
-from catgan.system.progress import clock
+from catgan.system.progress import clock, counted
 
 NETWORKS = {"discriminator": "#444444", "generator": "#b5446e"}
 
@@ -37,9 +47,10 @@ def write_run_page(record: Record, path: Path) -> None:
         *losses_section(record),
         *gradients_section(record),
         *alignment_section(record),
+        *diagnosis_section(record),
         *evaluation_section(record),
         *configuration_section(record.config),
-        *objective_section(record.about.get("objective", [])),
+        *objective_section(list(record.terms.values())),
         *machine_section(record),
         page.heading("Go on"),
         page.code(commands(record)),
@@ -52,17 +63,13 @@ def lead(record: Record) -> str:
     c, step = record.config, record.step
     s = c.sample
     kind = "pixels" if s.channels in (1, 3) else "latents"
-    text = f"A run of recipe {c.recipe}: {s.size} x {s.size} {kind}, {count(s.classes, 'class', 'classes')}, {count(len(s.scales), 'scale')}."
+    text = f"A run of recipe {c.recipe}: {s.size} x {s.size} {kind}, {counted(s.classes, 'class', 'classes')}, {counted(len(s.scales), 'scale')}."
     if step >= c.training.steps:
         return f"{text} Finished after {step:,} steps."
     text += f" Unfinished: step {step:,} of {c.training.steps:,}."
     rate = throughput(record)
     left = (c.training.steps - step) * c.training.batch / rate if rate else math.nan
     return text if math.isnan(left) else f"{text} The rest takes {clock(left)} at the speed so far."
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def throughput(record: Record) -> float | None:
@@ -102,12 +109,17 @@ def samples_section(record: Record) -> list[str]:
     parts = [
         page.heading("Samples"),
         page.paragraph(f"{text} {columns(record)}{latent_note(record.config)}"),
-        page.picture(found[last].read_bytes(), f"step {last:,}"),
+        page.panels([page.picture(found[last].read_bytes(), f"step {last:,}"), *real_samples(record)]),
     ]
     if before:
         early = [page.picture(found[s].read_bytes(), f"step {s:,}") for s in spread(before, last)]
         parts += [page.paragraph("The same classes and seeds earlier in training:"), page.panels(early, "three")]
     return parts
+
+
+def real_samples(record: Record) -> list[str]:
+    path = record.folder / "previews" / "real.png"
+    return [page.picture(path.read_bytes(), "real samples of the same classes")] if path.is_file() else []
 
 
 def columns(record: Record) -> str:
@@ -207,6 +219,26 @@ def alignment_section(record: Record) -> list[str]:
     return parts
 
 
+def diagnosis_section(record: Record) -> list[str]:
+    """What `catgan diagnose` found, where it writes by itself."""
+    folder = record.folder / "diagnosis"
+    if not (folder / "diagnosis.json").is_file():
+        return []
+    found = read_object(folder / "diagnosis.json", ("delta", "floor", "excess", "R", "A", "average", "protocol"))
+    protocol = found["protocol"]
+    text = f"By catgan diagnose: {protocol['samples']:,} samples, {protocol['weights']} weights, psi = {protocol['psi']:g}."
+    parts = [page.heading("Diagnosis"), page.paragraph(text)]
+    parts.append(stage_table(f"step {protocol.get('step', 0):,}", found, found["average"]))
+    for name, caption in (("diagnosis.png", "alignment"), ("attention.png", "attention of the discriminator")):
+        if (folder / name).is_file():
+            parts.append(page.picture((folder / name).read_bytes(), caption, "plot"))
+    if (folder / "attention.json").is_file():
+        attention = read_object(folder / "attention.json", ())
+        shares = [f"{s} samples {attention[s]['off_diagonal']:.1%}" for s in ("generated", "real") if s in attention]
+        parts.append(page.paragraph(f"Attention that leaves its scale: {', '.join(shares)}.", "dim"))
+    return [*parts, page.details("Protocol", page.code(json.dumps(protocol, indent=2, ensure_ascii=False)))]
+
+
 def evaluation_section(record: Record) -> list[str]:
     if not record.evaluations:
         return []
@@ -264,14 +296,11 @@ def configuration_section(config: Config) -> list[str]:
     return [*parts, page.details("Everything", page.code(dump_yaml(config)))]
 
 
-def objective_section(terms: Sequence[str]) -> list[str]:
+def objective_section(terms: Sequence[Recorded]) -> list[str]:
     if not terms:
         return []
-    rows = []
-    for term in terms:
-        match = re.fullmatch(r"(\w+): (.*?), (.*?), (.*?) \* (.*)", str(term))
-        rows.append([match[1], match[5], *match.groups()[1:4]] if match else [term, "", "", "", ""])
-    head = ["minimised by", "term", "weight at step 0", "100", "10,000"]
+    rows = [[t.network, t.name, *(t.weights.split(", ") if t.weights else [""] * 3), t.origin] for t in terms]
+    head = ["minimised by", "term", "weight at step 0", "100", "10,000", "function and digest"]
     return [page.heading("Objective"), page.table(head, rows)]
 
 

@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from catgan.encoders.files import need
 from catgan.errors import UserError
 from catgan.generator import Generator
 from catgan.system.devices import check_compiler
+from catgan.system.packages import need
 
 Backend = Literal["eager", "compile", "openvino"]
 BACKENDS: tuple[str, ...] = get_args(Backend)

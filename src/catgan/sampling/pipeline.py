@@ -5,8 +5,8 @@ Latents become pictures by themselves, by the VAE that the configuration names o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from catgan.bounds import check_psi, check_seed
 from catgan.checkpoint import reading as checkpoint
-from catgan.checkpoint.export import FILES, is_export, read_export
+from catgan.checkpoint.export import FILES, is_export, read_export, write_export
+from catgan.checkpoint.manifest import Header
 from catgan.config import Config
 from catgan.discriminator import Discriminator
 from catgan.draws import sample_z
@@ -31,6 +32,7 @@ from catgan.networks import build_discriminator, build_generator
 from catgan.pyramid import Pyramid
 from catgan.sampling.backends import Backend, Synthesize, check_backend, synthesizer
 from catgan.system.devices import pick_device
+from catgan.system.progress import counted
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Samples:
     latents: Tensor  # (n, C, S, S), float32 on the CPU: outputs h_K as the network made them
     stages: Tensor | None  # (K + 1, n, C, S, S), h_0..h_K, if asked for
     decode: Callable[[Tensor], Tensor]  # (..., C, S, S) to pixels in [-1, 1]; the pipeline's
+
+    def __repr__(self) -> str:
+        stages = f", {counted(len(self.stages), 'stage')}" if self.stages is not None else ""
+        return f"Samples({len(self.latents)} of {'x'.join(map(str, self.latents.shape[1:]))}{stages})"
 
     @cached_property
     def array(self) -> np.ndarray:
@@ -69,16 +75,44 @@ class CATPipeline:
         self.backend: Backend = "eager"
         self.synthesize: Synthesize | None = None  # of the backend, made when it is first needed
         self.weights = "ema"
+        self.source: Path | None = None  # the checkpoint or exported folder that it was loaded from
         self.loaded_vae: VAE | None = None
+
+    def __repr__(self) -> str:
+        s = self.config.sample
+        return (
+            f"CATPipeline(recipe {self.config.recipe}, step {self.step}, {self.weights}, {s.channels}x{s.size}x{s.size}, "
+            f"{counted(s.classes, 'class', 'classes')}, {self.precision} on {self.device})"
+        )
 
     @classmethod
     def from_pretrained(cls, name: str | Path, vae: str | VAE | None = None) -> CATPipeline:
-        """An exported model (`catgan export`) or a run, from a local path or as OWNER/NAME from the Hugging Face Hub.
+        """An exported model (`catgan export`) or a run, from a local path or as OWNER/NAME[@REVISION] from the Hugging Face Hub.
 
         Raises UserError if there is none, and for names on the Hub without huggingface_hub or a network.
         """
         local = Path(name).exists()
         return load(name if local else find_folder(str(name), FILES, f"model {name}", "the path"), vae=vae)
+
+    def save_pretrained(self, out: str | Path, discriminator: bool = False) -> Path:
+        """Write a new folder to publish: weights, configuration and a model card. Returns its path.
+
+        Its VAE is named, not copied. discriminator: with that of the same checkpoint, so that it can be fine-tuned.
+        Raises UserError for raw weights, if something is at `out` already, or if it cannot be written.
+        """
+        if self.weights != "ema":
+            raise UserError(f"weights is {self.weights}: only averaged weights are exported")
+        config = self.config
+        if self.loaded_vae is not None:
+            config = replace(config, sample=replace(config.sample, vae=self.loaded_vae.path))
+        if discriminator and self.source is None:
+            raise UserError("the discriminator of this pipeline is not known: load it from a run or a checkpoint")
+        judge = load_discriminator(self.source) if discriminator and self.source else None
+        run = (
+            self.source.parent.parent if self.source and (self.source.parent.parent / "config.yaml").exists() else None
+        )
+        header = Header(self.step, config, self.class_names, (), self.step * config.training.batch)
+        return write_export(Path(out), header, self.generator, judge, run)
 
     @property
     def vae(self) -> VAE | None:
@@ -140,10 +174,10 @@ class CATPipeline:
         """A digest of the weights and buffers: equal for equal generators."""
         return fingerprint(self.generator)
 
-    def class_numbers(self, classes: Sequence[int | str]) -> list[int]:
-        """Classes by number or name, as numbers. Raises UserError for one that is not there."""
+    def class_numbers(self, classes: int | str | Iterable[int | str]) -> list[int]:
+        """One class or several, by number or name, as numbers. Raises UserError for one that is not there."""
         numbers = []
-        for c in classes:
+        for c in (classes,) if isinstance(classes, (str, int, Integral)) else classes:
             if isinstance(c, str) and c in self.class_names:
                 numbers.append(self.class_names.index(c))
             elif (isinstance(c, Integral) or str(c).isdecimal()) and 0 <= int(c) < self.config.sample.classes:
@@ -155,17 +189,28 @@ class CATPipeline:
                 )
         return numbers
 
+    def class_name(self, number: int) -> str:
+        """The name of a class; its number, if the data had no such class."""
+        return self.class_names[number] if number < len(self.class_names) else str(number)
+
     def style(
-        self, classes: Sequence[int | str], seeds: Sequence[int], psi: float = 1.0, z: Tensor | None = None
+        self,
+        classes: int | str | Iterable[int | str],
+        seeds: int | Sequence[int],
+        psi: float = 1.0,
+        z: Tensor | None = None,
     ) -> Tensor:
         """w of each (class, seed), truncated, (n, d). One class or one seed goes with all of the other."""
         numbers = self.class_numbers(classes)
+        seeds = (int(seeds),) if isinstance(seeds, (int, Integral)) else seeds
         if not numbers or (z is None and not len(seeds)):
             raise UserError("no classes or no seeds: give at least one of each")
         given = len(seeds) if z is None else len(z)
         count = max(len(numbers), given)
         if not {len(numbers), given} <= {1, count}:
-            raise UserError(f"{len(numbers)} classes and {given} seeds: must be equally many, or one of either")
+            raise UserError(
+                f"{counted(len(numbers), 'class', 'classes')} and {counted(given, 'seed')}: must be equally many, or one of either"
+            )
         numbers = numbers * count if len(numbers) == 1 else numbers
         if z is None:
             z = sample_z([check_seed(s) for s in seeds], self.generator.z_dim)
@@ -178,8 +223,8 @@ class CATPipeline:
     @torch.no_grad()
     def __call__(
         self,
-        classes: Sequence[int | str] = (0,),
-        seeds: Sequence[int] = (0,),
+        classes: int | str | Iterable[int | str] = (0,),
+        seeds: int | Sequence[int] = (0,),
         *,
         psi: float = 1.0,
         z: Tensor | None = None,
@@ -220,21 +265,25 @@ def load(path: str | Path, weights: str = "ema", vae: str | Path | VAE | None = 
             raise UserError(f"weights is {weights}: {path} is an exported model, which has averaged weights only")
         header, tensors = read_export(path)
     else:
-        header, tensors = checkpoint.read(checkpoint.resolve(path), [f"{weights}."])
+        path = checkpoint.resolve(path)
+        header, tensors = checkpoint.read(path, [f"{weights}."])
     generator = build_generator(header.config)
     checkpoint.load_network(generator, tensors, weights)
     pipe = CATPipeline(generator, header.config, header.class_names, header.step)
-    pipe.weights = weights
+    pipe.weights, pipe.source = weights, path.absolute()
     return pipe if vae is None else pipe.with_vae(vae)
 
 
 def load_discriminator(path: str | Path) -> Discriminator:
-    """Load the discriminator of a run directory (its latest checkpoint) or a checkpoint, onto the CPU.
+    """Load the discriminator of a run directory (its latest checkpoint), a checkpoint or an exported folder that has it.
 
-    As it was trained: there is no average of it. Heads that were added to it are left out. Raises UserError if there
-    is nothing to load.
+    Onto the CPU, as it was trained: there is no average of it. Heads that were added to it are left out. Raises UserError
+    if there is nothing to load.
     """
-    header, tensors = checkpoint.read(checkpoint.resolve(Path(path)), ["discriminator."])
+    if is_export(Path(path)):
+        header, tensors = read_export(Path(path), ("discriminator",))
+    else:
+        header, tensors = checkpoint.read(checkpoint.resolve(Path(path)), ["discriminator."])
     tensors = {name: t for name, t in tensors.items() if not name.startswith(checkpoint.HEADS)}
     discriminator = build_discriminator(header.config)
     checkpoint.load_network(discriminator, tensors, "discriminator")

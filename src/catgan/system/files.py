@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from catgan.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def discard(path: Path) -> None:
@@ -43,6 +47,25 @@ def write_atomically(path: Path, fill: Callable[[Path], object]) -> None:
     """
     with written_aside(path) as aside:
         fill(aside)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, as readable for others as new files of this user are; safetensors would not let them."""
+    from safetensors.torch import save_file
+
+    path.touch()
+    mode = path.stat().st_mode
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, dict(about or {"format": "pt"}))
+    path.chmod(mode)
+
+
+def unused(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Where to put files of these names so that nothing is overwritten: all get one number, as grid-2.png, if need be."""
+    for number in itertools.count(1):
+        paths = [folder / (name if number == 1 else f"-{number}.".join(name.rsplit(".", 1))) for name in names]
+        if not any(path.exists() for path in paths):
+            break
+    return paths
 
 
 def check_vacant(path: Path) -> None:

@@ -46,6 +46,11 @@ class Progress:
         print(text, end=end, file=sys.stderr, flush=True)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: 1 class, 1,000 classes."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def clock(seconds: float) -> str:
     """Seconds as 3:07 or 1:02:03; -:-- if unknown."""
     if not math.isfinite(seconds):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from catgan.checkpoint import reading as checkpoint
 from catgan.checkpoint.manifest import DamagedError, Header
@@ -11,7 +15,7 @@ from catgan.config import Config
 from catgan.config_io import RESUMABLE, differences, load_yaml
 from catgan.data import Dataset, data_identity
 from catgan.errors import UserError
-from catgan.system.files import read_json
+from catgan.objective.identity import changes
 from catgan.system.lock import RunLock
 
 
@@ -28,6 +32,11 @@ class Directory:
     @property
     def checkpoints(self) -> Path:
         return self.out / "checkpoints"
+
+    @cached_property
+    def run_id(self) -> str:
+        """What sets this run apart from others of its name: drawn at random for a new one, then that of its run.json."""
+        return str(read_about(self.out).get("id") or secrets.token_hex(4))
 
     def open(self, resume: bool, needed: int) -> Path | None:
         """Lock the directory, for this process's life, and check it. The checkpoint to go on from, if there is any.
@@ -68,9 +77,7 @@ class Directory:
 
     def check_data(self, stored: Config) -> None:
         """Raise UserError for other data than the run's. They may have moved."""
-        about = self.out / "run.json"
-        before = read_json(about).get("data") if about.exists() else None
-        now = data_identity(self.dataset)
+        before, now = read_about(self.out).get("data"), data_identity(self.dataset)
         same = stored.data.path == self.config.data.path if before is None or now is None else before == now
         if not same:
             raise UserError(
@@ -92,9 +99,10 @@ class Directory:
             self.say(f"{self.out} has no checkpoint yet: starting from step 0")
             return None
         header = checkpoint.read_header(path)
-        if header.objective != self.terms:
+        if found := changes(header.objective, self.terms):
             raise UserError(
-                f"cannot resume {self.out} with another objective: it was {'; '.join(header.objective)}, now {'; '.join(self.terms)}"
+                f"cannot resume {self.out} with another objective: {'; '.join(found)}; resume it with the losses it was "
+                "trained with (from Python: catgan.train(..., resume=True, objective=...)), or choose another --out"
             )
         if header.step > self.config.training.steps:
             raise UserError(
@@ -112,6 +120,15 @@ class Directory:
 def fixed_differences(stored: Config, config: Config) -> list[str]:
     """Dotted names of the fields that differ though a resumed run may not change them."""
     return [n for n in differences(stored, config) if not any(f"{n}.".startswith(f"{free}.") for free in RESUMABLE)]
+
+
+def read_about(out: Path) -> dict[str, Any]:
+    """What run.json says of a run; nothing if it is missing or damaged."""
+    try:
+        about = json.loads((out / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def check_writable(folder: Path) -> None:

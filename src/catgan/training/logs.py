@@ -14,41 +14,54 @@ from typing import Any
 
 from catgan.config import Config
 from catgan.config_io import to_dict
-from catgan.errors import UserError
 from catgan.system.files import write_text
+from catgan.system.packages import need
 from catgan.system.processes import Processes
 
 
 class MetricsLog:
     """Scalars by step, to every place the configuration asks for."""
 
-    def __init__(self, folder: Path, config: Config, resumed_at: int) -> None:
+    losses = ""  # of both networks in the newest entry, as text
+
+    def __init__(self, folder: Path, config: Config, resumed_at: int, run_id: str) -> None:
         """Entries past step `resumed_at` (of a run that went on after its checkpoint) are dropped."""
         self.path = folder / "metrics.jsonl"
         keep = [json.dumps(row) for row in read_metrics(folder) if row["step"] <= resumed_at]
         write_text(self.path, "".join(line + "\n" for line in keep))
         self.file = self.path.open("a", buffering=1)
-        from torch.utils.tensorboard import SummaryWriter
+        self.tensorboard: Any = None
+        if has_tensorboard():
+            from torch.utils.tensorboard import SummaryWriter
 
-        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
+            self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
         self.wandb: Any = None
         if config.log.wandb:
             import wandb
 
             self.wandb = wandb.init(
-                project="catgan", dir=folder, id=folder.resolve().name, resume="allow", config=to_dict(config)
+                project="catgan",
+                dir=folder,
+                name=folder.resolve().name,
+                id=run_id,
+                resume="allow",
+                config=to_dict(config),
             )
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         self.file.write(json.dumps({"step": step, **scalars}) + "\n")
-        for name, value in scalars.items():
-            self.tensorboard.add_scalar(name, value, step)
+        if "generator/loss" in scalars:
+            self.losses = f"loss D {scalars['discriminator/loss']:.3f} G {scalars['generator/loss']:.3f}"
+        if self.tensorboard is not None:
+            for name, value in scalars.items():
+                self.tensorboard.add_scalar(name, value, step)
         if self.wandb is not None:
             self.wandb.log(scalars, step=step)
 
     def close(self) -> None:
         self.file.close()
-        self.tensorboard.close()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
         if self.wandb is not None:
             self.wandb.finish()
 
@@ -86,8 +99,13 @@ class RankLog:
 
 def check_wandb(config: Config) -> None:
     """Raise UserError if the run wants Weights & Biases and it is not there."""
-    if config.log.wandb and importlib.util.find_spec("wandb") is None:
-        raise UserError("log.wandb is true, but wandb is not installed: pip install 'catgan[wandb]'")
+    if config.log.wandb:
+        need("wandb", "log.wandb", "wandb")
+
+
+def has_tensorboard() -> bool:
+    """Whether scalars can go to TensorBoard, which is an extra."""
+    return importlib.util.find_spec("tensorboard") is not None
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

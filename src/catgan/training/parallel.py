@@ -190,7 +190,9 @@ class Parallel:
         if not arrived:
             return StalledError(f"{where}: rank 0 is gone, or has given up to wait for this process")
         if missing:
-            said = f"rank {missing} is gone, or did not come within {waited}; the others stop here"
+            late = timed_out or any(late for _, late in arrived.values())
+            how = f"did not come within {waited}" if late else "is gone (the connection to it broke)"
+            said = f"rank {missing} {how}; the others stop here"
         elif any(late for _, late in arrived.values()):
             last = max(arrived, key=lambda rank: arrived[rank])
             said = f"rank {last} kept the others waiting for over {waited}: raise training.timeout if that is no fault"

@@ -33,6 +33,7 @@ from catgan.config_io import dump_yaml
 from catgan.data import Dataset, check_fits, data_identity, open_dataset, prefetch
 from catgan.encoders import Encoder
 from catgan.errors import UserError, said_once
+from catgan.objective.identity import recorded
 from catgan.objective.supervision import Supervision
 from catgan.objective.terms import Objective, default_objective
 from catgan.system.devices import keep_freed_memory, memory_error, pick_device
@@ -42,7 +43,7 @@ from catgan.system.progress import Progress
 from catgan.training.batches import Batch, Batches
 from catgan.training.directory import Directory
 from catgan.training.fine_tuning import start_from
-from catgan.training.logs import MetricsLog, RankLog, check_wandb
+from catgan.training.logs import MetricsLog, RankLog, check_wandb, has_tensorboard
 from catgan.training.observer import Observer
 from catgan.training.out_of_memory import advice
 from catgan.training.parallel import Parallel, StalledError
@@ -136,15 +137,11 @@ class Run:
             "discriminator": self.engine.discriminator,
             "ema": self.engine.ema,
         }
-        self.terms = tuple(
-            f"{network}: {', '.join(f'{t.weight_at(step):g}' for step in (0, 100, 10_000))} * {t.name}"
-            for network in ("discriminator", "generator")
-            for t in getattr(objective, network)
-        ) + (() if target is None else (f"encoder: {target.identity}",))
+        self.terms = recorded(objective, supervision, heads or {}, None if target is None else target.identity)
         self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
         share = self.parallel.share(config.training.batch)
         self.batches = Batches(config, dataset, target, self.device.type == "cuda", share)
-        previews = Previews(config, out / "previews", self.device, self.say)
+        previews = Previews(config, out / "previews", self.device, self.say, dataset)
         self.observer = Observer(config, out, self.engine, previews, self.class_names, self.quiet)
         self.step = 0
         self.scalars = Scalars()
@@ -165,6 +162,8 @@ class Run:
     def prepare(self, resume: bool) -> None:
         """Check the directory, restore what is to be restored, and write what says what the run is."""
         check_wandb(self.config)
+        if not has_tensorboard():
+            self.say("no log for TensorBoard, which is not installed: pip install 'catgan[tensorboard]'")
         needed = self.kept * checkpoint.forecast(self.networks)
         path = self.processes.from_first(lambda: self.directory.open(resume, needed))
         if path is not None:
@@ -177,7 +176,8 @@ class Run:
         if self.processes.first:
             write_text(self.out / "config.yaml", dump_yaml(self.config))
             write_text(self.out / "run.json", json.dumps(self.description(), indent=2))
-        self.flops = 2e9 * compute(self.config)["training"]["gmacs_per_sample"] if self.peak else 0.0
+        if self.peak:
+            self.flops = 2e9 * compute(self.config, self.processes.world)["training"]["gmacs_per_sample"]
         count = {n: quantity(sum(p.numel() for p in network.parameters())) for n, network in self.networks.items()}
         self.say(
             f"{self.config.recipe} on {self.where}: generator {count['generator']}, discriminator {count['discriminator']} "
@@ -217,6 +217,7 @@ class Run:
 
     def description(self) -> dict[str, Any]:
         return {
+            "id": self.directory.run_id,
             "class_names": self.class_names,
             "samples": len(self.dataset),
             "data": data_identity(self.dataset),
@@ -232,7 +233,7 @@ class Run:
     def loop(self) -> None:
         """Read, step, look and save, until the last step or a signal. Raises what `train` raises."""
         total, workers = self.config.training.steps, self.config.data.workers
-        log = MetricsLog(self.out, self.config, self.step) if self.processes.first else None
+        log = MetricsLog(self.out, self.config, self.step, self.directory.run_id) if self.processes.first else None
         progress = None if self.quiet else Progress(self.step, total, self.config.training.batch)
         stop = StopSignal(noted=self.parallel.hurry)
         try:
@@ -254,7 +255,7 @@ class Run:
                     self.look(log)
                     self.save_if_due()
                     if progress is not None:
-                        progress.update(self.step)
+                        progress.update(self.step, log.losses if log else "")
                 if stop.number:
                     self.save()
                 self.saver.wait()

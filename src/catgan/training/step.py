@@ -13,7 +13,6 @@ from catgan.config import Config
 from catgan.discriminator import Judgement
 from catgan.generator import Generator
 from catgan.networks import build_generator, build_networks, build_pyramid
-from catgan.nn.compiling import compile_blocks
 from catgan.objective.supervision import Network, PyramidSupervision, Supervision
 from catgan.objective.terms import Objective, StepState, Term
 from catgan.system.devices import check_compiler, memory_error
@@ -82,6 +81,8 @@ class Step:
         self.fakes: Tensor | None = None  # h of the last generator step, for the diagnostics
         if config.training.compile:
             check_compiler(device, "training.compile is true", "set it to false")
+            from catgan.nn.compiling import compile_blocks  # and PyTorch's compiler, which takes seconds
+
             # Of several sizes of micro-batch, all but the first have a graph for any size, which takes longer to make.
             compile_blocks(self.generator, self.discriminator, dynamic=None if config.training.micro_batch else False)
 

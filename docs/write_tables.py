@@ -1,0 +1,157 @@
+"""The tables of the documentation that say what the code says: `python docs/write_tables.py` writes them into their pages.
+
+A table stands between `<!-- NAME: python docs/write_tables.py -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from catgan import config, metrics
+from catgan.bounds import Allowed
+from catgan.config_io import to_dict
+from catgan.recipes import RECIPES
+
+DOCS = Path(__file__).parent
+SEE = {  # pages with more about a group
+    "data": "[Data](data.md)",
+    "sample": "[Method](method.md)",
+    "augment": "[Method](method.md#what-the-paper-leaves-open)",
+    "encoder": "[Pretrained encoders](encoders.md)",
+    "training": "[Several processes](distributed.md)",
+    "log": "[Diagnostics](method.md#diagnostics), [GPUs](plan.md#gpus)",
+    "eval": "[Evaluation](evaluation.md#during-training)",
+    "checkpoint": "[Training](training.md#checkpoints)",
+}
+
+
+# -- fields ------------------------------------------------------------------------------------------------------------
+
+
+def fields() -> str:
+    """A section for each group: its fields with types, defaults and meanings."""
+    comments = field_comments()
+    sections = []
+    for group, defaults in groups(config.Config()).items():
+        kind = type(getattr(config.Config(), group))
+        hints = typing.get_type_hints(kind, include_extras=True)
+        about = kind.__doc__ or ""
+        head = [f"### {group}", " ".join([*([about] if not about.startswith(kind.__name__) else []), *see(group)])]
+        rows = [
+            (f"`{name}`", type_words(hints[name]), value(default), plain(comments[kind.__name__, name]))
+            for name, default in defaults.items()
+        ]
+        sections += [*(part for part in head if part), table(("field", "type", "default", "meaning"), rows)]
+    return "\n\n".join(sections)
+
+
+def see(group: str) -> list[str]:
+    return [f"See {SEE[group]}."] if group in SEE else []
+
+
+def field_comments() -> dict[tuple[str, str], str]:
+    """The text under each field of `config.py`, by class and field."""
+    found = {}
+    for node in ast.parse(Path(config.__file__).read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            for line, below in zip(node.body, node.body[1:], strict=False):
+                if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr):
+                    found[node.name, line.target.id] = " ".join(ast.literal_eval(below.value).split())
+    return found
+
+
+def plain(text: str) -> str:
+    """A comment for people who write YAML."""
+    return re.sub(r"\bNone\b", "null", text)
+
+
+def type_words(hint: Any) -> str:
+    """A type hint in words: `int, at least 1`."""
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        words = [rule.words for rule in hint.__metadata__ if isinstance(rule, Allowed)]
+        return ", ".join([type_words(inside[0]), *words])
+    if origin is typing.Literal:
+        return ", ".join(f"`{choice}`" for choice in inside)
+    if origin is tuple:
+        return f"list of {type_words(inside[0])}"
+    if origin in (types.UnionType, typing.Union):
+        words = ["null" if part is type(None) else type_words(part) for part in inside]
+        return (", or " if "," in words[0] else " or ").join(words)
+    return {str: "text", bool: "true or false"}.get(hint, hint.__name__)
+
+
+# -- recipes, metrics --------------------------------------------------------------------------------------------------
+
+
+def recipes() -> str:
+    """The fields in which recipes differ."""
+    flat = {
+        name: {f"{g}.{f}": v for g, fields in groups(c).items() for f, v in fields.items()}
+        for name, c in RECIPES.items()
+    }
+    names = [f for f in flat["cat-b2"] if len({json.dumps(values[f]) for values in flat.values()}) > 1]
+    rows = [(f"`{f}`", *(value(values[f]) for values in flat.values())) for f in names]
+    return table(("field", *(f"`{name}`" for name in flat)), rows)
+
+
+def measures() -> str:
+    """What each metric measures, by which numbers, and what it needs."""
+    needs = {"rows": "images as reference", "logits": "features with classes", "by_class": "classes on both sides"}
+    needs["names_classes"] = "classes, `--features classifier`"
+    rows = []
+    for name, metric in metrics.METRICS.items():
+        numbers = ", ".join(
+            f"`{n}`" + (f" ({m.better} is better)" if m.better else "") for n, m in metric.numbers.items()
+        )
+        needed = [words for attribute, words in needs.items() if getattr(metric, attribute)]
+        package = [(metric.package or "").replace("_", "-")] if metric.package else []
+        rows.append((f"`{name}`", metric.about, numbers, ", ".join(needed + package)))
+    return table(("`--metrics`", "what", "numbers", "needs"), rows)
+
+
+# -- pages -------------------------------------------------------------------------------------------------------------
+
+
+def groups(c: config.Config) -> dict[str, dict[str, Any]]:
+    return {group: found for group, found in to_dict(c).items() if isinstance(found, dict)}
+
+
+def value(found: object) -> str:
+    return f"`{found if isinstance(found, str) else json.dumps(found)}`"
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in [head, *rows]]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+TABLES = {"configuration.md": {"fields": fields, "recipes": recipes}, "evaluation.md": {"metrics": measures}}
+
+
+def filled(page: str) -> str:
+    """The text of a page with its tables as they should be. Raises ValueError for one that has no place for them."""
+    text = (DOCS / page).read_text()
+    for name, make in TABLES[page].items():
+        begin, end = f"<!-- {name}: python docs/write_tables.py -->", "<!-- end -->"
+        between = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        if not between.search(text):
+            raise ValueError(f"{page} has no {begin} ... {end}")
+        written = f"{begin}\n\n{make()}\n\n{end}"
+        text = between.sub(lambda _, written=written: written, text)
+    return text
+
+
+def main() -> None:
+    for page in TABLES:
+        (DOCS / page).write_text(filled(page))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Configurations on the command line: what they start from, the options over that, and the options that say the same."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+from catgan.cli.parse import parse
+from catgan.config import Config
+from catgan.config_io import attribute, differences, load_yaml
+from catgan.errors import UserError
+from catgan.recipes import RECIPES, recipe
+
+# Short names of the options that are used most.
+SHORT = {
+    "--steps": "--training.steps",
+    "--batch": "--training.batch",
+    "--micro-batch": "--training.micro-batch",
+    "--seed": "--training.seed",
+    "--device": "--training.device",
+    "--precision": "--training.precision",
+    "--init-from": "--training.init-from",
+}
+LONG = {long: short for short, long in SHORT.items()}
+
+
+@dataclass(frozen=True)
+class ConfigurationOptions:
+    """Options of commands about a configuration."""
+
+    start: tyro.conf.Positional[str]
+    """Recipe, run directory, checkpoint, or exported folder."""
+    settings: Annotated[Config, tyro.conf.arg(name="")]
+    config: str | None = None
+    """YAML file with some or all fields, over those of the recipe or run."""
+    json: bool = False
+    """Print JSON."""
+
+
+T = TypeVar("T", bound=ConfigurationOptions)
+
+
+def parse_configuration(options: type[T], argv: Sequence[str], command: str, description: str) -> T:
+    """The command's options, and in `settings` the configuration: options over --config over the first argument.
+
+    Raises UserError for mistakes; prints help and exits for --help.
+    """
+    positional = bool(argv) and not argv[0].startswith("-")
+    if not positional and not {"-h", "--help"} & set(argv):
+        raise UserError(f"the recipe or run comes first: catgan {command} " + " ".join(["RECIPE", *argv]))
+    start = argv[0] if positional else next(iter(RECIPES))
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", nargs="?")
+    file = parser.parse_known_args(argv)[0].config
+    base = starting_point(start)
+    default = options(start, over(base, file) if file else base)
+    result = parse(options, [expand(a) for a in argv], command, default, description)
+    result.settings.validate()
+    return result
+
+
+def starting_point(name: str) -> Config:
+    """The configuration of a recipe, run directory, checkpoint or exported folder. Raises UserError for anything else."""
+    path = Path(name)
+    if name in RECIPES or not path.exists():
+        return recipe(name)
+    if (path / "config.yaml").is_file():
+        return load_yaml(path / "config.yaml")
+
+    from catgan.checkpoint.export import is_export, read_export
+    from catgan.checkpoint.reading import read_header, resolve
+
+    return (read_export(path)[0] if is_export(path) else read_header(resolve(path))).config
+
+
+def over(base: Config, file: str) -> Config:
+    """A configuration with the fields of a YAML file. Raises UserError for a file of another recipe."""
+    config = load_yaml(Path(file), base)
+    if config.recipe != base.recipe:
+        raise UserError(f"{file} is for recipe {config.recipe}, not {base.recipe}: name {config.recipe} instead")
+    return config
+
+
+def expand(option: str) -> str:
+    """A short option to its full name, with or without `=value`."""
+    name, equals, value = option.partition("=")
+    return SHORT.get(name, name) + equals + value
+
+
+def as_options(config: Config) -> list[str]:
+    """The options of `catgan train` with which its recipe becomes this configuration."""
+    found = []
+    for name in differences(recipe(config.recipe), config):
+        value = attribute(config, name)
+        if value is False:
+            section, _, field = name.rpartition(".")
+            name, values = f"{section}.no_{field}", []
+        else:
+            values = [] if value is True else list(value) if isinstance(value, tuple) else [value]
+        option = "--" + name.replace("_", "-")
+        found += [LONG.get(option, option), *map(str, values)]
+    return found

@@ -1,0 +1,68 @@
+"""The core needs few packages; what else is missing is named with the extra that brings it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catgan.errors import UserError
+from catgan.system.packages import need
+
+PROJECT = tomllib.loads((Path(__file__).parent.parent.parent / "pyproject.toml").read_text())["project"]
+BLOCKED = """
+import sys
+for name in ("datasets", "diffusers", "huggingface_hub", "matplotlib", "openvino", "pandas", "pyarrow", "sklearn", "scipy",
+             "tensorboard", "torch_fidelity", "transformers", "wandb"):
+    sys.modules[name] = None
+from catgan.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def packages(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[>=]", text)[0] for text in requirements}
+
+
+def test_the_core_is_small() -> None:
+    assert packages(PROJECT["dependencies"]) == {"torch", "numpy", "safetensors", "tyro", "pyyaml", "pillow"}
+
+
+def test_a_missing_package_is_named_with_an_extra_that_there_is() -> None:
+    with pytest.raises(UserError, match=r"this needs no_such, which is not installed: pip install 'catgan\[data\]'"):
+        need("no_such", "this", "data")
+    sources = (Path(__file__).parent.parent.parent / "src").rglob("*.py")
+    named = {
+        extra for path in sources for extra in re.findall(r"catgan\[(\w+)\]|need\(.*, \"(\w+)\"\)", path.read_text())
+    }
+    assert {a or b for a, b in named} <= set(PROJECT["optional-dependencies"])
+
+
+@pytest.mark.slow
+def test_training_and_sampling_go_on_without_any_extra(tmp_path: Path) -> None:
+    moments = np.random.default_rng(0).random((8, 2, 8, 8), np.float32)
+    np.save(tmp_path / "moments.npy", moments)
+    np.save(tmp_path / "labels.npy", np.arange(8) % 2)
+    small = (
+        "--sample.channels 1 --sample.classes 2 --generator.depth 3 --generator.width 16 --generator.heads 2 --steps 1 --batch 4 "
+        "--discriminator.depth 1 --discriminator.width 16 --discriminator.heads 2 --discriminator.head-dim 8 --device cpu "
+        f"--data.source latents --data.path {tmp_path} --log.diagnose-samples 4 --log.preview-rows 1 --out {tmp_path / 'run'}"
+    )
+
+    def call(*argv: str) -> str:
+        command = [sys.executable, "-c", BLOCKED, *argv]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    said = call("train", "digits", *small.split())
+    assert "no log for TensorBoard, which is not installed: pip install 'catgan[tensorboard]'" in said
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 1
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    call("sample", str(tmp_path / "run"), "--classes", "0", "--seeds", "0", "--out", str(tmp_path / "samples"))
