@@ -14,6 +14,7 @@ import tyro
 from catgan.cli.fitting import training_command
 from catgan.cli.parse import parse
 from catgan.errors import UserError
+from catgan.system.progress import counted
 
 if TYPE_CHECKING:
     from catgan.data.encode import LatentEncoder
@@ -146,7 +147,7 @@ def summary(dest: Path) -> str:
     meta, said = read_meta(dest), read_json(dest / "report.json")
     shape = sample_shape(meta)
     lines = [
-        f"{meta['samples']:,} pictures of {len(meta['classes'])} classes, {meta['size']}x{meta['size']}, "
+        f"{counted(meta['samples'], 'picture')} of {counted(len(meta['classes']), 'class', 'classes')}, {meta['size']}x{meta['size']}, "
         f"{'grey' if meta['channels'] == 1 else 'RGB'}: {dest}"
     ]
     if meta["vae"]:
