@@ -154,8 +154,7 @@ class Preparation:
         """Write the shards that this process is to write; True if DEST is then complete."""
         self.publish("work/plan.json", self.plan.to_dict())
         mine = self.missing()
-        total, done = sum(len(self.plan.span(k)) for k in mine), 0
-        progress = None if quiet or not mine else Progress(0, total, 1, "picture")
+        progress = Progress(0, sum(len(self.plan.span(k)) for k in mine), 1, "picture", quiet or not mine)
         with contextlib.closing(self.read(mine, threads)) as pictures:
             for k in mine:
                 shard, skipped = Shard(self.plan.columns, len(self.plan.span(k)), self.encoder), []
@@ -165,12 +164,9 @@ class Preparation:
                         shard.add(name, int(self.source.labels[i]), made)
                     else:
                         skipped.append({"name": name, "reason": str(made)})
-                    done += 1
-                    if progress:
-                        progress.update(done)
+                    progress.advance(1)
                 self.write(k, shard, skipped)
-        if progress:
-            progress.close()
+        progress.close()
         return self.finish()
 
     def missing(self) -> list[int]:

@@ -56,19 +56,15 @@ def sample_npz(
     with work_folder(folder, processes):
         mine = unfinished(len(parts), processes, lambda k: parts[k].exists())
         spans = {k: range(k * CHUNK, min((k + 1) * CHUNK, count)) for k in mine}
-        progress = Progress(0, sum(map(len, spans.values())), 1, "sample") if processes.first else None
-        made = 0
+        progress = Progress(0, sum(map(len, spans.values())), 1, "sample", not processes.first)
         for k, span in spans.items():
             pixels = [
                 pipe(ys[i:j].tolist(), range(first_seed + i, first_seed + j), psi=psi, batch_size=batch).array
                 for i, j in ((i, min(i + batch, span.stop)) for i in span[::batch])
             ]
             write_atomically(parts[k], partial(save, pixels=np.concatenate(pixels)))
-            made += len(span)
-            if progress is not None:
-                progress.update(made)
-        if progress is not None:
-            progress.close()
+            progress.advance(len(span))
+        progress.close()
         processes.wait()
         if processes.first:
             write_atomically(path, lambda aside: pack(aside, shape, parts, ys))

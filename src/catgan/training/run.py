@@ -234,7 +234,7 @@ class Run:
         """Read, step, look and save, until the last step or a signal. Raises what `train` raises."""
         total, workers = self.config.training.steps, self.config.data.workers
         log = MetricsLog(self.out, self.config, self.step, self.directory.run_id) if self.processes.first else None
-        progress = None if self.quiet else Progress(self.step, total, self.config.training.batch)
+        progress = Progress(self.step, total, self.config.training.batch, quiet=self.quiet)
         stop = StopSignal(noted=self.parallel.hurry)
         try:
             with (
@@ -254,21 +254,18 @@ class Run:
                     stop.number = int(self.parallel.max(stop.number))
                     self.look(log)
                     self.save_if_due()
-                    if progress is not None:
-                        progress.update(self.step, log.losses if log else "")
+                    progress.update(self.step, log.losses if log else "")
                 if stop.number:
                     self.save()
                 self.saver.wait()
             if stop.number:
                 self.log.write(f"stopped by signal {stop.number} at step {self.step}")
-                if progress is not None:
-                    progress.note(f"stopped at step {self.step}, saved {self.last_good}; go on with --resume")
+                progress.note(f"stopped at step {self.step}, saved {self.last_good}; go on with --resume")
         except StalledError:
             self.saver.settle(self.parallel.patience)  # who is missing may be missing there too
             raise
         finally:
-            if progress is not None:
-                progress.close()
+            progress.close()
             if log is not None:
                 log.close()
         stop.end()
