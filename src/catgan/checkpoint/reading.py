@@ -146,10 +146,7 @@ def listed(folder: Path) -> list[Path]:
 
 
 def latest(
-    folder: Path,
-    warn: Callable[[str], None],
-    check: Callable[[Header, Path], None] | None = None,
-    whole: bool = False,
+    folder: Path, warn: Callable[[str], None], check: Callable[[Header, Path], None] | None = None, whole: bool = False
 ) -> Path | None:
     """The newest checkpoint that is complete; `warn` hears of each damaged one that is passed over.
 

@@ -138,10 +138,7 @@ def open_dataset(data: DataConfig, size: int) -> Dataset:
     if data.source == "fashion-mnist":
         return fashion_mnist(fashion_folder(data.path), size)
     if data.path is None:
-        hint = {
-            "latents": "a folder with moments.npy and labels.npy",
-            "prepared": "a folder made by catgan prepare",
-        }
+        hint = {"latents": "a folder with moments.npy and labels.npy", "prepared": "a folder made by catgan prepare"}
         raise UserError(f"data.path is not set: {data.source} needs {hint[data.source]}; add --data.path FOLDER")
     folder = Path(data.path)
     if not folder.is_dir():

@@ -151,10 +151,7 @@ class CATPipeline:
         return Pyramid(s.scales, s.down, s.up)
 
     def to(
-        self,
-        device: str | torch.device | None = None,
-        precision: str | None = None,
-        backend: Backend | None = None,
+        self, device: str | torch.device | None = None, precision: str | None = None, backend: Backend | None = None
     ) -> CATPipeline:
         """Move to a device (auto, cpu, cuda, cuda:N), compute in float32 or bfloat16, or by another of `catgan.sampling.backends`
         (eager, compile, openvino). Returns self. Raises UserError for one that is not there."""

@@ -45,13 +45,7 @@ class StalledError(UserError):
 class Parallel:
     """This process's share of the work, and where it meets the others. With one process all of it is nothing."""
 
-    def __init__(
-        self,
-        processes: Processes,
-        device: torch.device,
-        sharded: bool = False,
-        timeout: float = 600,
-    ) -> None:
+    def __init__(self, processes: Processes, device: torch.device, sharded: bool = False, timeout: float = 600) -> None:
         """sharded: FSDP2 in place of DDP. timeout: seconds that one process may keep the others waiting in a step."""
         self.processes, self.device, self.timeout = processes, device, timedelta(seconds=timeout)
         self.sharded = sharded and processes.several

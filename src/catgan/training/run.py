@@ -32,7 +32,7 @@ from catgan.config import Config
 from catgan.config_io import dump_yaml
 from catgan.data import Dataset, check_fits, data_identity, open_dataset, prefetch
 from catgan.encoders import Encoder
-from catgan.errors import UserError, said_once
+from catgan.errors import require, said_once
 from catgan.objective.identity import recorded
 from catgan.objective.supervision import Supervision
 from catgan.objective.terms import Objective, default_objective
@@ -374,10 +374,8 @@ class Run:
 
 def check_shares(config: Config, processes: int) -> None:
     """Raise UserError unless the batch can be divided among so many processes."""
-    if config.training.batch % processes:
-        raise UserError(
-            f"training.batch is {config.training.batch}: must be a multiple of the number of processes, {processes}"
-        )
+    batch = config.training.batch
+    require(batch % processes == 0, "training.batch", batch, f"a multiple of the number of processes, {processes}")
 
 
 def quantity(count: int) -> str:
