@@ -313,13 +313,6 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-# What --init-from leaves at its start when the number of classes differs.
-CLASS_TENSORS = (
-    "discriminator.class_embedding.weight",
-    *(f"{n}.{k}" for n in ("generator", "ema") for k in ("class_embedding.weight", "style_sum", "style_updates")),
-)
-
-
 def resolve(path: Path) -> Path:
     """A checkpoint, or the latest complete one of a run directory. Raises UserError if there is none."""
     if not path.exists():
