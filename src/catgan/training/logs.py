@@ -15,7 +15,6 @@ from typing import Any
 from catgan.config import Config
 from catgan.config_io import to_dict
 from catgan.system.files import read_rows, write_text
-from catgan.system.packages import need
 from catgan.system.processes import Processes
 
 
@@ -95,12 +94,6 @@ class RankLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None:
             self.write("ended by " + "".join(traceback.format_exception(error)).rstrip())
-
-
-def check_wandb(config: Config) -> None:
-    """Raise UserError if the run wants Weights & Biases and it is not there."""
-    if config.log.wandb:
-        need("wandb", "log.wandb", "wandb")
 
 
 def has_tensorboard() -> bool:

@@ -146,6 +146,7 @@ class Step:
     def fits(self, x: Tensor, y: Tensor, encoded: Tensor | None = None) -> bool:
         """Whether gradients for these few samples fit into memory. Changes no weight."""
         try:
+            x, y, encoded = x.to(self.device), y.to(self.device), None if encoded is None else encoded.to(self.device)
             part = next(self.micro_batches("discriminator", 0, x, y, encoded))
             h = self.generate_with_gradient(part.z, part.y)[1]
             self.accumulate_gradients("discriminator", self.discriminator_state(part, h.detach()), part.counts, {})
