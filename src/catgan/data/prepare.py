@@ -29,7 +29,7 @@ from catgan.data.prepared import FORMAT, arrow, widths
 from catgan.data.shards import Shard, dataset_files, shard_name
 from catgan.errors import UserError
 from catgan.system.files import read_json, sha256, write_text
-from catgan.system.pieces import unfinished
+from catgan.system.pieces import check_same, unfinished
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
@@ -282,23 +282,14 @@ class Preparation:
 
 def begun(dest: Path, plan: Plan) -> bool:
     """Whether DEST is complete; False if it is to be begun or gone on with. Raises UserError if it is something else."""
-    if (dest / "catgan.json").exists():
-        check_same(dest, read_json(dest / "catgan.json"), plan, "has been prepared")
-        return True
-    if (dest / "work" / "plan.json").exists():
-        check_same(dest, read_json(dest / "work" / "plan.json"), plan, "was begun")
-    elif dest.exists() and (not dest.is_dir() or any(p.name != "work" and p.name[0] != "." for p in dest.iterdir())):
+    for name, how in (("catgan.json", "has been prepared"), ("work/plan.json", "was begun")):
+        if (dest / name).exists():
+            todo = "use the same source and options, delete it, or choose another DEST"
+            check_same(read_json(dest / name), plan.to_dict(), f"{dest} {how}", todo)
+            return name == "catgan.json"
+    if dest.exists() and (not dest.is_dir() or any(p.name != "work" and p.name[0] != "." for p in dest.iterdir())):
         raise UserError(f"{dest} exists and is no preparation of catgan: choose another DEST or an empty folder")
     return False
-
-
-def check_same(dest: Path, stored: dict[str, Any], plan: Plan, how: str) -> None:
-    for name, value in plan.to_dict().items():
-        if stored.get(name) != value:
-            raise UserError(
-                f"{dest} {how} with another {name} ({str(stored.get(name))[:60]}, not {str(value)[:60]}): "
-                "use the same source and options, delete it, or choose another DEST"
-            )
 
 
 @contextlib.contextmanager

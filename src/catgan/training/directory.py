@@ -48,7 +48,6 @@ class Directory:
         self.lock.take()
         if stored.exists():
             self.check_same(load_yaml(stored), resume)
-        check_writable(self.out)
         checkpoint.check_space(self.out, needed)
         return self.usable_checkpoint() if resume else None
 
@@ -119,14 +118,3 @@ class Directory:
 def fixed_differences(stored: Config, config: Config) -> list[str]:
     """Dotted names of the fields that differ though a resumed run may not change them."""
     return [n for n in differences(stored, config) if not any(f"{n}.".startswith(f"{free}.") for free in RESUMABLE)]
-
-
-def check_writable(folder: Path) -> None:
-    """Raise UserError unless files can be made in the folder, which is created."""
-    probe = folder / ".probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
