@@ -123,12 +123,12 @@ class CATPipeline:
         """The data that it was trained on. Raises UserError if they are not where the configuration says, or others are."""
         config, about = self.config, read_if_there(self.run / "run.json") if self.run else {}
         dataset = open_dataset(config.data, config.sample.size)
-        check_fits(dataset, config)
         if not is_data_of(dataset, config, about | {"class_names": list(self.class_names)}):
             raise UserError(
                 f"{config.data.path or config.data.source}, which data.source names, is not what this generator was trained "
                 "on: give that as the reference"
             )
+        check_fits(dataset, config)
         return dataset
 
     @property
