@@ -146,7 +146,8 @@ class PlainDiscriminator:
         """x_0..x_K to all tokens after the last block, (B, T, d)."""
         parts = []
         for k, x in enumerate(pyramid):
-            patches = linear(self.weights.embeddings[str(self.patches[k])], patchify(x, self.patches[k]))
+            with torch.autocast(x.device.type, enabled=False):
+                patches = linear(self.weights.embeddings[str(self.patches[k])], patchify(x, self.patches[k]))
             cls = self.weights.cls[k].expand(len(x), 1, -1)
             tokens = torch.cat([cls.to(patches.dtype), patches + self.positions[k]], dim=1)
             parts.append(tokens + self.weights.scale_embedding[k])
@@ -161,7 +162,12 @@ class PlainDiscriminator:
             cls = x[:, self.starts]
             cls = cls.float() if cls.dtype == torch.bfloat16 else cls
             head = linear(self.weights.head, rms_norm(cls, self.weights.norm.weight))
-            return (head * F.embedding(y, self.weights.class_embedding.weight)[:, None]).sum(-1)
+            classes = F.embedding(y, self.weights.class_embedding.weight)
+            if len(self.weights.class_mapping):
+                first, second = self.weights.class_mapping[0], self.weights.class_mapping[2]
+                hidden = F.silu(F.linear(classes, 0.01 * first.weight, 0.01 * first.bias))
+                classes = F.linear(hidden, 0.01 * second.weight, 0.01 * second.bias)
+            return (head * classes[:, None]).sum(-1)
 
 
 def recomputed(recompute: bool, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
