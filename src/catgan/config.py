@@ -281,11 +281,11 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
-    @property
-    def reuses_fakes(self) -> bool:
-        """Whether an iteration generates once: asked for, with one z, and with the whole batch in one pass."""
+    def reuses_fakes(self, processes: int = 1) -> bool:
+        """Whether an iteration generates once: asked for, with one z, and with all of a process's samples in one pass."""
         t = self.training
-        return t.reuse_fakes and not self.objective.fresh_z and (t.micro_batch == 0 or t.micro_batch >= t.batch)
+        in_one_pass = t.micro_batch == 0 or t.micro_batch * processes >= t.batch
+        return t.reuse_fakes and not self.objective.fresh_z and in_one_pass
 
     @property
     def previewed(self) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import types
 import typing
 from pathlib import Path
@@ -41,14 +42,13 @@ def from_dict(values: dict[str, Any], base: Config | None = None, where: str = "
 
     Raises UserError for an unknown field, a value of the wrong type or a newer format.
     """
-    if not isinstance(values, dict):
-        raise UserError(f"{where}: the file is {values!r:.60}: must be a mapping of field: value")
-    values = dict(values)
-    version = values.pop("format", FORMAT_VERSION)
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{where}: format is {version}: this catgan reads {FORMAT_VERSION}; install the version that wrote it"
-        )
+    if isinstance(values, dict):
+        values = dict(values)
+        version = values.pop("format", FORMAT_VERSION)
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{where}: format is {version}: this catgan reads {FORMAT_VERSION}; install the version that wrote it"
+            )
     config: Config = _merge(base or Config(), values, "", where)
     return config
 
@@ -146,7 +146,4 @@ def differences(old: Config, new: Config) -> list[str]:
 
 def attribute(config: Config, name: str) -> Any:
     """The value of a dotted field name."""
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+    return operator.attrgetter(name)(config)

@@ -43,9 +43,9 @@ def to_picture(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
-def tile_zoom(size: int, target: int = 64) -> int:
-    """Whole-number enlargement that makes a tile of `size` pixels about `target` wide."""
-    return max(1, target // size)
+def tile_zoom(size: int) -> int:
+    """Whole-number enlargement that makes a tile of `size` pixels about 64 wide."""
+    return max(1, 64 // size)
 
 
 def grid(tiles: Sequence[Sequence[np.ndarray]], zoom: int = 1) -> Image.Image:
@@ -88,8 +88,7 @@ def png(picture: Image.Image) -> bytes:
 
 def save_png(picture: Image.Image, path: Path) -> None:
     """Write a PNG file as a whole or not at all."""
-    data = png(picture)
-    write_bytes(path, data)
+    write_bytes(path, png(picture))
 
 
 def gif(tiles: Sequence[np.ndarray], milliseconds: int, zoom: int = 1) -> bytes:

@@ -143,6 +143,21 @@ def test_a_function_without_source_has_an_identity() -> None:
     assert identity(Term("t", 1.0, torch.mean)).startswith("torch.")
 
 
+def test_two_functions_in_a_line_are_told_apart() -> None:
+    one, same, other = (identity(Term("t", 1.0, f)) for f in (lambda s: s.fake, lambda s: s.fake, lambda s: s.real))
+    assert one == same
+    assert one != other
+
+
+def test_a_term_may_name_classes_and_its_own_class() -> None:
+    def checked(s: StepState) -> Tensor:
+        assert isinstance(s.real, Tensor)
+        return s.real
+
+    assert identity(Term("t", 1.0, checked)).startswith(__name__)
+    assert identity(Term("t", 1.0, Coarse(1.0).real)) != identity(Term("t", 1.0, Other(1.0).real))
+
+
 def test_functions_that_call_each_other_come_to_an_end(tmp_path: Path) -> None:
     source = "def loss(s):\n    return other(s)\n\ndef other(s):\n    return loss(s)\n"
     assert made(tmp_path / "a", source) != made(tmp_path / "b", source.replace("return loss", "return -loss"))

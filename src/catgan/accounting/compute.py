@@ -6,7 +6,6 @@ One multiply-accumulate (MAC) is two floating-point operations; what papers of t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -103,7 +102,7 @@ def training_passes(config: Config, processes: int = 1) -> dict[str, float]:
     Generator: 1 for the discriminator step's fakes and 3 for its own step, or 3 if each process reuses its fakes.
     Discriminator: 3 for each of real, fake and the two perturbed shares; then 1 for real and 2 for fake while frozen.
     """
-    o, t = config.objective, config.training
+    o = config.objective
     penalised = 2 * o.penalty_fraction if o.penalty else 0.0
-    reuses = replace(config, training=replace(t, batch=t.batch // processes)).reuses_fakes
-    return {"generator": 3.0 if reuses else FAKES_TWICE, "discriminator": 3 * (2 + penalised) + 1 + 2}
+    generator = 3.0 if config.reuses_fakes(processes) else FAKES_TWICE
+    return {"generator": generator, "discriminator": 3 * (2 + penalised) + 1 + 2}

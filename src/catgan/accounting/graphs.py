@@ -77,11 +77,7 @@ def perturbed(config: Config, samples: int) -> int:
 
 
 def measured(
-    config: Config,
-    network: Generator | Discriminator,
-    depth: int,
-    inputs: list[Tensor],
-    forward: Callable[[], Any],
+    config: Config, network: Generator | Discriminator, depth: int, inputs: list[Tensor], forward: Callable[[], Any]
 ) -> Graph:
     """The graph of a network of that depth, from a pass through one of few blocks: each more keeps what the last does.
 

@@ -42,7 +42,7 @@ class Share:
         return replace(whole, training=replace(whole.training, batch=self.local, micro_batch=micro))
 
     def reuses_fakes(self, whole: Config) -> bool:
-        return self.config(whole).reuses_fakes
+        return self.config(whole).reuses_fakes()
 
 
 class Networks:
@@ -126,10 +126,7 @@ def copies(n: Networks, layout: Layout, graphs: list[Graph]) -> float:
 
 def peak(n: Networks, share: Share, layout: Layout) -> dict[str, Any]:
     """Bytes by part on one GPU in the fuller of the two steps ("bytes"), and which one that is ("step")."""
-    steps = {
-        "discriminator": discriminator_step(n, share, layout),
-        "generator": generator_step(n, share, layout),
-    }
+    steps = {"discriminator": discriminator_step(n, share, layout), "generator": generator_step(n, share, layout)}
     fullest = max(steps, key=lambda name: sum(steps[name].values()))
     return {"step": fullest, "bytes": steps[fullest]}
 
@@ -149,10 +146,8 @@ def discriminator_step(n: Networks, share: Share, layout: Layout) -> dict[str, f
 def generator_step(n: Networks, share: Share, layout: Layout) -> dict[str, float]:
     """The generator's graph, then that of the frozen discriminator on its fakes, which is gone when the former's turn
     comes in the backward pass."""
-    g, d = (
-        generator_graph(n.config, layout.checkpointing),
-        discriminator_graph(n.config, layout.checkpointing, frozen=True),
-    )
+    g = generator_graph(n.config, layout.checkpointing)
+    d = discriminator_graph(n.config, layout.checkpointing, frozen=True)
     return state(n, share, layout, "generator") | {
         "gathered": copies(n, layout, [g, d]),
         "activations": (g.kept + d.kept) * share.micro,

@@ -15,7 +15,7 @@ from catgan.accounting.gpus import GPU
 from catgan.accounting.memory import WIDE, Layout, Networks, Share, parameters, peak
 from catgan.accounting.published import EPOCH, PAPER_EPOCHS
 from catgan.config import Config
-from catgan.errors import UserError
+from catgan.errors import UserError, require
 
 NODE = 8  # GPUs of one machine
 USABLE = 0.9  # share of a GPU's memory; the rest goes to the driver's context, NCCL's buffers and fragmentation
@@ -30,8 +30,7 @@ def plan(config: Config, gpu: GPU, gpus: int, utilisation: float = 0.4, price: f
     """
     config.validate()
     batch = config.training.batch
-    if not 0.0 < utilisation <= 1.0:
-        raise UserError(f"--utilisation is {utilisation:g}: must be above 0 and at most 1")
+    require(0.0 < utilisation <= 1.0, "--utilisation", f"{utilisation:g}", "above 0 and at most 1")
     if not 1 <= gpus <= batch or batch % gpus:
         raise UserError(f"--gpus is {gpus}: must divide the batch ({batch})")
     local = batch // gpus

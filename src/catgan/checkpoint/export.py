@@ -6,6 +6,7 @@ With discriminator.safetensors, if asked for: then the folder can be fine-tuned 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from catgan.checkpoint.card import model_card
 from catgan.checkpoint.manifest import Header
+from catgan.checkpoint.reading import Reader, Rows, resolve
 from catgan.config import Config
 from catgan.config_io import FORMAT_VERSION, from_dict, to_dict
 from catgan.errors import UserError
@@ -92,3 +94,15 @@ def read_export(path: Path, networks: tuple[str, ...] = ("ema",)) -> tuple[Heade
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{path} is damaged: {error!r:.200}") from None
     return header, {f"{name}.{key}": tensor for name, tensors in files.items() for key, tensor in tensors.items()}
+
+
+def opened(path: Path, networks: tuple[str, ...] = ("ema",)) -> tuple[Path, Header, Mapping[str, Rows]]:
+    """What a run directory (its latest checkpoint), a checkpoint or an exported folder holds.
+
+    Returns which of them it is, its header, and its tensors by name (of an exported folder, those of these networks).
+    Raises UserError if there is nothing to read.
+    """
+    if is_export(path):
+        return path, *read_export(path, networks)
+    reader = Reader(path := resolve(path))
+    return path, reader.header, reader

@@ -146,10 +146,7 @@ def listed(folder: Path) -> list[Path]:
 
 
 def latest(
-    folder: Path,
-    warn: Callable[[str], None],
-    check: Callable[[Header, Path], None] | None = None,
-    whole: bool = False,
+    folder: Path, warn: Callable[[str], None], check: Callable[[Header, Path], None] | None = None, whole: bool = False
 ) -> Path | None:
     """The newest checkpoint that is complete; `warn` hears of each damaged one that is passed over.
 
@@ -314,13 +311,6 @@ def check_space(folder: Path, needed: int) -> None:
             f"checkpoints will need {needed / 1e6:,.1f} MB and {folder} has {free / 1e6:,.1f} MB free: "
             "lower checkpoint.keep or choose another --out"
         )
-
-
-# What --init-from leaves at its start when the number of classes differs.
-CLASS_TENSORS = (
-    "discriminator.class_embedding.weight",
-    *(f"{n}.{k}" for n in ("generator", "ema") for k in ("class_embedding.weight", "style_sum", "style_updates")),
-)
 
 
 def resolve(path: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from catgan.data.decode import MAX_BYTES
-from catgan.data.idx import idx_path, read_idx
+from catgan.data.idx import read_pair
 from catgan.data.listing import ONE_CLASS, PictureSource, too_large
 from catgan.errors import UserError
 from catgan.system.packages import need
@@ -129,10 +129,7 @@ def idx_files(path: Path, split: str | None) -> PictureSource:
     if len(fitting) != 1:
         raise UserError(f"--split is {split or 'not set'}: {path} has {', '.join(prefixes)}; choose one of them")
     prefix, mark = fitting[0], prefixes[fitting[0]]
-    images = read_idx(idx_path(path, f"{prefix}-images{mark}idx3-ubyte"), 3)
-    labels = read_idx(idx_path(path, f"{prefix}-labels{mark}idx1-ubyte"), 1)
-    if len(images) != len(labels):
-        raise UserError(f"{path}: {len(images)} images but {len(labels)} labels: the two files do not belong together")
+    images, labels = read_pair(path, f"{prefix}-images{mark}idx3-ubyte", f"{prefix}-labels{mark}idx1-ubyte")
     used, numbers = np.unique(labels, return_inverse=True)
     names = tuple(str(n) for n in used)
     return PictureSource(str(path), RowNames(len(images)), numbers.astype(np.int64), names, lambda i: images[i])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from catgan.config import WITHOUT_REPRESENTATION, Config, DataConfig
-from catgan.data.idx import idx_path, read_idx
+from catgan.data.idx import read_pair
 from catgan.data.latents import open_latents
 from catgan.data.prepared import Prepared
 from catgan.errors import UserError, require
@@ -110,12 +110,7 @@ def fashion_mnist(folder: Path, size: int, half: Literal["train", "t10k"] = "tra
 
     half: its 60,000 training images, or the 10,000 test images ("t10k").
     """
-    images = read_idx(idx_path(folder, f"{half}-images-idx3-ubyte"), 3)
-    labels = read_idx(idx_path(folder, f"{half}-labels-idx1-ubyte"), 1)
-    if len(images) != len(labels):
-        raise UserError(
-            f"{folder}: {len(images)} images but {len(labels)} labels: the two files do not belong together"
-        )
+    images, labels = read_pair(folder, f"{half}-images-idx3-ubyte", f"{half}-labels-idx1-ubyte")
     if len(labels) and labels.max() >= len(FASHION_CLASSES):
         raise UserError(
             f"{folder}: a label is {labels.max()}: Fashion-MNIST has classes 0 to {len(FASHION_CLASSES) - 1}"
@@ -139,10 +134,7 @@ def open_dataset(data: DataConfig, size: int) -> Dataset:
     if data.source == "fashion-mnist":
         return fashion_mnist(fashion_folder(data.path), size)
     if data.path is None:
-        hint = {
-            "latents": "a folder with moments.npy and labels.npy",
-            "prepared": "a folder made by catgan prepare",
-        }
+        hint = {"latents": "a folder with moments.npy and labels.npy", "prepared": "a folder made by catgan prepare"}
         raise UserError(f"data.path is not set: {data.source} needs {hint[data.source]}; add --data.path FOLDER")
     folder = Path(data.path)
     if not folder.is_dir():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from catgan.encoders.vae import VAE
-from catgan.errors import UserError
+from catgan.errors import UserError, require
 from catgan.images import from_bytes
 
 
@@ -30,8 +30,7 @@ class LatentEncoder:
         """Raise UserError unless the VAE can take such pictures."""
         if channels != 3:
             raise UserError(f"--channels is {channels}: a VAE takes colour pictures; leave it out or set it to 3")
-        if size % self.vae.downsample:
-            raise UserError(f"--size is {size}: must be a multiple of {self.vae.downsample} for this VAE")
+        require(size % self.vae.downsample == 0, "--size", size, f"a multiple of {self.vae.downsample} for this VAE")
 
     def describe(self, size: int) -> dict[str, Any]:
         """What prepared data remembers of it."""

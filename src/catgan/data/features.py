@@ -53,19 +53,15 @@ def store_features(
     if not quiet:
         size = len(dataset) * (1 + patches) * encoder.dim * 2
         Progress.print(f"features take {size / 1e6:,.1f} MB ({size // max(1, len(dataset)) / 1e3:,.1f} KB a picture)")
-    progress = Progress(0, max(1, sum(map(len, rows.values()))), 1, "features")
-    done = 0
+    progress = Progress(0, sum(map(len, rows.values())), 1, "features", quiet)
     for k in mine:
         parts = []
         for start in range(rows[k].start, rows[k].stop, batch):
             chosen = np.arange(start, min(start + batch, rows[k].stop))
             parts.append(encode(encoder, dataset.images(chosen)))
-            done += len(chosen)
-            if not quiet:
-                progress.update(done)
+            progress.advance(len(chosen))
         save(feature_file(folder, encoder.identity, k), np.concatenate(parts))
-    if not quiet:
-        progress.close()
+    progress.close()
     if not all(feature_file(folder, encoder.identity, k).exists() for k in shards):
         return False
     own = folder / f".features-{processes.rank}.json"

@@ -11,16 +11,21 @@ import numpy as np
 from catgan.errors import UserError
 
 
-def idx_path(folder: Path, name: str) -> Path:
-    """The IDX file of that name in the folder, packed or not."""
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.exists():
-            return path
-    raise UserError(f"{folder}: no {name} or {name}.gz: choose the folder that has it")
+def read_pair(folder: Path, images: str, labels: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, H, W) and labels (N,) of the files of these names. Raises UserError if they do not belong together."""
+    pixels, numbers = read_idx(folder, images, 3), read_idx(folder, labels, 1)
+    if len(pixels) != len(numbers):
+        raise UserError(
+            f"{folder}: {len(pixels)} images but {len(numbers)} labels: the two files do not belong together"
+        )
+    return pixels, numbers
 
 
-def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """The array of a file, uint8 of so many dimensions. Raises UserError if it is damaged or another kind of file."""
+def read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray:
+    """The array of a file, packed or not, uint8 of so many dimensions. Raises UserError if it is missing or damaged."""
+    path = next((p for p in (folder / name, folder / f"{name}.gz") if p.exists()), None)
+    if path is None:
+        raise UserError(f"{folder}: no {name} or {name}.gz: choose the folder that has it")
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:

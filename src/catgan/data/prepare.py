@@ -29,7 +29,7 @@ from catgan.data.prepared import FORMAT, arrow, widths
 from catgan.data.shards import Shard, dataset_files, shard_name
 from catgan.errors import UserError
 from catgan.system.files import read_json, sha256, write_text
-from catgan.system.pieces import unfinished
+from catgan.system.pieces import check_same, unfinished
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
@@ -131,111 +131,165 @@ def prepare(
     if begun(dest, plan):
         return True
     processes = processes or Processes()
-    rank = processes.rank
-    with locked(dest, rank):
-        publish(dest, "work/plan.json", json.dumps(plan.to_dict()), rank)
-        mine = missing(dest, plan, processes)
-        progress = None if quiet or not mine else Progress(0, sum(len(plan.span(k)) for k in mine), 1, "picture")
-        with contextlib.closing(read_all(source, plan, mine, threads)) as pictures:
-            coming = shown(pictures, progress)
+    with locked(dest, processes.rank):
+        return Preparation(source, dest, plan, encoder, max_broken, processes).run(threads, quiet)
+
+
+class Preparation:
+    """One process at work on DEST."""
+
+    def __init__(
+        self,
+        source: PictureSource,
+        dest: Path,
+        plan: Plan,
+        encoder: LatentEncoder | None,
+        max_broken: float,
+        processes: Processes,
+    ) -> None:
+        self.source, self.dest, self.plan, self.encoder = source, dest, plan, encoder
+        self.max_broken, self.processes = max_broken, processes
+
+    def run(self, threads: int, quiet: bool) -> bool:
+        """Write the shards that this process is to write; True if DEST is then complete."""
+        self.publish("work/plan.json", self.plan.to_dict())
+        mine = self.missing()
+        progress = Progress(0, sum(len(self.plan.span(k)) for k in mine), 1, "picture", quiet or not mine)
+        with contextlib.closing(self.read(mine, threads)) as pictures:
             for k in mine:
-                skipped = write_shard(source, dest, plan, k, coming, encoder)
-                if skipped:
-                    so_far = [read_json(r) for n in range(plan.shards) if (r := record(dest, n)).exists()]
-                    stop_if_broken(dest, report(source, plan, so_far), max_broken, rank)
-        if progress:
-            progress.close()
-        return finish(source, dest, plan, encoder, max_broken, rank)
+                shard, skipped = Shard(self.plan.columns, len(self.plan.span(k)), self.encoder), []
+                for i in self.plan.span(k):
+                    made, name = next(pictures), self.source.names[i]
+                    if isinstance(made, Picture):
+                        shard.add(name, int(self.source.labels[i]), made)
+                    else:
+                        skipped.append({"name": name, "reason": str(made)})
+                    progress.advance(1)
+                self.write(k, shard, skipped)
+        progress.close()
+        return self.finish()
 
+    def missing(self) -> list[int]:
+        """The shards that this process is to write. After an attempt that found too much broken, which left a report,
+        also those with broken pictures: by now they may have been mended."""
+        again = (self.dest / "report.json").exists()
 
-def missing(dest: Path, plan: Plan, processes: Processes) -> list[int]:
-    """The shards that this process is to write. After an attempt that found too much broken, which left a report, also
-    those with broken pictures: by now they may have been mended."""
-    again = (dest / "report.json").exists()
+        def finished(k: int) -> bool:
+            if again and self.record(k).exists() and read_json(self.record(k))["skipped"]:
+                self.record(k).unlink()
+            return self.record(k).exists()
 
-    def finished(k: int) -> bool:
-        if again and record(dest, k).exists() and read_json(record(dest, k))["skipped"]:
-            record(dest, k).unlink()
-        return record(dest, k).exists()
+        return unfinished(self.plan.shards, self.processes, finished)
 
-    return unfinished(plan.shards, processes, finished)
+    def read(self, shards: list[int], threads: int) -> Generator[Picture | BrokenError, None, None]:
+        """The pictures of these shards, decoded in threads ahead of their use: each one, or why it is none."""
 
+        def load(i: int) -> Picture | BrokenError:
+            try:
+                return to_picture(self.source.read(i), self.plan.size, self.plan.channels, self.plan.crop)
+            except BrokenError as error:
+                return error
+            except MemoryError:
+                raise
+            except Exception as error:  # one file that cannot be read, whatever the reason, is one broken picture
+                return BrokenError(f"cannot be read: {getattr(error, 'strerror', None) or error}"[:120])
 
-def shown(pictures: Iterator[Picture | BrokenError], progress: Progress | None) -> Iterator[Picture | BrokenError]:
-    """The same pictures, with a line about how far they are."""
-    for done, picture in enumerate(pictures, 1):
-        if progress:
-            progress.update(done)
-        yield picture
+        return prefetch(load, (i for k in shards for i in self.plan.span(k)), threads, 4 * threads)
 
+    def write(self, k: int, shard: Shard, skipped: list[dict[str, str]]) -> None:
+        """Write shard k and its record. Raises UserError if too many pictures are broken by now."""
+        path = self.dest / shard_name(k, self.plan.shards)
+        shard.write(path, self.plan.classes)
+        size = {"file": path.name, "rows": len(shard), "bytes": path.stat().st_size, "sha256": sha256(path)}
+        write_text(self.record(k), json.dumps(size | {"skipped": skipped} | shard.counts()))
+        if skipped:
+            so_far = (self.record(n) for n in range(self.plan.shards))
+            self.stop_if_broken(self.report([read_json(r) for r in so_far if r.exists()]))
 
-def write_shard(
-    source: PictureSource,
-    dest: Path,
-    plan: Plan,
-    k: int,
-    pictures: Iterator[Picture | BrokenError],
-    encoder: LatentEncoder | None,
-) -> int:
-    """Write shard k from the pictures that come next, and its record; returns how many of them are broken."""
-    shard = Shard(plan.columns, len(plan.span(k)), encoder)
-    skipped = []
-    for i in plan.span(k):
-        made = next(pictures)
-        if isinstance(made, Picture):
-            shard.add(source.names[i], int(source.labels[i]), made)
-        else:
-            skipped.append({"name": source.names[i], "reason": str(made)})
-    path = dest / shard_name(k, plan.shards)
-    shard.write(path, plan.classes)
-    said = {
-        "file": path.name,
-        "rows": len(shard),
-        "bytes": path.stat().st_size,
-        "sha256": sha256(path),
-        "skipped": skipped,
-    }
-    write_text(record(dest, k), json.dumps(said | shard.counts()))
-    return len(skipped)
+    def record(self, shard: int) -> Path:
+        return self.dest / "work" / f"shard-{shard:05d}.json"
 
+    def publish(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file that several processes may write at once, with the same content."""
+        own = self.dest / f".rank-{self.processes.rank}.json"
+        write_text(own, json.dumps(content, indent=2) + "\n")
+        os.replace(own, self.dest / name)
 
-def read_all(
-    source: PictureSource, plan: Plan, shards: list[int], threads: int
-) -> Generator[Picture | BrokenError, None, None]:
-    """The pictures of these shards, decoded in threads ahead of their use: each one, or why it is none."""
+    def report(self, records: list[dict[str, Any]]) -> dict[str, Any]:
+        """What became of every file, as far as the records go."""
+        skipped = [entry for r in records for entry in r["skipped"]]
+        rows: Counter[int] = Counter()
+        changes: Counter[str] = Counter()
+        for r in records:
+            rows.update({int(label): count for label, count in r["labels"].items()})
+            changes.update(r["changes"])
+        return {
+            "source": self.source.where,
+            "complete": len(records) == self.plan.shards,
+            "pictures": self.plan.pictures,
+            "rows": sum(r["rows"] for r in records),
+            "rows_per_class": {f"{k} {name}": rows[k] for k, name in enumerate(self.plan.classes)},
+            "changes": dict(sorted(changes.items())),
+            "skipped": len(skipped),
+            "skipped_by_reason": dict(sorted(Counter(entry["reason"] for entry in skipped).items())),
+            "skipped_files": skipped,
+            "ignored": self.source.ignored,
+            "empty_folders": list(self.source.empty),
+        }
 
-    def load(i: int) -> Picture | BrokenError:
+    def stop_if_broken(self, report: dict[str, Any]) -> None:
+        """Raise UserError, with the report written, if too many pictures are broken."""
+        if report["skipped"] > self.max_broken * report["pictures"]:
+            self.publish("report.json", report)
+            first = report["skipped_files"][0]
+            raise UserError(
+                f"{report['skipped']} of {report['pictures']} pictures cannot be used, the first {first['name']} ({first['reason']}): "
+                f"all are in {self.dest / 'report.json'}; mend them and call it again, or allow more with --max-broken"
+            )
+
+    def finish(self) -> bool:
+        """Write what DEST says of itself if no shard is missing; True if it is complete."""
         try:
-            return to_picture(source.read(i), plan.size, plan.channels, plan.crop)
-        except BrokenError as error:
-            return error
-        except MemoryError:
-            raise
-        except Exception as error:  # one file that cannot be read, whatever the reason, is one broken picture
-            return BrokenError(f"cannot be read: {getattr(error, 'strerror', None) or error}"[:120])
+            records = [json.loads(self.record(k).read_text("utf-8")) for k in range(self.plan.shards)]
+        except FileNotFoundError:  # others are still at work, or one of them was the last, and has tidied up
+            complete = (self.dest / "catgan.json").exists()
+        else:
+            complete = True
+            self.describe(records)
+        if complete:
+            shutil.rmtree(self.dest / "work", ignore_errors=True)
+        return complete
 
-    return prefetch(load, (i for k in shards for i in plan.span(k)), threads, 4 * threads)
+    def describe(self, records: list[dict[str, Any]]) -> None:
+        """Write the report and all that stands beside the shards, catgan.json last."""
+        report = self.report(records)
+        self.stop_if_broken(report)
+        self.publish("report.json", report)
+        for name, rows in zip(self.plan.classes, report["rows_per_class"].values(), strict=True):
+            if not rows:
+                raise UserError(
+                    f"no picture of class {name} can be used ({self.dest / 'report.json'} says why): mend them and call "
+                    "it again, or remove them and choose another DEST"
+                )
+        shards = [{name: r[name] for name in ("file", "rows", "bytes")} for r in records]
+        where = {"source": self.source.where, "vae_path": self.encoder.path if self.encoder else None}
+        digests = {r["file"]: r.get("sha256") or sha256(self.dest / r["file"]) for r in records}
+        for name, content in dataset_files(self.plan.columns, self.plan.classes, list(digests)).items():
+            self.publish(name, content)
+        made = {"samples": report["rows"], "shards": shards, "digests": digests}
+        self.publish("catgan.json", self.plan.to_dict() | where | made)
 
 
 def begun(dest: Path, plan: Plan) -> bool:
     """Whether DEST is complete; False if it is to be begun or gone on with. Raises UserError if it is something else."""
-    if (dest / "catgan.json").exists():
-        check_same(dest, read_json(dest / "catgan.json"), plan, "has been prepared")
-        return True
-    if (dest / "work" / "plan.json").exists():
-        check_same(dest, read_json(dest / "work" / "plan.json"), plan, "was begun")
-    elif dest.exists() and (not dest.is_dir() or any(p.name != "work" and p.name[0] != "." for p in dest.iterdir())):
+    for name, how in (("catgan.json", "has been prepared"), ("work/plan.json", "was begun")):
+        if (dest / name).exists():
+            todo = "use the same source and options, delete it, or choose another DEST"
+            check_same(read_json(dest / name), plan.to_dict(), f"{dest} {how}", todo)
+            return name == "catgan.json"
+    if dest.exists() and (not dest.is_dir() or any(p.name != "work" and p.name[0] != "." for p in dest.iterdir())):
         raise UserError(f"{dest} exists and is no preparation of catgan: choose another DEST or an empty folder")
     return False
-
-
-def check_same(dest: Path, stored: dict[str, Any], plan: Plan, how: str) -> None:
-    for name, value in plan.to_dict().items():
-        if stored.get(name) != value:
-            raise UserError(
-                f"{dest} {how} with another {name} ({str(stored.get(name))[:60]}, not {str(value)[:60]}): "
-                "use the same source and options, delete it, or choose another DEST"
-            )
 
 
 @contextlib.contextmanager
@@ -256,80 +310,3 @@ def locked(dest: Path, rank: int) -> Iterator[None]:
         except OSError:
             pass  # a file system without locks
         yield
-
-
-def record(dest: Path, shard: int) -> Path:
-    return dest / "work" / f"shard-{shard:05d}.json"
-
-
-def publish(dest: Path, name: str, text: str, rank: int) -> None:
-    """Write a file that several processes may write at once, with the same text."""
-    own = dest / f".rank-{rank}.json"
-    write_text(own, text)
-    os.replace(own, dest / name)
-
-
-def report(source: PictureSource, plan: Plan, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """What became of every file, as far as the records go."""
-    skipped = [entry for r in records for entry in r["skipped"]]
-    rows: Counter[int] = Counter()
-    changes: Counter[str] = Counter()
-    for r in records:
-        rows.update({int(label): count for label, count in r["labels"].items()})
-        changes.update(r["changes"])
-    return {
-        "source": source.where,
-        "complete": len(records) == plan.shards,
-        "pictures": plan.pictures,
-        "rows": sum(r["rows"] for r in records),
-        "rows_per_class": {f"{k} {name}": rows[k] for k, name in enumerate(plan.classes)},
-        "changes": dict(sorted(changes.items())),
-        "skipped": len(skipped),
-        "skipped_by_reason": dict(sorted(Counter(entry["reason"] for entry in skipped).items())),
-        "skipped_files": skipped,
-        "ignored": source.ignored,
-        "empty_folders": list(source.empty),
-    }
-
-
-def stop_if_broken(dest: Path, said: dict[str, Any], max_broken: float, rank: int) -> None:
-    """Raise UserError, with the report written, if too many pictures are broken."""
-    if said["skipped"] > max_broken * said["pictures"]:
-        publish(dest, "report.json", json.dumps(said, indent=2) + "\n", rank)
-        first = said["skipped_files"][0]
-        raise UserError(
-            f"{said['skipped']} of {said['pictures']} pictures cannot be used, the first {first['name']} ({first['reason']}): "
-            f"all are in {dest / 'report.json'}; mend them and call it again, or allow more with --max-broken"
-        )
-
-
-def finish(
-    source: PictureSource, dest: Path, plan: Plan, encoder: LatentEncoder | None, max_broken: float, rank: int
-) -> bool:
-    """Write what DEST says of itself if no shard is missing; True if it is complete."""
-    try:
-        records = [json.loads(record(dest, k).read_text("utf-8")) for k in range(plan.shards)]
-    except FileNotFoundError:  # others are still at work, or one of them was the last, and has tidied up
-        complete = (dest / "catgan.json").exists()
-        if complete:
-            shutil.rmtree(dest / "work", ignore_errors=True)
-        return complete
-    said = report(source, plan, records)
-    stop_if_broken(dest, said, max_broken, rank)
-    publish(dest, "report.json", json.dumps(said, indent=2) + "\n", rank)
-    rows = Counter(label for r in records for label in map(int, r["labels"]))
-    for k, name in enumerate(plan.classes):
-        if not rows[k]:
-            raise UserError(
-                f"no picture of class {name} can be used ({dest / 'report.json'} says why): mend them and call it again, or remove them and choose another DEST"
-            )
-    shards = [{name: r[name] for name in ("file", "rows", "bytes")} for r in records]
-    files = dataset_files(plan.columns, plan.classes, [r["file"] for r in records])
-    # The last of them is what says that all is there.
-    where = {"source": source.where, "vae_path": encoder.path if encoder else None}
-    digests = {r["file"]: r.get("sha256") or sha256(dest / r["file"]) for r in records}
-    files["catgan.json"] = plan.to_dict() | where | {"samples": said["rows"], "shards": shards, "digests": digests}
-    for name, content in files.items():
-        publish(dest, name, json.dumps(content, indent=2) + "\n", rank)
-    shutil.rmtree(dest / "work", ignore_errors=True)
-    return True

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from catgan.encoders.files import find_folder, fingerprint, from_pretrained
-from catgan.errors import UserError
+from catgan.errors import UserError, require
 from catgan.system.packages import need
 
 FILES = ("config.json", "diffusion_pytorch_model.safetensors")
@@ -34,8 +34,7 @@ class VAE:
 
     def to(self, device: torch.device | str, precision: str = "float32") -> VAE:
         """Move to a device, and compute in float32 or bfloat16 (weights stay in float32). Returns self."""
-        if precision not in ("float32", "bfloat16"):
-            raise UserError(f"precision is {precision}: must be float32 or bfloat16")
+        require(precision in ("float32", "bfloat16"), "precision", precision, "float32 or bfloat16")
         self.model.to(device)
         self.precision = precision
         return self

@@ -1,8 +1,9 @@
 """What a term computes, as a name and a digest: equal for equal losses, wherever and whenever they are made.
 
-A digest covers the source of the function (not its comments, layout and docstring; the bytecode where there is no
-source), its defaults, the values that it takes from around it, the arguments of a functools.partial, and all this of
-the functions that it calls. Those of installed libraries count by name alone, and weights of networks not at all.
+A digest covers the source of the function (not its comments, layout and docstring), its defaults, the values that it
+takes from around it, the arguments of a functools.partial, and all this of the functions that it calls. Those of installed
+libraries count by name alone, and weights of networks not at all. Where there is no source, or several lambdas share a
+line, the bytecode counts, which differs between versions of Python.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import functools
 import hashlib
 import inspect
 import re
+import sys
 import sysconfig
+import textwrap
 import types
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -70,8 +73,8 @@ class Recorded:
 
 def identity(term: Term) -> str:
     """MODULE.NAME#DIGEST of a term's function; the digest is also of a weight that is a function, and of `over`."""
-    weight = described(term.weight) if callable(term.weight) else ""
-    return f"{qualified_name(term.function)}#{digest(f'{described(term.function)} {weight} {term.over}')}"
+    schedule = term.weight if callable(term.weight) else None
+    return f"{qualified_name(term.function)}#{digest(described((term.function, schedule, term.over)))}"
 
 
 def object_identity(thing: object) -> str:
@@ -100,15 +103,13 @@ def changes(before: Sequence[str], now: Sequence[str]) -> list[str]:
     """What differs between two objectives, as recorded: a phrase per term. Where an equal function lies does not count."""
     old, new = ({(r.network, r.name): r for r in map(Recorded.read, terms)} for terms in (before, now))
     found = []
-    for key in dict.fromkeys((*old, *new)):
+    for key, term in (old | new).items():
         a, b = old.get(key), new.get(key)
-        if a is None or b is None:
-            title = (a or b or new[key]).title
-            found.append(f"{title} was {a.origin if a else 'not there'}, is {b.origin if b else 'left out'}")
-        elif a.digest != b.digest:
-            found.append(f"{a.title} was {a.origin}, is {b.origin}")
+        if a is None or b is None or a.digest != b.digest:
+            was, now_is = a.origin if a else "not there", b.origin if b else "left out"
+            found.append(f"{term.title} was {was}, is {now_is}")
         elif a.weights != b.weights:
-            found.append(f"{a.title} had the weights {a.weights}, has {b.weights}")
+            found.append(f"{term.title} had the weights {a.weights}, has {b.weights}")
     if not found and list(old) != list(new):
         found.append("the order of the terms differs")
     return found
@@ -129,88 +130,83 @@ def qualified_name(function: Any) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
+def in_library(thing: Any) -> bool:
+    """Whether a module, class or function is of an installed package other than this one."""
+    name = thing.__name__ if isinstance(thing, types.ModuleType) else thing.__module__
+    if name not in sys.modules or name.partition(".")[0] in ("catgan", "__main__"):
+        return False
+    file = getattr(sys.modules[name], "__file__", None)
+    return file is None or file.startswith(LIBRARIES)  # None: built in
+
+
 def described(value: Any, names: Collection[str] = (), within: tuple[Any, ...] = ()) -> str:
     """A value as text, equal for equal ones.
 
-    names: what the function that sees it looks up: of an object only these attributes count. within: what is being
-    described, so that a function that calls itself comes to an end.
+    names: what is looked up in it: of an object or module only these count. within: what is being described, so that a
+    function that calls itself comes to an end.
     """
-    rest = functools.partial(described, names=names, within=within)
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
-        return repr(value)
-    if isinstance(value, (set, frozenset)):
-        value = sorted(value, key=repr)
-    if isinstance(value, (tuple, list)):
-        return f"[{', '.join(map(rest, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(sorted(f'{rest(k)}: {rest(v)}' for k, v in value.items()))}}}"
-    if isinstance(value, functools.partial):
-        return f"partial({rest(value.func)}, {rest(value.args)}, {rest(value.keywords)})"
-    if hasattr(value, "__wrapped__") and not isinstance(value, types.FunctionType):  # by functools.cache
-        return rest(value.__wrapped__)
-    if isinstance(value, types.MethodType):
-        return f"{rest(value.__func__)} of {rest(value.__self__)}"
-    if hasattr(value, "tolist"):  # tensors and arrays
-        return digest(f"{value.dtype} {value.tolist()}")
-    if isinstance(value, types.ModuleType) and not in_library(value):
-        return rest({name: vars(value)[name] for name in names & vars(value).keys()})
-    if any(value is other for other in within):
-        return "itself"
-    if isinstance(value, types.FunctionType) and not in_library(value):
-        return described_function(value, (*within, value))
-    named = isinstance(value, (type, types.ModuleType)) or hasattr(value, "__qualname__")
-    if named or (in_library(type(value)) and not isinstance(value, nn.Module)):
-        return str(getattr(value, "__qualname__", type(value).__qualname__))
+    rest = functools.partial(described, names=names, within=(*within, value))
+    match value:
+        case None | bool() | int() | float() | complex() | str() | bytes():
+            return repr(value)
+        case _ if any(value is other for other in within):
+            return "itself"
+        case tuple() | list():
+            return f"[{', '.join(map(rest, value))}]"
+        case set() | frozenset():
+            return rest(sorted(value, key=repr))
+        case dict():
+            return rest(sorted((rest(k), rest(v)) for k, v in value.items()))
+        case functools.partial():
+            return rest((value.func, value.args, value.keywords))
+        case types.MethodType():
+            return rest((value.__func__, value.__self__))
+        case types.FunctionType() if not in_library(value):
+            return digest(rest(parts_of_function(value), names=used_names(value.__code__)))
+        case types.ModuleType() if not in_library(value):
+            return rest({name: v for name, v in vars(value).items() if name in names})
+        case types.CodeType():
+            return rest((value.co_code.hex(), value.co_consts, value.co_names, value.co_varnames, value.co_freevars))
+        case _ if hasattr(value, "__wrapped__"):  # by functools.cache
+            return rest(value.__wrapped__)
+        case _ if isinstance(value, types.ModuleType) or hasattr(value, "__qualname__"):
+            return str(getattr(value, "__qualname__", None) or value.__name__)
+        case _ if hasattr(value, "tolist"):  # a tensor or array
+            return digest(f"{value.dtype} {value.tolist()}")
+        case _ if in_library(type(value)) and not isinstance(value, nn.Module):
+            return type(value).__qualname__
     return described_object(value, names, within)
 
 
 def described_object(value: Any, names: Collection[str], within: tuple[Any, ...]) -> str:
     """The functions of its class, what they or who sees it look up in it, and of a network the layers, not the weights."""
     kinds = [kind for kind in reversed(type(value).__mro__) if not in_library(kind)]
-    members = {name: inner(member) for kind in kinds for name, member in vars(kind).items()}
+    members = {name: function_in(member) for kind in kinds for name, member in vars(kind).items()}
     # The constructor counts by the attributes that it leaves, what dataclasses generate by their fields.
-    functions = {n: m for n, m in members.items() if isinstance(m, types.FunctionType) and n != "__init__"}
-    functions = {n: f for n, f in functions.items() if f.__code__.co_filename != "<string>"}
+    functions = {
+        name: member
+        for name, member in members.items()
+        if isinstance(member, types.FunctionType) and name != "__init__" and member.__code__.co_filename != "<string>"
+    }
     names = set(names).union(*(used_names(f.__code__) for f in functions.values()))
-    constants = {n: m for n, m in members.items() if n in names and not hasattr(m, "__get__")}
-    attributes = {n: v for n, v in getattr(value, "__dict__", {}).items() if n in names}
+    values = {n: m for n, m in members.items() if not hasattr(m, "__get__")} | getattr(value, "__dict__", {})
     layers = repr(value) if isinstance(value, nn.Module) else ""
-    return " ".join(described(part, names, (*within, value)) for part in (functions, constants | attributes, layers))
+    parts = (functions, {n: v for n, v in values.items() if n in names}, layers)
+    return described(parts, names, (*within, value))
 
 
-def inner(member: Any) -> Any:
+def function_in(member: Any) -> Any:
     """The function in a property, cached property, static method or class method; else what it is."""
     return getattr(member, "fget", None) or getattr(member, "func", None) or getattr(member, "__func__", member)
 
 
-def described_function(function: types.FunctionType, within: tuple[Any, ...]) -> str:
-    """The digest of a function's source and of all that it depends on."""
-    code = function.__code__
-    names = used_names(code)
-    cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
-    values = {name: cell.cell_contents for name, cell in cells.items() if is_filled(cell)}
-    values |= {name: function.__globals__[name] for name in sorted(names & function.__globals__.keys())}
-    parts = [source_of(function) or described_code(code)]
-    parts += [described(v, names, within) for v in (function.__defaults__, function.__kwdefaults__)]
-    return digest("\n".join([*parts, *(f"{name}: {described(v, names, within)}" for name, v in values.items())]))
-
-
-def is_filled(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is not cell
-    except ValueError:
-        return False
-
-
-def in_library(thing: Any) -> bool:
-    """Whether a module, class or function is of an installed package other than this one."""
-    module = thing.__name__ if isinstance(thing, types.ModuleType) else thing.__module__ or ""
-    if module.partition(".")[0] == "catgan":
-        return False
-    try:
-        return (inspect.getsourcefile(thing) or "").startswith(LIBRARIES)
-    except TypeError:  # built in, or typed in at a prompt
-        return module != "__main__"
+def parts_of_function(function: types.FunctionType) -> tuple[Any, ...]:
+    """All that decides what a function computes: its source or bytecode, and the values that it uses."""
+    code, names = function.__code__, used_names(function.__code__)
+    values = {name: value for name, value in function.__globals__.items() if name in names}
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    values |= {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}  # which is empty
+    return source_of(code) or code, function.__defaults__, function.__kwdefaults__, values
 
 
 def used_names(code: types.CodeType) -> set[str]:
@@ -219,31 +215,17 @@ def used_names(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*inner)
 
 
-def source_of(function: types.FunctionType) -> str | None:
-    """The source without comments, layout, docstrings and the name; None where there is none, or none surely its."""
+def source_of(code: types.CodeType) -> str | None:
+    """A function's source without comments, layout and docstrings; None where there is none, or none surely its."""
     try:
-        tree = ast.parse("".join(inspect.findsource(function)[0]))
+        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
     except (OSError, SyntaxError):
         return None
-    candidates = [node for node in ast.walk(tree) if is_of(node, function.__code__)]
-    if len(candidates) != 1:  # several lambdas in a line
+    functions = (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.Lambda)))
+    found = [node for node in functions if getattr(node, "name", "<lambda>") == code.co_name]
+    if len(found) != 1:
         return None
-    for node in ast.walk(candidates[0]):
+    for node in ast.walk(found[0]):
         if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(candidates[0])
-
-
-def is_of(node: ast.AST, code: types.CodeType) -> bool:
-    """Whether a piece of source may be what this code was compiled from."""
-    if isinstance(node, ast.Lambda):
-        return code.co_name == "<lambda>" and node.lineno == code.co_firstlineno
-    if not isinstance(node, ast.FunctionDef):
-        return False
-    return node.name == code.co_name and code.co_firstlineno in {node.lineno, *(d.lineno for d in node.decorator_list)}
-
-
-def described_code(code: types.CodeType) -> str:
-    """The bytecode, which differs between versions of Python."""
-    constants = [described_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
-    return f"{code.co_code.hex()} {constants} {code.co_names} {code.co_varnames} {code.co_freevars}"
+    return ast.unparse(found[0])

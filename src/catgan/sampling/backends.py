@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from catgan.errors import UserError
+from catgan.errors import UserError, require
 from catgan.generator import Generator
 from catgan.system.devices import check_compiler
 from catgan.system.packages import need
@@ -26,8 +26,7 @@ Synthesize = Callable[[Tensor, bool], Tensor]  # w (n, d) to h_K, or with True t
 
 def check_backend(backend: str, device: torch.device) -> None:
     """Raise UserError for an unknown backend, or one that this device or machine has not."""
-    if backend not in BACKENDS:
-        raise UserError(f"backend is {backend}: must be one of {', '.join(BACKENDS)}")
+    require(backend in BACKENDS, "backend", backend, f"one of {', '.join(BACKENDS)}")
     if backend == "compile":
         check_compiler(device, "backend is compile", "choose another backend")
     if backend == "openvino":

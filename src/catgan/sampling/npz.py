@@ -16,8 +16,8 @@ import numpy as np
 from catgan.bounds import check_seed
 from catgan.errors import UserError
 from catgan.sampling.pipeline import CATPipeline
-from catgan.system.files import write_atomically, write_text
-from catgan.system.pieces import unfinished, work_folder
+from catgan.system.files import read_json, write_atomically, write_text
+from catgan.system.pieces import check_same, unfinished, work_folder
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
@@ -56,19 +56,15 @@ def sample_npz(
     with work_folder(folder, processes):
         mine = unfinished(len(parts), processes, lambda k: parts[k].exists())
         spans = {k: range(k * CHUNK, min((k + 1) * CHUNK, count)) for k in mine}
-        progress = Progress(0, sum(map(len, spans.values())), 1, "sample") if processes.first else None
-        made = 0
+        progress = Progress(0, sum(map(len, spans.values())), 1, "sample", not processes.first)
         for k, span in spans.items():
             pixels = [
                 pipe(ys[i:j].tolist(), range(first_seed + i, first_seed + j), psi=psi, batch_size=batch).array
                 for i, j in ((i, min(i + batch, span.stop)) for i in span[::batch])
             ]
             write_atomically(parts[k], partial(save, pixels=np.concatenate(pixels)))
-            made += len(span)
-            if progress is not None:
-                progress.update(made)
-        if progress is not None:
-            progress.close()
+            progress.advance(len(span))
+        progress.close()
         processes.wait()
         if processes.first:
             write_atomically(path, lambda aside: pack(aside, shape, parts, ys))
@@ -82,13 +78,8 @@ def begin(path: Path, folder: Path, identity: dict[str, Any], shape: Sequence[in
         raise UserError(f"{path} exists: delete it or choose another --out")
     settings = folder / "settings.json"
     if settings.exists():
-        state = json.loads(settings.read_text("utf-8"))
-        for name, value in identity.items():
-            if state.get(name) != value:
-                raise UserError(
-                    f"{folder} belongs to unfinished sampling with another {name} ({str(state.get(name))[:60]}, not {str(value)[:60]}): "
-                    "finish that, delete it, or choose another --out"
-                )
+        stored, what = read_json(settings), f"{folder} belongs to unfinished sampling"
+        check_same(stored, identity, what, "finish that, delete it, or choose another --out")
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -17,18 +17,18 @@ from PIL import Image
 from torch import Tensor
 
 from catgan.bounds import check_psi, check_seed
-from catgan.checkpoint import reading as checkpoint
-from catgan.checkpoint.export import FILES, is_export, read_export, write_export
+from catgan.checkpoint.export import FILES, is_export, opened, write_export
 from catgan.checkpoint.manifest import Header
+from catgan.checkpoint.reading import HEADS, load_network
 from catgan.config import Config
 from catgan.discriminator import Discriminator
 from catgan.draws import sample_z
 from catgan.encoders import VAE, vae_for
 from catgan.encoders.files import find_folder, fingerprint
-from catgan.errors import UserError
+from catgan.errors import UserError, require
 from catgan.generator import Generator
 from catgan.images import to_bytes, to_picture
-from catgan.networks import build_discriminator, build_generator
+from catgan.networks import build_discriminator, build_generator, build_pyramid
 from catgan.pyramid import Pyramid
 from catgan.sampling.backends import Backend, Synthesize, check_backend, synthesizer
 from catgan.system.devices import pick_device
@@ -108,9 +108,8 @@ class CATPipeline:
         if discriminator and self.source is None:
             raise UserError("the discriminator of this pipeline is not known: load it from a run or a checkpoint")
         judge = load_discriminator(self.source) if discriminator and self.source else None
-        run = (
-            self.source.parent.parent if self.source and (self.source.parent.parent / "config.yaml").exists() else None
-        )
+        run = self.source and self.source.parent.parent
+        run = run if run and (run / "config.yaml").exists() else None
         header = Header(self.step, config, self.class_names, (), self.step * config.training.batch)
         return write_export(Path(out), header, self.generator, judge, run)
 
@@ -147,14 +146,10 @@ class CATPipeline:
 
     @property
     def pyramid(self) -> Pyramid:
-        s = self.config.sample
-        return Pyramid(s.scales, s.down, s.up)
+        return build_pyramid(self.config)
 
     def to(
-        self,
-        device: str | torch.device | None = None,
-        precision: str | None = None,
-        backend: Backend | None = None,
+        self, device: str | torch.device | None = None, precision: str | None = None, backend: Backend | None = None
     ) -> CATPipeline:
         """Move to a device (auto, cpu, cuda, cuda:N), compute in float32 or bfloat16, or by another of `catgan.sampling.backends`
         (eager, compile, openvino). Returns self. Raises UserError for one that is not there."""
@@ -163,8 +158,7 @@ class CATPipeline:
         self.synthesize, self.device, self.backend = None, moved, backend or self.backend
         self.generator.to(moved)
         if precision is not None:
-            if precision not in ("float32", "bfloat16"):
-                raise UserError(f"precision is {precision}: must be float32 or bfloat16")
+            require(precision in ("float32", "bfloat16"), "precision", precision, "float32 or bfloat16")
             self.precision = precision
         if self.loaded_vae is not None:
             self.loaded_vae.to(self.device, self.precision)
@@ -238,8 +232,7 @@ class CATPipeline:
         instead of classes, seeds and psi. psi in [0, 1] pulls w towards the class mean; 1 does not.
         stages: keep h_0..h_K too. Raises UserError for unknown classes, bad seeds, psi or shapes.
         """
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}: must be at least 1")
+        require(batch_size >= 1, "batch_size", batch_size, "at least 1")
         if w is None:
             w = self.style(classes, seeds, psi, z)
         elif w.ndim != 2 or w.shape[1] != self.generator.width:
@@ -257,20 +250,14 @@ def load(path: str | Path, weights: str = "ema", vae: str | Path | VAE | None = 
     weights: "ema" (EMA) or "generator" (raw; not exported). vae: in place of the one that the configuration names.
     Raises UserError if there is nothing to load.
     """
-    if weights not in ("ema", "generator"):
-        raise UserError(f"weights is {weights}: must be ema or generator")
-    path = Path(path)
-    if is_export(path):
-        if weights != "ema":
-            raise UserError(f"weights is {weights}: {path} is an exported model, which has averaged weights only")
-        header, tensors = read_export(path)
-    else:
-        path = checkpoint.resolve(path)
-        header, tensors = checkpoint.read(path, [f"{weights}."])
+    require(weights in ("ema", "generator"), "weights", weights, "ema or generator")
+    if weights != "ema" and is_export(Path(path)):
+        raise UserError(f"weights is {weights}: {path} is an exported model, which has averaged weights only")
+    source, header, stored = opened(Path(path))
     generator = build_generator(header.config)
-    checkpoint.load_network(generator, tensors, weights)
+    load_network(generator, stored, weights)
     pipe = CATPipeline(generator, header.config, header.class_names, header.step)
-    pipe.weights, pipe.source = weights, path.absolute()
+    pipe.weights, pipe.source = weights, source.absolute()
     return pipe if vae is None else pipe.with_vae(vae)
 
 
@@ -280,11 +267,7 @@ def load_discriminator(path: str | Path) -> Discriminator:
     Onto the CPU, as it was trained: there is no average of it. Heads that were added to it are left out. Raises UserError
     if there is nothing to load.
     """
-    if is_export(Path(path)):
-        header, tensors = read_export(Path(path), ("discriminator",))
-    else:
-        header, tensors = checkpoint.read(checkpoint.resolve(Path(path)), ["discriminator."])
-    tensors = {name: t for name, t in tensors.items() if not name.startswith(checkpoint.HEADS)}
+    _, header, stored = opened(Path(path), ("discriminator",))
     discriminator = build_discriminator(header.config)
-    checkpoint.load_network(discriminator, tensors, "discriminator")
+    load_network(discriminator, stored, "discriminator", {name for name in stored if name.startswith(HEADS)})
     return discriminator.eval().requires_grad_(False)

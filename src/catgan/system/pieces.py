@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from catgan.errors import UserError
 from catgan.system.files import discard
 from catgan.system.lock import RunLock
 from catgan.system.processes import Processes
@@ -14,6 +16,13 @@ from catgan.system.processes import Processes
 def unfinished(count: int, processes: Processes, finished: Callable[[int], bool]) -> list[int]:
     """Those of pieces 0..count - 1 that this process is to do: of every N-th, with N processes, the unfinished ones."""
     return [k for k in range(processes.rank, count, processes.world) if not finished(k)]
+
+
+def check_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], what: str, todo: str) -> None:
+    """Raise UserError for work that was begun with other settings. what, todo: begin and end of the message."""
+    for name, value in wanted.items():
+        if (found := stored.get(name)) != value:
+            raise UserError(f"{what} with another {name} ({str(found)[:60]}, not {str(value)[:60]}): {todo}")
 
 
 @contextlib.contextmanager

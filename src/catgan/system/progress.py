@@ -8,18 +8,22 @@ import time
 
 
 class Progress:
-    """One line about where the run is: rewritten in place on a terminal, every ten seconds elsewhere."""
+    """One line about where the run is: rewritten in place on a terminal, every ten seconds elsewhere; never if quiet."""
 
-    def __init__(self, start: int, total: int, batch: int, unit: str = "step") -> None:
-        self.total, self.batch, self.unit = total, batch, unit
+    def __init__(self, start: int, total: int, batch: int, unit: str = "step", quiet: bool = False) -> None:
+        self.total, self.batch, self.unit, self.quiet, self.done = total, batch, unit, quiet, start
         self.began = self.shown = self.marked = time.monotonic()
         self.marked_step = start
         self.rate = 0.0  # images per second, smoothed
-        self.live = sys.stderr.isatty()
+        self.live = sys.stderr.isatty() and not quiet
+
+    def advance(self, count: int) -> None:
+        """So many more are done."""
+        self.update(self.done + count)
 
     def update(self, step: int, text: str = "") -> None:
-        now = time.monotonic()
-        if now - self.shown < (0.2 if self.live else 10.0) and step != self.total:
+        self.done, now = step, time.monotonic()
+        if self.quiet or (now - self.shown < (0.2 if self.live else 10.0) and step != self.total):
             return
         if step > self.marked_step:
             rate = (step - self.marked_step) * self.batch / max(now - self.marked, 1e-9)
@@ -35,7 +39,8 @@ class Progress:
 
     def note(self, message: str) -> None:
         """A line that stays."""
-        self.print(f"\r\033[K{message}" if self.live else message)
+        if not self.quiet:
+            self.print(f"\r\033[K{message}" if self.live else message)
 
     def close(self) -> None:
         if self.live:

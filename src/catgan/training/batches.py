@@ -23,9 +23,11 @@ class Batch(NamedTuple):
     def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(change(self.x), change(self.y), None if self.encoded is None else change(self.encoded))
 
-    def to(self, device: torch.device, count: int | None = None) -> Batch:
-        """The first `count` samples, or all, on a device."""
-        return self.each(lambda t: t[:count].to(device, non_blocking=True))
+    def first(self, count: int) -> Batch:
+        return self.each(lambda t: t[:count])
+
+    def to(self, device: torch.device) -> Batch:
+        return self.each(lambda t: t.to(device, non_blocking=True))
 
 
 class Batches:

@@ -11,7 +11,7 @@ from typing import Any
 from catgan.checkpoint.manifest import MANIFEST
 from catgan.evaluation.protocol import Result
 from catgan.metrics import numbers
-from catgan.system.files import delete_folder, digest, write_text
+from catgan.system.files import delete_folder, digest, read_if_there, write_text
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
@@ -65,9 +65,6 @@ def how_measured(result: Result) -> str:
 
 def best_so_far(folder: Path) -> dict[str, Any] | None:
     """What is written beside the best checkpoint, if there is one."""
-    try:
-        note: dict[str, Any] = json.loads((folder / "best.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
+    note = read_if_there(folder / "best.json")
     complete = {"step", "metric", "value", "measured_by"} <= note.keys()
     return note if complete and (folder / best_name(note["step"]) / MANIFEST).is_file() else None

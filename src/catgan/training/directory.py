@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from catgan.checkpoint import reading as checkpoint
 from catgan.checkpoint.manifest import DamagedError, Header
@@ -16,6 +14,7 @@ from catgan.config_io import RESUMABLE, differences, load_yaml
 from catgan.data import Dataset, data_identity
 from catgan.errors import UserError
 from catgan.objective.identity import changes
+from catgan.system.files import read_if_there
 from catgan.system.lock import RunLock
 
 
@@ -36,7 +35,7 @@ class Directory:
     @cached_property
     def run_id(self) -> str:
         """What sets this run apart from others of its name: drawn at random for a new one, then that of its run.json."""
-        return str(read_about(self.out).get("id") or secrets.token_hex(4))
+        return str(read_if_there(self.out / "run.json").get("id") or secrets.token_hex(4))
 
     def open(self, resume: bool, needed: int) -> Path | None:
         """Lock the directory, for this process's life, and check it. The checkpoint to go on from, if there is any.
@@ -49,7 +48,6 @@ class Directory:
         self.lock.take()
         if stored.exists():
             self.check_same(load_yaml(stored), resume)
-        check_writable(self.out)
         checkpoint.check_space(self.out, needed)
         return self.usable_checkpoint() if resume else None
 
@@ -77,7 +75,7 @@ class Directory:
 
     def check_data(self, stored: Config) -> None:
         """Raise UserError for other data than the run's. They may have moved."""
-        before, now = read_about(self.out).get("data"), data_identity(self.dataset)
+        before, now = read_if_there(self.out / "run.json").get("data"), data_identity(self.dataset)
         same = stored.data.path == self.config.data.path if before is None or now is None else before == now
         if not same:
             raise UserError(
@@ -120,23 +118,3 @@ class Directory:
 def fixed_differences(stored: Config, config: Config) -> list[str]:
     """Dotted names of the fields that differ though a resumed run may not change them."""
     return [n for n in differences(stored, config) if not any(f"{n}.".startswith(f"{free}.") for free in RESUMABLE)]
-
-
-def read_about(out: Path) -> dict[str, Any]:
-    """What run.json says of a run; nothing if it is missing or damaged."""
-    try:
-        about = json.loads((out / "run.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return about if isinstance(about, dict) else {}
-
-
-def check_writable(folder: Path) -> None:
-    """Raise UserError unless files can be made in the folder, which is created."""
-    probe = folder / ".probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None

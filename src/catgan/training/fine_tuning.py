@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
 
 from catgan.checkpoint import reading as checkpoint
-from catgan.checkpoint.export import is_export, read_export
-from catgan.checkpoint.manifest import Header
+from catgan.checkpoint.export import is_export, opened
 from catgan.config import Config
 from catgan.config_io import attribute, differences
 from catgan.errors import UserError
 
+# What stays as it is at the start when the number of classes differs.
+CLASS_TENSORS = (
+    "discriminator.class_embedding.weight",
+    *(f"{n}.{k}" for n in ("generator", "ema") for k in ("class_embedding.weight", "style_sum", "style_updates")),
+)
 # What a run may change of the networks whose weights it starts from.
 FREE = (
     "sample.classes", "sample.down", "sample.up", "sample.vae", "sample.vae_identity", "sample.latent_scale",
@@ -29,7 +32,10 @@ def start_from(source: Path, networks: dict[str, nn.Module], config: Config) -> 
     generator's raw ones too. Raises UserError for networks of another shape, naming the field, and for an exported folder
     without its discriminator.
     """
-    path, stored, header = opened(source)
+    path, header, stored = opened(source, ("ema", "discriminator"))
+    if is_export(source):
+        raw = {name.replace("ema.", "generator.", 1): t for name, t in stored.items() if name.startswith("ema.")}
+        stored = {**raw, **stored}
     theirs = header.config
     for name in differences(theirs, config):
         if name.split(".")[0] in ("sample", "generator", "discriminator") and name not in FREE:
@@ -40,20 +46,9 @@ def start_from(source: Path, networks: dict[str, nn.Module], config: Config) -> 
     here, there = {*checkpoint.state_tensors(networks, {})}, {*stored}
     kept = {name for name in here ^ there if name.startswith(checkpoint.HEADS)}
     if theirs.sample.classes != config.sample.classes:
-        kept |= set(checkpoint.CLASS_TENSORS)
+        kept |= set(CLASS_TENSORS)
     if theirs.discriminator.representation_dim != config.discriminator.representation_dim:
         kept |= {name for name in here | there if name.startswith("discriminator.representation.")}
     for name, module in networks.items():
         checkpoint.load_network(module, stored, name, kept)
     return path, header.step
-
-
-def opened(source: Path) -> tuple[Path, Mapping[str, checkpoint.Rows], Header]:
-    """A checkpoint or an exported folder, its tensors by name, and its header."""
-    if not is_export(source):
-        path = checkpoint.resolve(source)
-        reader = checkpoint.Reader(path)
-        return path, reader, reader.header
-    header, tensors = read_export(source, ("ema", "discriminator"))
-    raw = {f"generator.{n.removeprefix('ema.')}": t for n, t in tensors.items() if n.startswith("ema.")}
-    return source, raw | tensors, header

@@ -14,8 +14,7 @@ from typing import Any
 
 from catgan.config import Config
 from catgan.config_io import to_dict
-from catgan.system.files import write_text
-from catgan.system.packages import need
+from catgan.system.files import read_rows, write_text
 from catgan.system.processes import Processes
 
 
@@ -97,24 +96,11 @@ class RankLog:
             self.write("ended by " + "".join(traceback.format_exception(error)).rstrip())
 
 
-def check_wandb(config: Config) -> None:
-    """Raise UserError if the run wants Weights & Biases and it is not there."""
-    if config.log.wandb:
-        need("wandb", "log.wandb", "wandb")
-
-
 def has_tensorboard() -> bool:
     """Whether scalars can go to TensorBoard, which is an extra."""
     return importlib.util.find_spec("tensorboard") is not None
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The entries of a run's metrics.jsonl, in the order of their steps. Damaged lines (as a crash leaves) are left out."""
-    path = folder / "metrics.jsonl"
-    rows = []
-    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            row = json.loads(line)
-            if isinstance(row, dict) and "step" in row:
-                rows.append(row)
-    return rows
+    """The entries of a run's metrics.jsonl, in the order of their steps."""
+    return [row for row in read_rows(folder / "metrics.jsonl") if "step" in row]

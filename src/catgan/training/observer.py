@@ -25,7 +25,6 @@ from catgan.evaluation.sources import DatasetImages, Generated
 from catgan.sampling.pipeline import CATPipeline
 from catgan.system.files import discard, write_text
 from catgan.system.processes import Processes
-from catgan.training.best import Save, keep_best
 from catgan.training.previews import Previews
 from catgan.training.step import Step
 
@@ -116,10 +115,6 @@ class Observer:
         if self.processes.first:
             write_text(out, json.dumps(result.to_dict(), indent=2) + "\n")
         return result
-
-    def keep_best(self, result: Result, save: Save) -> None:
-        """Save the checkpoint if it is the best so far by `eval.best`. save: see `training.best.keep_best`."""
-        keep_best(self.out / "checkpoints", self.config.eval.best, result, save, self.processes, self.quiet)
 
 
 def evaluator_of_run(

@@ -45,18 +45,11 @@ class StalledError(UserError):
 class Parallel:
     """This process's share of the work, and where it meets the others. With one process all of it is nothing."""
 
-    def __init__(
-        self,
-        processes: Processes,
-        device: torch.device,
-        sharded: bool = False,
-        timeout: float = 600,
-        stopwatch: Stopwatch | None = None,
-    ) -> None:
+    def __init__(self, processes: Processes, device: torch.device, sharded: bool = False, timeout: float = 600) -> None:
         """sharded: FSDP2 in place of DDP. timeout: seconds that one process may keep the others waiting in a step."""
         self.processes, self.device, self.timeout = processes, device, timedelta(seconds=timeout)
         self.sharded = sharded and processes.several
-        self.stopwatch = stopwatch or Stopwatch(device)
+        self.stopwatch = Stopwatch(device)
         self.patience = min(ROLL_CALL, timeout)
         self.hurried = False
         self.ready: Any = None  # when the last gradients of a backward pass were there

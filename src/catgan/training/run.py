@@ -32,18 +32,20 @@ from catgan.config import Config
 from catgan.config_io import dump_yaml
 from catgan.data import Dataset, check_fits, data_identity, open_dataset, prefetch
 from catgan.encoders import Encoder
-from catgan.errors import UserError, said_once
+from catgan.errors import require, said_once
 from catgan.objective.identity import recorded
 from catgan.objective.supervision import Supervision
 from catgan.objective.terms import Objective, default_objective
 from catgan.system.devices import keep_freed_memory, memory_error, pick_device
 from catgan.system.files import write_text
+from catgan.system.packages import need
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 from catgan.training.batches import Batch, Batches
+from catgan.training.best import keep_best
 from catgan.training.directory import Directory
 from catgan.training.fine_tuning import start_from
-from catgan.training.logs import MetricsLog, RankLog, check_wandb, has_tensorboard
+from catgan.training.logs import MetricsLog, RankLog, has_tensorboard
 from catgan.training.observer import Observer
 from catgan.training.out_of_memory import advice
 from catgan.training.parallel import Parallel, StalledError
@@ -132,11 +134,8 @@ class Run:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.engine = Step(config, objective, self.device, target, self.parallel, supervision, heads)
-        self.networks: dict[str, nn.Module] = {
-            "generator": self.engine.generator,
-            "discriminator": self.engine.discriminator,
-            "ema": self.engine.ema,
-        }
+        e = self.engine
+        self.networks: dict[str, nn.Module] = {"generator": e.generator, "discriminator": e.discriminator, "ema": e.ema}
         self.terms = recorded(objective, supervision, heads or {}, None if target is None else target.identity)
         self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
         share = self.parallel.share(config.training.batch)
@@ -161,7 +160,8 @@ class Run:
 
     def prepare(self, resume: bool) -> None:
         """Check the directory, restore what is to be restored, and write what says what the run is."""
-        check_wandb(self.config)
+        if self.config.log.wandb:
+            need("wandb", "log.wandb", "wandb")
         if not has_tensorboard():
             self.say("no log for TensorBoard, which is not installed: pip install 'catgan[tensorboard]'")
         needed = self.kept * checkpoint.forecast(self.networks)
@@ -234,7 +234,7 @@ class Run:
         """Read, step, look and save, until the last step or a signal. Raises what `train` raises."""
         total, workers = self.config.training.steps, self.config.data.workers
         log = MetricsLog(self.out, self.config, self.step, self.directory.run_id) if self.processes.first else None
-        progress = None if self.quiet else Progress(self.step, total, self.config.training.batch)
+        progress = Progress(self.step, total, self.config.training.batch, quiet=self.quiet)
         stop = StopSignal(noted=self.parallel.hurry)
         try:
             with (
@@ -254,21 +254,18 @@ class Run:
                     stop.number = int(self.parallel.max(stop.number))
                     self.look(log)
                     self.save_if_due()
-                    if progress is not None:
-                        progress.update(self.step, log.losses if log else "")
+                    progress.update(self.step, log.losses if log else "")
                 if stop.number:
                     self.save()
                 self.saver.wait()
             if stop.number:
                 self.log.write(f"stopped by signal {stop.number} at step {self.step}")
-                if progress is not None:
-                    progress.note(f"stopped at step {self.step}, saved {self.last_good}; go on with --resume")
+                progress.note(f"stopped at step {self.step}, saved {self.last_good}; go on with --resume")
         except StalledError:
             self.saver.settle(self.parallel.patience)  # who is missing may be missing there too
             raise
         finally:
-            if progress is not None:
-                progress.close()
+            progress.close()
             if log is not None:
                 log.close()
         stop.end()
@@ -335,9 +332,7 @@ class Run:
         def done() -> None:
             self.last_good = path
             if self.processes.first:
-                checkpoint.prune(
-                    self.directory.checkpoints, self.config.checkpoint.keep, self.config.checkpoint.keep_steps
-                )
+                checkpoint.prune(path.parent, self.config.checkpoint.keep, self.config.checkpoint.keep_steps)
 
         self.write_checkpoint(path, done)
         self.saved = path
@@ -371,16 +366,15 @@ class Run:
         self.flush()
         result = self.observer.evaluate(self.step)
         self.saver.wait()  # it may be the best before, which is now compared with
-        self.observer.keep_best(result, self.write_checkpoint)
+        folder, metric = self.directory.checkpoints, self.config.eval.best
+        keep_best(folder, metric, result, self.write_checkpoint, self.processes, self.quiet)
         return {f"eval/{name}": value for name, value in result.metrics.items()}
 
 
 def check_shares(config: Config, processes: int) -> None:
     """Raise UserError unless the batch can be divided among so many processes."""
-    if config.training.batch % processes:
-        raise UserError(
-            f"training.batch is {config.training.batch}: must be a multiple of the number of processes, {processes}"
-        )
+    batch = config.training.batch
+    require(batch % processes == 0, "training.batch", batch, f"a multiple of the number of processes, {processes}")
 
 
 def quantity(count: int) -> str:

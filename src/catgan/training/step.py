@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +57,7 @@ class Step:
         self.supervision = supervision or PyramidSupervision(config)
         self.pyramid = build_pyramid(config)
         self.micro_batches = MicroBatches(config, self.supervision, self.parallel, objective.penalises)
-        begin, end = self.parallel.share(config.training.batch)
-        self.reuses_fakes = replace(config, training=replace(config.training, batch=end - begin)).reuses_fakes
+        self.reuses_fakes = config.reuses_fakes(self.parallel.processes.world)
 
         generator, discriminator = build_networks(config)
         discriminator.add_heads(heads or {})
@@ -158,6 +156,7 @@ class Step:
     def fits(self, x: Tensor, y: Tensor, encoded: Tensor | None = None) -> bool:
         """Whether gradients for these few samples fit into memory. Changes no weight."""
         try:
+            x, y, encoded = x.to(self.device), y.to(self.device), None if encoded is None else encoded.to(self.device)
             part = next(self.micro_batches("discriminator", 0, x, y, encoded))
             h = self.generate_with_gradient(part.z, part.y)[1]
             self.accumulate_gradients("discriminator", self.discriminator_state(part, h.detach()), part.counts, {})
