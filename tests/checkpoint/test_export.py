@@ -185,7 +185,7 @@ def test_a_failure_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("config.json", "{", "is damaged"),
+        ("config.json", "{", "config.json is damaged: Expecting property name"),
         ("config.json", '{"kind": "other"}', "kind other"),
         ("config.json", '{"kind": "catgan-generator", "config": "' + "x" * 9999 + '"}', "must be a mapping"),
         ("config.json", '{"kind": "' + "x" * 9999 + '"}', "has kind xxx"),

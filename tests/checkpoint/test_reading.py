@@ -186,6 +186,21 @@ def test_another_format_or_kind_says_so(
         checkpoint.read(path)
 
 
+def test_a_run_of_another_format_is_refused_in_one_line(
+    header: Header,
+    tensors: dict[str, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "FORMAT", 2)
+        write(tmp_path / "checkpoints" / checkpoint.name(7), tensors, header)
+    with pytest.raises(UserError, match=r"no usable checkpoint: .*step-00000007 has checkpoint format 2, .* version"):
+        checkpoint.resolve(tmp_path)
+    assert capsys.readouterr().err == ""
+
+
 def test_the_manifest_can_be_read_by_people(header: Header, tensors: dict[str, Tensor], tmp_path: Path) -> None:
     path = tmp_path / checkpoint.name(7)
     write(path, tensors, header)

@@ -122,7 +122,7 @@ def test_mistakes_get_one_line_and_code_2(
     assert error.startswith("catgan")
     lines = [line for line in error.splitlines() if not line.startswith("digits on")]
     assert len(lines) == 1
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()], "something half-made was left"
+    assert not list(tmp_path.iterdir()), "something half-made was left"
     assert sorted(p for p in run.rglob("*")) == before
 
 
@@ -154,12 +154,18 @@ def test_sampling_writes_grids_single_pictures_and_stages(run: Path, tmp_path: P
     assert sorted(p.name for p in (tmp_path / "single").iterdir()) == [f"class-{k}-seed-4.png" for k in range(3)]
 
 
-@pytest.mark.parametrize("command", ["sample", "interpolate", "diagnose", "report", "compare", "export"])
-def test_usage_says_what_each_argument_is(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+USAGE = dict.fromkeys(("sample", "interpolate", "diagnose", "report", "compare", "export"), "RUN")
+
+
+@pytest.mark.parametrize(
+    ("command", "named"), (USAGE | {"info": "RECIPE", "plan": "RECIPE", "prepare": "SOURCE DEST"}).items()
+)
+def test_usage_says_what_each_argument_is(command: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:
     with contextlib.suppress(SystemExit):
         call(command, "--help")
     usage = capsys.readouterr().out.partition("\n\n")[0]
-    assert "RUN" in usage
+    assert named in usage
+    assert "STR" not in usage.replace("--vae {None}|STR", "")
     assert "PATH" not in usage.replace("--out PATH", "").replace("--out {None}|PATH", "")
 
 

@@ -137,7 +137,7 @@ def test_the_summary_says_what_was_made_and_left_out(tmp_path: Path, capsys: pyt
     assert call("prepare", root, tmp_path / "dest", "--size", 8, "--max-broken", 0.1) == 0
     said = capsys.readouterr().out
     assert "24 pictures of 3 classes, 8x8, grey" in said
-    assert "left out: 1 broken, 1 files that are no pictures, 1 folders without pictures" in said
+    assert "left out: 1 broken, 1 file of other kinds, 1 folder without pictures" in said
     assert f"next: catgan train digits --data {tmp_path / 'dest'}" in said
     assert call("prepare", root, tmp_path / "dest", "--size", 8) == 0, "called again, nothing happens"
 

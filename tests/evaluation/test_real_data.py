@@ -79,7 +79,7 @@ def floor(measure: Measure, test_half: Images) -> dict[str, float]:
     return measure(DatasetImages(test_half, "test"))
 
 
-def test_the_other_half_is_near_and_mostly_recognised(floor: dict[str, float]) -> None:
+def test_the_other_half_is_near_and_mostly_of_its_class(floor: dict[str, float]) -> None:
     assert floor["class_accuracy"] > 0.7
     assert floor["class_distance"] > floor["frechet_distance"] > 0
 

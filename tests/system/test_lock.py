@@ -51,6 +51,16 @@ def test_a_released_lock_can_be_taken_and_leaves_no_trace_of_its_holder(tmp_path
     second.release()
 
 
+def test_a_folder_made_for_the_lock_goes_away_unless_something_was_put_into_it(tmp_path: Path) -> None:
+    for name, left in (("empty", False), ("used", True)):
+        lock = RunLock(tmp_path / name)
+        lock.take()
+        if left:
+            (tmp_path / name / "file").touch()
+        lock.release()
+        assert (tmp_path / name).exists() == left
+
+
 def test_what_an_older_holder_left_is_no_lock(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text(f"process {os.getpid()} on host here, since yesterday\n")
     lock = RunLock(tmp_path)

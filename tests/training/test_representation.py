@@ -227,12 +227,12 @@ def test_a_run_is_resumed_bit_for_bit_and_only_with_the_same_encoder(
     go("parts", 2)
     other = Patches()
     other.identity = "other"
-    with pytest.raises(UserError, match=r"another objective: it was .*encoder: patches, now .*encoder: other"):
+    with pytest.raises(UserError, match=r"another objective: the encoder was patches, is other"):
         go("parts", 3, encoder=other, resume=True)
     parts = checkpoint.read(checkpoint.listed(go("parts", 3, path="moved", resume=True) / "checkpoints")[-1])
     assert all(torch.equal(parts[1][k], t) for k, t in whole[1].items())
     assert parts[0].objective[-1] == "encoder: patches"
-    assert "discriminator: 1, 1, 1 * representation" in parts[0].objective
+    assert any(line.startswith("discriminator: 1, 1, 1 * representation = ") for line in parts[0].objective)
 
 
 def test_fine_tuning_may_drop_the_head_or_add_one(config: Config, data: Images, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from catgan.checkpoint.reading import Reader, Rows, resolve
 from catgan.config import Config
 from catgan.config_io import FORMAT_VERSION, from_dict, to_dict
 from catgan.errors import UserError
-from catgan.system.files import save_tensors, write_folder
+from catgan.system.files import read_json, save_tensors, write_folder
 from catgan.version import __version__
 
 KIND = "catgan-generator"
@@ -82,7 +82,7 @@ def read_export(path: Path, networks: tuple[str, ...] = ("ema",)) -> tuple[Heade
             "export it again with --discriminator"
         )
     try:
-        about = json.loads((path / "config.json").read_text("utf-8"))
+        about = read_json(path / "config.json")
         if about.get("kind") != KIND:
             raise UserError(
                 f"{path} is no exported generator of catgan: config.json has kind {about.get('kind')!s:.60}"

@@ -311,13 +311,16 @@ def check_space(folder: Path, needed: int) -> None:
 def resolve(path: Path) -> Path:
     """A checkpoint, or the latest complete one of a run directory. Raises UserError if there is none."""
     if not path.exists():
-        raise UserError(f"{path} does not exist: must be a run directory or a checkpoint in it")
+        raise UserError(f"{path} does not exist: must be a run directory, a checkpoint in it or an exported folder")
     if path.is_file() or is_checkpoint(path):
         read_manifest(path)
         return path
     if not (path / "checkpoints").is_dir() and not (path / "config.yaml").is_file():
         raise UserError(f"{path} is no run directory (it has no checkpoints) and no checkpoint (it has no {MANIFEST})")
-    found = latest(path / "checkpoints", lambda message: print(f"warning: {message}", file=sys.stderr))
+    said: list[str] = []
+    found = latest(path / "checkpoints", said.append)
     if found is None:
-        raise UserError(f"{path} has no usable checkpoint in {path / 'checkpoints'}")
+        raise UserError(f"{path} has no usable checkpoint: {'; '.join(said) or 'it has none yet'}")
+    for message in said:
+        print(f"warning: {message}", file=sys.stderr)
     return found

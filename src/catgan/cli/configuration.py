@@ -33,7 +33,7 @@ LONG = {long: short for short, long in SHORT.items()}
 class ConfigurationOptions:
     """Options of commands about a configuration."""
 
-    start: tyro.conf.Positional[str]
+    start: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
     """Recipe, run directory, checkpoint, or exported folder."""
     settings: Annotated[Config, tyro.conf.arg(name="")]
     config: str | None = None

@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from catgan.cli.fitting import training_command
 from catgan.cli.parse import parse
 from catgan.errors import UserError
+from catgan.system.progress import counted
 
 if TYPE_CHECKING:
     from catgan.data.encode import LatentEncoder
@@ -29,9 +30,9 @@ goes on. Under torchrun, every process does its share.
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """Folder, archive or dataset."""
-    dest: tyro.conf.Positional[Path]
+    dest: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DEST")]
     """Folder to write to."""
     size: int
     """Height and width of the prepared pictures, in pixels."""
@@ -146,7 +147,7 @@ def summary(dest: Path) -> str:
     meta, said = read_meta(dest), read_json(dest / "report.json")
     shape = sample_shape(meta)
     lines = [
-        f"{meta['samples']:,} pictures of {len(meta['classes'])} classes, {meta['size']}x{meta['size']}, "
+        f"{counted(meta['samples'], 'picture')} of {counted(len(meta['classes']), 'class', 'classes')}, {meta['size']}x{meta['size']}, "
         f"{'grey' if meta['channels'] == 1 else 'RGB'}: {dest}"
     ]
     if meta["vae"]:
@@ -154,12 +155,13 @@ def summary(dest: Path) -> str:
     if (dest / "features.json").exists():
         about = read_json(dest / "features.json")
         lines.append(f"features: {about['grid']}x{about['grid']} patches and a class token of {about['dim']} numbers")
+    others, empty = sum(said["ignored"].values()), len(said["empty_folders"])
     left_out = [
-        f"{count} {what}"
-        for count, what in (
-            (said["skipped"], "broken"),
-            (sum(said["ignored"].values()), "files that are no pictures"),
-            (len(said["empty_folders"]), "folders without pictures"),
+        text
+        for count, text in (
+            (said["skipped"], f"{said['skipped']:,} broken"),
+            (others, f"{counted(others, 'file')} of other kinds"),
+            (empty, f"{counted(empty, 'folder')} without pictures"),
         )
         if count
     ]

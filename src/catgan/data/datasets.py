@@ -19,6 +19,7 @@ from catgan.errors import UserError, require
 from catgan.images import to_bytes
 from catgan.system.files import digest
 from catgan.system.packages import need
+from catgan.system.progress import counted
 
 FASHION_CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
@@ -177,7 +178,8 @@ def check_fits(dataset: Dataset, config: Config) -> None:
         )
     if len(dataset.class_names) > s.classes > 1:
         raise UserError(
-            f"the data has {len(dataset.class_names)} classes, sample.classes is {s.classes}: set it to that or more, or to 1 for unconditional"
+            f"the data has {counted(len(dataset.class_names), 'class', 'classes')}, sample.classes is {s.classes}: "
+            "set it to that or more, or to 1 for unconditional"
         )
     if len(dataset) == 0:
         raise UserError("the data has no samples")

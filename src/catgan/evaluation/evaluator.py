@@ -20,6 +20,7 @@ from catgan.evaluation.sources import Generated, ImageSource, Renumbered
 from catgan.metrics import METRICS
 from catgan.system.packages import need
 from catgan.system.pieces import work_folder
+from catgan.system.progress import counted
 
 ALONE = Work()
 
@@ -70,7 +71,7 @@ class Evaluator:
             )
         if len(theirs) > self.classes:
             raise UserError(
-                f"{samples.name} has {len(theirs)} classes, the reference {self.classes}: must be as many, or {leave}"
+                f"{samples.name} has {counted(len(theirs), 'class', 'classes')}, the reference {self.classes}: must be as many, or {leave}"
             )
         return list(range(len(theirs)))
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from catgan.bounds import check_psi, check_seed
 from catgan.errors import require
-from catgan.metrics import METRICS, RENAMED, Features, Metric, titles
+from catgan.metrics import FEATURES, METRICS, RENAMED, Features, Metric, titles
 from catgan.version import __version__
 
 PACKAGES = ("torch", "torch-fidelity", "torchvision", "transformers", "numpy", "pillow")
@@ -58,6 +58,7 @@ class Protocol:
 
     def check(self) -> Protocol:
         """Return self, or raise UserError naming the field, its value and what is allowed."""
+        require(self.features in FEATURES, "features", self.features, f"one of {', '.join(FEATURES)}")
         for name in self.metrics:
             todo = f"{name} is now {RENAMED[name]}" if name in RENAMED else ""
             require(name in METRICS, "metrics", name, f"among {', '.join(METRICS)}", todo)

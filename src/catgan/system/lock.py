@@ -25,11 +25,13 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / ".lock"
         self.file: TextIO | None = None
+        self.made = False  # the folder was not there before
 
     def take(self) -> None:
         """Lock the folder, which is made if need be. Raises UserError if it is in use or cannot be written."""
         while self.file is None:
             try:
+                self.made |= not self.folder.exists()
                 self.folder.mkdir(parents=True, exist_ok=True)
                 file = self.path.open("a+", encoding="utf-8")
             except OSError as error:
@@ -69,11 +71,14 @@ class RunLock:
             return False
 
     def release(self) -> None:
-        """Let others in."""
+        """Let others in. A folder that was made for the lock goes away if nothing was put into it."""
         if self.file is not None:
             discard(self.path)
             self.file.close()
             self.file = None
+            if self.made:
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()
 
 
 @contextlib.contextmanager

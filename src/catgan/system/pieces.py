@@ -40,5 +40,3 @@ def work_folder(folder: Path, processes: Processes) -> Iterator[Path]:
             discard(folder)
     finally:
         lock.release()
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # if nothing was finished
