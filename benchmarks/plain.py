@@ -146,7 +146,8 @@ class PlainDiscriminator:
         """x_0..x_K to all tokens after the last block, (B, T, d)."""
         parts = []
         for k, x in enumerate(pyramid):
-            patches = linear(self.weights.embeddings[str(self.patches[k])], patchify(x, self.patches[k]))
+            with torch.autocast(x.device.type, enabled=False):
+                patches = linear(self.weights.embeddings[str(self.patches[k])], patchify(x, self.patches[k]))
             cls = self.weights.cls[k].expand(len(x), 1, -1)
             tokens = torch.cat([cls.to(patches.dtype), patches + self.positions[k]], dim=1)
             parts.append(tokens + self.weights.scale_embedding[k])
@@ -161,7 +162,12 @@ class PlainDiscriminator:
             cls = x[:, self.starts]
             cls = cls.float() if cls.dtype == torch.bfloat16 else cls
             head = linear(self.weights.head, rms_norm(cls, self.weights.norm.weight))
-            return (head * F.embedding(y, self.weights.class_embedding.weight)[:, None]).sum(-1)
+            classes = F.embedding(y, self.weights.class_embedding.weight)
+            if len(self.weights.class_mapping):
+                first, second = self.weights.class_mapping[0], self.weights.class_mapping[2]
+                hidden = F.silu(F.linear(classes, 0.01 * first.weight, 0.01 * first.bias))
+                classes = F.linear(hidden, 0.01 * second.weight, 0.01 * second.bias)
+            return (head * classes[:, None]).sum(-1)
 
 
 def recomputed(recompute: bool, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
@@ -256,10 +262,10 @@ class PlainStep:
         """Iteration `step` (0, 1, ...) on real samples x (B, C, S, S) of classes y (B,), with an encoder also their
         raw images, uint8 (B, 3, P, P)."""
         metrics: Metrics = {}
-        z = self.draw(normal, Purpose.Z, step, (len(x), self.config.generator.z_dim))
+        z = self.draw(normal, Purpose.Z, step, range(len(x)), (self.config.generator.z_dim,))
         self.train_discriminator(step, x, y, z, images, metrics)
         if self.config.objective.fresh_z:
-            z = self.draw(normal, Purpose.Z_GENERATOR, step, tuple(z.shape))
+            z = self.draw(normal, Purpose.Z_GENERATOR, step, range(len(x)), (self.config.generator.z_dim,))
         w = self.train_generator(step, x, y, z, metrics)
         self.update_style_means(w, y)
         self.update_average(step + 1)
@@ -269,8 +275,8 @@ class PlainStep:
         self, step: int, x: Tensor, y: Tensor, z: Tensor, images: Tensor | None, metrics: Metrics
     ) -> None:
         o, batch = self.config.objective, len(x)
-        u_real = self.draw(uniform, Purpose.AUGMENT_REAL_D, step, (batch, 9))
-        u_fake = self.draw(uniform, Purpose.AUGMENT_FAKE_D, step, (batch, 9))
+        u_real = self.draw(uniform, Purpose.AUGMENT_REAL_D, step, range(batch), (9,))
+        u_fake = self.draw(uniform, Purpose.AUGMENT_FAKE_D, step, range(batch), (9,))
         with torch.no_grad():
             _, h = self.generate(z, y)
         stages = len(self.config.sample.scales)
@@ -288,7 +294,9 @@ class PlainStep:
                 ("r1", [x] * stages, u_real, real, Purpose.PENALTY_REAL),
                 ("r2", h, u_fake, fake, Purpose.PENALTY_FAKE),
             ):
-                twins = self.perturbed_view([s[some] for s in samples], u[some], self.noise(purpose, step, count))
+                twins = self.perturbed_view(
+                    [s[some] for s in samples], u[some], self.noise(purpose, step, some.tolist())
+                )
                 perturbed = self.judge(twins, y[some])
                 losses[name] = ((clean[some] - perturbed) / o.penalty_eps).square().mean(0)
                 weights[name] = self.gamma(step) / 2
@@ -297,8 +305,8 @@ class PlainStep:
     def train_generator(self, step: int, x: Tensor, y: Tensor, z: Tensor, metrics: Metrics) -> Tensor:
         """Returns the styles, (B, d)."""
         c, o, batch = self.config, self.config.objective, len(x)
-        u_real = self.draw(uniform, Purpose.AUGMENT_REAL_G, step, (batch, 9))
-        u_fake = self.draw(uniform, Purpose.AUGMENT_FAKE_G, step, (batch, 9))
+        u_real = self.draw(uniform, Purpose.AUGMENT_REAL_G, step, range(batch), (9,))
+        u_fake = self.draw(uniform, Purpose.AUGMENT_FAKE_G, step, range(batch), (9,))
         self.weights["discriminator"].requires_grad_(False)
         w, h = self.generate(z, y)
         with torch.no_grad():
@@ -371,10 +379,11 @@ class PlainStep:
         return [resize(x, size, s.down) for x, size in zip(seen, s.scales, strict=True)]
 
     def perturbed_view(self, stages: Sequence[Tensor], u: Tensor, noise: list[Tensor]) -> list[Tensor]:
-        """Noise is one tensor at full size, added before augmentation, or one per scale, added after resizing."""
+        """Noise is one tensor at full size, or one per stage, added before augmentation; or one per scale, after resizing."""
         eps = self.config.objective.penalty_eps
         if self.config.objective.penalty_noise == "full":
-            return self.view([stage + eps * noise[0] for stage in stages], u, anchor=stages[-1])
+            each = noise if len(noise) == len(stages) else noise * len(stages)
+            return self.view([stage + eps * n for stage, n in zip(stages, each, strict=True)], u, anchor=stages[-1])
         return [x + eps * n for x, n in zip(self.view(stages, u), noise, strict=True)]
 
     def gamma(self, step: int) -> float:
@@ -385,16 +394,21 @@ class PlainStep:
             return o.penalty
         return float(o.penalty * (end / o.penalty) ** min(1.0, step / o.penalty_anneal))
 
-    def noise(self, purpose: Purpose, step: int, count: int) -> list[Tensor]:
+    def noise(self, purpose: Purpose, step: int, samples: list[int]) -> list[Tensor]:
         s = self.config.sample
-        sizes = s.scales if self.config.objective.penalty_noise == "per_scale" else (s.size,)
-        areas = [n * n for n in sizes]
-        drawn = self.draw(normal, purpose, step, (count, s.channels, sum(areas))).split(areas, 2)
-        return [n.unflatten(2, (size, size)) for n, size in zip(drawn, sizes, strict=True)]
+        if self.config.objective.penalty_noise == "per_scale":
+            areas = [n * n for n in s.scales]
+            drawn = self.draw(normal, purpose, step, samples, (s.channels, sum(areas))).split(areas, 2)
+            return [n.unflatten(2, (size, size)) for n, size in zip(drawn, s.scales, strict=True)]
+        stages = len(s.scales) if self.config.discriminator.aggregated and purpose is Purpose.PENALTY_FAKE else 1
+        return list(self.draw(normal, purpose, step, samples, (stages, s.channels, s.size, s.size)).unbind(1))
 
-    def draw(self, kind: Callable[..., Tensor], purpose: Purpose, step: int, shape: tuple[int, ...]) -> Tensor:
+    def draw(
+        self, kind: Callable[..., Tensor], purpose: Purpose, step: int, samples: Sequence[int], shape: tuple[int, ...]
+    ) -> Tensor:
+        """The random numbers of some samples of the batch."""
         like = next(self.weights["generator"].parameters())
-        return kind(self.config.training.seed, purpose, step, shape).to(like)
+        return kind(self.config.training.seed, purpose, step, samples, shape).to(like)
 
     # -- averages --------------------------------------------------------------------------------------------------
 

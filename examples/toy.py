@@ -21,12 +21,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from catgan.draws import Purpose, normal, sample_z, uniform
+from catgan.draws import Purpose, sample_z, stream
 from catgan.errors import UserError, require
 from catgan.evaluation.alignment import alignment
 from catgan.objective import approximate_penalty, consistency, relativistic
@@ -46,6 +47,14 @@ HALF_LIFE, WARMUP = 50, 0.05  # of the generator's average, in steps; at most 5 
 SAMPLES, HELD_OUT = 2000, 2**32  # samples of a measurement, and the seed of its real signals, which no training uses
 
 # -- data --------------------------------------------------------------------------------------------------------------
+
+
+def normal(seed: int, purpose: Purpose, position: int, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(stream(seed, purpose, position).standard_normal(shape, dtype=np.float32))
+
+
+def uniform(seed: int, purpose: Purpose, position: int, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(stream(seed, purpose, position).random(shape, dtype=np.float32))
 
 
 def signals(seed: int, position: int, count: int) -> Tensor:

@@ -11,6 +11,7 @@ from catgan.config_io import from_dict
 from catgan.discriminator import Discriminator
 from catgan.errors import UserError
 from catgan.networks import build_networks
+from catgan.pyramid import Pyramid
 
 SMALL: dict[str, Any] = {
     "channels": 2, "classes": 4, "scales": (2, 4, 8), "patches": (1, 2, 2), "depth": 3, "width": 16, "heads": 2,
@@ -193,3 +194,36 @@ def test_every_parameter_gets_a_gradient() -> None:
 def test_sizes_that_do_not_fit_are_user_errors(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build(**change)
+
+
+def test_with_mapped_classes_the_paper_s_size_is_reached_at_half_the_width() -> None:
+    """96 M parameters fit both: head_dim 2048 without the mapping, 1024 with it."""
+    with torch.device("meta"):
+        sizes = [
+            sum(
+                p.numel()
+                for p in Discriminator(head_dim=dim, class_mapping=mapped, representation_dim=768).parameters()
+            )
+            / 1e6
+            for dim, mapped in ((2048, False), (1024, True))
+        ]
+    assert sizes == pytest.approx([96.06, 96.34], abs=0.01)
+
+
+def test_the_perturbation_of_coarse_scales_survives_bfloat16_into_the_tokens() -> None:
+    """At scale 4 of 32 it is 0.00125, below the steps of bfloat16 near 1: half of it would be lost, the rest doubled."""
+    scales = (4, 8, 16, 32)
+    discriminator = build(scales=scales, patches=(2, 2, 2, 2), width=64, channels=4)
+    view, x = Pyramid(scales), 0.7 * torch.randn(32, 4, 32, 32)
+    twin = x + 0.01 * torch.randn(x.shape)
+
+    def energy() -> torch.Tensor:
+        """Mean square of what the perturbation changes of the tokens, per scale."""
+        pairs = zip(view(x), view(twin), strict=True)
+        moved = [discriminator.tokens(k, a) - discriminator.tokens(k, b) for k, (a, b) in enumerate(pairs)]
+        return torch.stack([m.float().square().mean() for m in moved])
+
+    with torch.no_grad():
+        exact = energy()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.allclose(energy(), exact, rtol=1e-3)

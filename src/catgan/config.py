@@ -99,6 +99,8 @@ class DiscriminatorConfig:
     """Size of the projection in which [cls] and class embedding meet."""
     aggregated: bool = False
     """Drop the block-diagonal mask: all scales attend to each other (the paper's ablation)."""
+    class_mapping: bool = False
+    """Two layers between a class's embedding and its product with [cls], as in GAT; with head_dim 1024 the paper's 96 M too."""
     representation_dim: CountOrZero = 0
     """Output size of the representation head (768 for DINOv2-B); 0 leaves the head out."""
 
@@ -115,6 +117,8 @@ class AugmentConfig:
     """Side of the erased square, as a share of the size; always applied."""
     flip: Share = 0.4
     """Probability of a horizontal flip."""
+    register: Literal["proportional", "gat"] = "proportional"
+    """How far an encoder's image moves for a shift of its sample: by as much of its size, or, as GAT's inverted ratio has it, hardly."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from catgan.config import check_scales, check_width
 from catgan.nn.layers import (
     Attention,
+    EqualizedLinear,
     RMSNorm,
     SwiGLU,
     at_least_float32,
@@ -73,6 +74,7 @@ class Discriminator(nn.Module):
         heads: int = 12,  # attention heads
         head_dim: int = 2048,  # size of the projection in which [cls] and class meet
         aggregated: bool = False,  # no mask between scales
+        class_mapping: bool = False,  # two layers between a class's embedding and its product with [cls], as in GAT
         representation_dim: int = 0,  # size of the features to predict, 768 for DINOv2-B; 0: no such head
     ) -> None:
         super().__init__()
@@ -87,6 +89,11 @@ class Discriminator(nn.Module):
         self.head = linear(width, head_dim)
         self.class_embedding = nn.Embedding(classes, head_dim)
         nn.init.normal_(self.class_embedding.weight, std=0.02)
+        self.class_mapping = nn.Sequential()
+        if class_mapping:
+            self.class_mapping = nn.Sequential(
+                EqualizedLinear(head_dim, head_dim), nn.SiLU(), EqualizedLinear(head_dim, head_dim)
+            )
         self.representation: nn.Module | None = None
         if representation_dim:
             hidden = 2048
@@ -100,9 +107,9 @@ class Discriminator(nn.Module):
 
     def tokens(self, k: int, x: Tensor) -> Tensor:
         """x_k (B, C, S_k, S_k) to the input tokens of its scale, [cls] first: (B, 1 + T_k, d)."""
-        patches = self.embeddings[str(self.patches[k])](patchify(x, self.patches[k])) + self.get_buffer(
-            f"positions_{k}"
-        )
+        with full_precision(x.device):  # bfloat16 would round the penalties' perturbation of coarse scales away
+            patches = self.embeddings[str(self.patches[k])](patchify(x, self.patches[k]))
+        patches = patches + self.get_buffer(f"positions_{k}")
         cls = self.cls[k].to(patches.dtype).expand(len(x), 1, -1)
         return torch.cat([cls, patches], dim=1) + self.scale_embedding[k].to(patches.dtype)
 
@@ -122,13 +129,14 @@ class Discriminator(nn.Module):
         return x.split(lengths, dim=1)
 
     def logits(self, features: Sequence[Tensor], y: Tensor) -> Tensor:
-        """Projection conditioning: <head(norm(cls_k)), Emb(y)>, shape (B, scales).
+        """Projection conditioning: <head(norm(cls_k)), Emb(y)>, shape (B, scales), Emb mapped where `class_mapping`.
 
         In float32 (or wider) even under autocast: the penalties divide differences of logits by 0.01.
         """
         with full_precision(y.device):
             cls = at_least_float32(torch.stack([f[:, 0] for f in features], dim=1))
-            return (self.head(self.norm(cls)) * self.class_embedding(y).unsqueeze(1)).sum(dim=-1)
+            classes = self.class_mapping(self.class_embedding(y))
+            return (self.head(self.norm(cls)) * classes.unsqueeze(1)).sum(dim=-1)
 
     def add_heads(self, heads: Mapping[str, nn.Module]) -> None:
         """Train these with the discriminator: modules from a pyramid x_0..x_K and classes y (B,) to (B, ...).

@@ -1,15 +1,18 @@
 """Random numbers that are a pure function of what they are for.
 
-Every draw comes from a counter-based generator (Philox) keyed by (seed, purpose) and positioned by (step or seed).
-Nothing carries over from one step to the next, so a resumed run draws what an uninterrupted one would have drawn,
-and a part of the batch draws its slice of the whole batch's numbers. Draws are made on the CPU in float32 on every
-device.
+What a step draws for a sample is a function of (seed, purpose, step, number of the sample in the batch): a process, and
+a micro-batch, draw the numbers of their own samples alone, a resumed run draws what an uninterrupted one would have, and
+the bits are the same on every device. They come from Philox 4x32-10 (Salmon et al., 2011), a function of a counter,
+in integer arithmetic; a normal number is looked up in a table of quantiles, as logarithms differ between machines.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -38,19 +41,82 @@ class Purpose(IntEnum):
     MIRROR = 14
 
 
+def uniform(
+    seed: int, purpose: int, step: int, samples: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"
+) -> Tensor:
+    """Uniform numbers in [0, 1), multiples of 2^-24: float32 (n, *shape) for these samples of a step's batch."""
+    return words(seed, purpose, step, samples, shape, device).bitwise_right_shift(8).float().mul(2.0**-24)
+
+
+def normal(
+    seed: int, purpose: int, step: int, samples: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"
+) -> Tensor:
+    """Standard normal numbers within +-6.3: float32 (n, *shape) for these samples of a step's batch."""
+    bits = words(seed, purpose, step, samples, shape, device)
+    # 31 bits are p in (0, 1/2); its power of two and the next 8 bits find a piece of the quantile function, the rest a
+    # place in it. The last bit is the sign.
+    mantissa, exponent = torch.frexp((bits >> 1).double() + 0.5)
+    place = (mantissa - 0.5) * (2 * PIECES)
+    piece = place.long()
+    start, slope = (table.to(bits.device)[exponent.long() * PIECES + piece] for table in quantiles())
+    return (start + (place - piece).float() * slope) * (1 - 2 * (bits & 1))
+
+
+# -- the counter-based generator -------------------------------------------------------------------------------------
+
+MASK = 0xFFFFFFFF
+MULTIPLIERS, KEY_STEPS = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
+PIECES = 256  # of the quantile function between a power of two and the next
+ON_DEVICE = 2**16  # as many numbers are drawn faster where they are wanted than moved there
+
+Words = TypeVar("Words", Tensor, np.ndarray)
+
+
+def words(
+    seed: int, purpose: int, step: int, samples: Sequence[int], shape: Sequence[int], device: torch.device | str
+) -> Tensor:
+    """Independent 32-bit numbers, as int64 (n, *shape)."""
+    count, device = math.prod(shape), torch.device(device)
+    numbers, blocks = np.asarray(samples, np.int64)[:, None], np.arange(-(-count // 4))[None]
+    counter = [blocks, numbers, np.full((1, 1), step & MASK), np.full((1, 1), purpose << 16 | step >> 32)]
+    key = seed & MASK, seed >> 32
+    if in_numpy(device, len(samples) * count):
+        four = [torch.from_numpy(word) for word in philox(counter, key)]
+    else:
+        four = philox([torch.from_numpy(word).to(device) for word in counter], key)
+    found = torch.stack(torch.broadcast_tensors(*four), dim=-1)
+    return found.flatten(1)[:, :count].reshape(len(samples), *shape).to(device, non_blocking=True)
+
+
+def in_numpy(device: torch.device, count: int) -> bool:
+    """Whether so many numbers are drawn by NumPy, in a third of PyTorch's time on a CPU, and moved to the device."""
+    return device.type == "cpu" or count < ON_DEVICE
+
+
+def philox(counter: Sequence[Words], key: tuple[int, int]) -> list[Words]:
+    """Philox 4x32-10: four words of each counter of four words, all in int64 arrays that broadcast."""
+    a, b, c, d = counter
+    for _ in range(10):
+        first, second = a * MULTIPLIERS[0], c * MULTIPLIERS[1]
+        a, b, c, d = (second >> 32) & MASK ^ b ^ key[0], second & MASK, (first >> 32) & MASK ^ d ^ key[1], first & MASK
+        key = (key[0] + KEY_STEPS[0]) & MASK, (key[1] + KEY_STEPS[1]) & MASK
+    return [a, b, c, d]
+
+
+@cache
+def quantiles() -> tuple[Tensor, Tensor]:
+    """Values at the start of each piece of the normal quantile function below 1/2, and how much it rises in the piece."""
+    p = 2.0 ** torch.arange(-33, -1, dtype=torch.float64)[:, None] * (1 + torch.arange(PIECES + 1) / PIECES)
+    values = torch.special.ndtri(p.clamp(max=0.5)).float()
+    return values[:, :-1].flatten(), values.diff(dim=1).flatten()
+
+
+# -- numbers of no step ----------------------------------------------------------------------------------------------
+
+
 def stream(seed: int, purpose: int, position: int = 0) -> np.random.Generator:
-    """The generator of one purpose at one position (a step, an epoch); streams never overlap."""
+    """NumPy's generator of one purpose at one position (an epoch); streams never overlap."""
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, position, 0]))
-
-
-def normal(seed: int, purpose: int, position: int, shape: Sequence[int]) -> Tensor:
-    """Standard normal float32 numbers of the given shape, for the whole batch."""
-    return torch.from_numpy(stream(seed, purpose, position).standard_normal(tuple(shape), dtype=np.float32))
-
-
-def uniform(seed: int, purpose: int, position: int, shape: Sequence[int]) -> Tensor:
-    """Uniform float32 numbers in [0, 1) of the given shape, for the whole batch."""
-    return torch.from_numpy(stream(seed, purpose, position).random(tuple(shape), dtype=np.float32))
 
 
 def sample_z(seeds: Sequence[int], z_dim: int) -> Tensor:

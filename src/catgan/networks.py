@@ -24,7 +24,8 @@ def build_discriminator(config: Config) -> Discriminator:
     s, d = config.sample, config.discriminator
     return Discriminator(
         channels=s.channels, classes=s.classes, scales=s.scales, patches=d.patches, depth=d.depth, width=d.width,
-        heads=d.heads, head_dim=d.head_dim, aggregated=d.aggregated, representation_dim=d.representation_dim,
+        heads=d.heads, head_dim=d.head_dim, aggregated=d.aggregated, class_mapping=d.class_mapping,
+        representation_dim=d.representation_dim,
     )  # fmt: skip
 
 

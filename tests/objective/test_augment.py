@@ -225,6 +225,14 @@ def test_an_image_moves_seven_pixels_for_one_of_its_latent() -> None:
     assert not register(x, u, MOVES, 32)[..., -7:, :].any()
 
 
+def test_gats_ratio_hardly_moves_an_image() -> None:
+    """Four pixels of the latent are 28 of the image, or four sevenths of one."""
+    u = torch.full((1, PARAMETERS), 0.5)
+    u[0, 4] = 8.5 / 9  # the last of nine shifts
+    x = torch.rand(1, 3, 224, 224)
+    assert torch.equal(register(x, u, replace(MOVES, register="gat"), 32)[..., :-1, :], x[..., 1:, :])
+
+
 def test_an_image_keeps_its_colours_and_is_not_cut() -> None:
     u = torch.rand(8, PARAMETERS)
     u[:, 4:6] = 0.5

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from catgan.config import Config
+from catgan.config_io import from_dict
 from catgan.data.datasets import Images
 from catgan.draws import normal, uniform
 from catgan.objective import Draws, PyramidSupervision, Supervision, default_objective
@@ -28,11 +29,17 @@ class NoisyScales:
         self.scales, self.seed, self.eps = config.sample.scales, config.training.seed, config.objective.penalty_eps
         self.shape = (config.sample.channels, config.sample.size, config.sample.size)
 
-    def draw(self, step: int, network: Network, batch: int, perturbed: bool) -> Draws:
+    def penalised(self, batch: int) -> Tensor:
+        return torch.arange(batch)
+
+    def draw(
+        self, step: int, network: Network, samples: range, batch: int, perturbed: bool, device: torch.device
+    ) -> Draws:
         position = 2 * step + (network == "generator")
-        rows = {"levels": uniform(self.seed, self.LEVELS, position, (batch, len(self.scales)))}
-        rows["noise"] = normal(self.seed, self.NOISE, position, (batch, *self.shape))
-        return Draws(rows, torch.arange(batch), {"twin": (rows["noise"].flip(-1),)} if perturbed else {})
+        rows = {"levels": uniform(self.seed, self.LEVELS, position, samples, (len(self.scales),), device)}
+        rows["noise"] = normal(self.seed, self.NOISE, position, samples, self.shape, device)
+        twins = {"twin": (rows["noise"].flip(-1),)} if perturbed else {}
+        return Draws(rows, torch.arange(len(samples), device=device), twins)
 
     def view(self, stages: list[Tensor], draws: Draws) -> list[Tensor]:
         shown = []
@@ -94,10 +101,25 @@ def test_cats_pyramid_is_the_default(tiny_config: Config) -> None:
     assert all(torch.equal(ours[name], value) for name, value in default.items())
 
 
-def test_part_gives_consecutive_samples_with_their_noise(tiny_config: Config) -> None:
-    draws = PyramidSupervision(tiny_config).draw(3, "discriminator", 8, perturbed=True)
-    assert draws.penalised.tolist() == [0, 4]
-    part = draws.part(3, 6)
-    assert torch.equal(part.rows["real"], draws.rows["real"][3:6])
+def draws(config: Config, samples: range) -> Draws:
+    return PyramidSupervision(config).draw(3, "discriminator", samples, 8, True, torch.device("cpu"))
+
+
+def test_some_samples_draw_the_numbers_that_they_have_in_the_batch(tiny_config: Config) -> None:
+    whole, part = draws(tiny_config, range(8)), draws(tiny_config, range(3, 6))
+    assert whole.penalised.tolist() == [0, 4]
+    assert torch.equal(part.rows["real"], whole.rows["real"][3:6])
     assert part.penalised.tolist() == [1]
-    assert torch.equal(part.noise["fake"][0], draws.noise["fake"][0][1:])
+    assert torch.equal(part.noise["fake"][0], whole.noise["fake"][0][1:])
+
+
+def test_only_an_aggregated_discriminator_is_shown_stages_with_noises_of_their_own(tiny_config: Config) -> None:
+    """It sees them together: shared noise would let their gradients cancel in the penalty."""
+    config = from_dict({"discriminator": {"aggregated": True}, "augment": {"color": 0}}, tiny_config)
+    for c, own in ((from_dict({"augment": {"color": 0}}, tiny_config), False), (config, True)):
+        one, h = draws(c, range(8)), torch.zeros(3, 8, 1, 8, 8)
+        one = replace(one, rows={name: torch.full_like(u, 0.5) for name, u in one.rows.items()})
+        finest = c.sample.scales[-1]
+        fake = PyramidSupervision(replace(c, sample=replace(c.sample, scales=(finest,) * 3))).fake_perturbed(h, one)
+        assert torch.equal(fake[0], fake[1]) != own
+        assert len(PyramidSupervision(c).real_perturbed(h[0], one)) == 3

@@ -406,6 +406,25 @@ def test_the_loss_is_the_weighted_sum_of_its_terms_means(tiny_config: Config) ->
         assert torch.allclose(metrics[f"{network}/loss"], expected)
 
 
+@pytest.mark.parametrize("micro", [0, 3])
+def test_the_share_of_the_consistency_gradient_is_that_of_its_own_gradient_at_h(
+    tiny_config: Config, micro: int
+) -> None:
+    config = from_dict({"training": {"micro_batch": micro}}, tiny_config)
+    found = gradients(build(config, double=True), config)[1]["generator/consistency_share"]
+    step = build(tiny_config, double=True)
+    (part,) = step.micro_batches("generator", 0, *data(tiny_config, double=True))
+    h = step.generate_with_gradient(part.z, part.y)[1]
+    terms = {t.name: t for t in step.objective.generator}
+    lengths = {}
+    for name, term in terms.items():
+        loss = term.weight_at(0) * term.function(step.generator_state(part, h)).mean()
+        lengths[name] = torch.autograd.grad(loss, h, retain_graph=True)[0].square().sum((1, 2, 3, 4)).sqrt()
+    expected = lengths["consistency"] / (lengths["consistency"] + lengths["adversarial"])
+    assert found.shape == (3,)
+    assert torch.allclose(found, expected)
+
+
 def test_metrics_are_vectors_over_scales(tiny_config: Config) -> None:
     step, metrics = train(tiny_config, 1)
     for name in ("discriminator/adversarial", "discriminator/r1", "generator/adversarial", "logits/real"):

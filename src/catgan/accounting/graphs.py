@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -91,7 +91,7 @@ def measured(
     with Allocated([*given, *(t.grad for t in given if t.grad is not None)]) as allocated, like_cuda():
         network.blocks[-1].register_forward_pre_hook(lambda *_: marks.append(dict(allocated.now)))
         network.blocks[-1].register_forward_hook(lambda *_: marks.append(dict(allocated.now)))
-        with autocast(config):
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.training.precision == "bfloat16"):
             outputs = forward()
         kept = allocated.now["rest"]
         outputs = [t for t in tree_leaves(outputs) if isinstance(t, Tensor)]
@@ -102,18 +102,13 @@ def measured(
     return Graph((kept + more * block["rest"]) / n, working / n, allocated.most["copies"] + more * block["copies"])
 
 
-def autocast(config: Config) -> AbstractContextManager[Any]:
-    """The number format of the recipe's matrix products, on the CPU."""
-    return torch.autocast("cpu", torch.bfloat16) if config.training.precision == "bfloat16" else nullcontext()
-
-
 class Allocated(TorchDispatchMode):
     """Counts the bytes of all storages that operations make: `now`, and the `most` that there were at any time.
 
     Apart from the "rest" are "copies": given tensors in another number format.
     """
 
-    def __init__(self, given: Iterable[Tensor] = ()) -> None:
+    def __init__(self, given: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.given = {t.untyped_storage()._cdata for t in given}
         self.known = set(self.given)

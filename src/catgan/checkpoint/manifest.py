@@ -17,7 +17,7 @@ from catgan.config_io import from_dict, to_dict
 from catgan.errors import UserError
 
 KIND = "catgan-checkpoint"
-FORMAT = 3  # of the folder; 1 was a single safetensors file, 2 called the ema average
+FORMAT = 3  # of the folder; 1 was a single file, 2 had other names and drew numbers for whole batches
 MANIFEST = "manifest.json"
 SEAL = ',\n "digest": '
 

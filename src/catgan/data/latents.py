@@ -49,7 +49,7 @@ def draw_posterior(moments: Tensor, scale: float, seed: int, step: int, first: i
     first: where these samples begin in the step's batch.
     """
     mean, std = moments.chunk(2, dim=1)
-    noise = normal(seed, Purpose.POSTERIOR, step, (first + len(mean), *mean.shape[1:]))[first:]
+    noise = normal(seed, Purpose.POSTERIOR, step, range(first, first + len(mean)), mean.shape[1:])
     return (mean + std * noise) * scale
 
 

@@ -127,7 +127,7 @@ class Prepared:
         """Which samples of a batch are drawn as mirror images, (count,), bool: each with probability 1/2, if stored."""
         if self.meta["vae"] is None or not self.meta["vae"]["flip"]:
             return torch.zeros(count, dtype=torch.bool)
-        return uniform(seed, Purpose.MIRROR, step, (first + count,))[first:] < 0.5
+        return uniform(seed, Purpose.MIRROR, step, range(first, first + count), ()) < 0.5
 
     def batch(self, rows: np.ndarray, seed: int, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
         """Pixels in [-1, 1], or latents drawn anew from their posteriors; float32 (B, C, S, S), and classes (B,)."""

@@ -37,15 +37,17 @@ def augment(x: Tensor, u: Tensor, policy: AugmentConfig, anchor: Tensor | None =
 def register(images: Tensor, u: Tensor, policy: AugmentConfig, size: int) -> Tensor:
     """Move and mirror raw images (B, 3, P, P) as `augment` does samples of the given size with the same u (B, 9).
 
-    A shift by one pixel of the sample is one by P / size pixels of the image, rounded: 7 for 224 and 32. Grey (zero)
-    moves in. Colour and cutout are left out: the encoder sees the whole image.
+    A shift by one pixel of the sample is one by P / size pixels of the image, rounded: 7 for 224 and 32; or with
+    policy.register "gat" by size / P, so that the image hardly moves. Grey (zero) moves in. Colour and cutout are left
+    out: the encoder sees the whole image.
     """
     x = images.unsqueeze(0)
     if policy.flip:
         x = flip(x, u[:, 8], policy.flip)
     if policy.translation:
-        shift = shifts(u[:, 4:6], size, policy.translation) * images.shape[-1]
-        x = move(x, (shift / size).round().long())
+        shift, pixels = shifts(u[:, 4:6], size, policy.translation), images.shape[-1]
+        moved = shift * pixels / size if policy.register == "proportional" else shift * size / pixels
+        x = move(x, moved.round().long())
     return x[0]
 
 

@@ -8,6 +8,7 @@ Another supervision is a class with these methods, in a file of its own; the tra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -30,31 +31,28 @@ class Draws:
     penalised: Tensor  # (m,) which of the n samples are under the penalties
     noise: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)  # (m, ...) each, a row per penalised sample
 
-    def part(self, start: int, stop: int) -> Draws:
-        """Those of samples start..stop - 1."""
-        mine = (self.penalised >= start) & (self.penalised < stop)
+    def to(self, dtype: torch.dtype) -> Draws:
+        """Numbers as `dtype`."""
         return Draws(
-            {name: rows[start:stop] for name, rows in self.rows.items()},
-            self.penalised[mine] - start,
-            {name: tuple(n[mine] for n in noise) for name, noise in self.noise.items()},
-        )
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> Draws:
-        """On a device, numbers as `dtype`."""
-        return Draws(
-            {name: rows.to(device, dtype, non_blocking=True) for name, rows in self.rows.items()},
-            self.penalised.to(device),
-            {name: tuple(n.to(device, dtype, non_blocking=True) for n in ns) for name, ns in self.noise.items()},
+            {name: rows.to(dtype) for name, rows in self.rows.items()},
+            self.penalised,
+            {name: tuple(n.to(dtype) for n in ns) for name, ns in self.noise.items()},
         )
 
 
 class Supervision(Protocol):
     """What the discriminator is shown. A view is a list of tensors (n, ...): what the discriminator takes."""
 
-    def draw(self, step: int, network: Network, batch: int, perturbed: bool) -> Draws:
-        """All random numbers of a network's step for the whole batch, on the CPU: a function of these arguments alone.
+    def penalised(self, batch: int) -> Tensor:
+        """The numbers of those samples of a batch that are under the penalties, ascending."""
+        ...
 
-        perturbed: whether twins will be asked for.
+    def draw(
+        self, step: int, network: Network, samples: range, batch: int, perturbed: bool, device: torch.device
+    ) -> Draws:
+        """The random numbers for some samples of a batch, by their numbers in it.
+
+        Those of a sample must depend on step, network and its number alone. perturbed: whether twins will be asked for.
         """
         ...
 
@@ -95,29 +93,45 @@ class PyramidSupervision:
     """CAT's: augment at full size, then resize stage k to scale k, x_k = r_k(h_k) (paper 3.1).
 
     All stages of a fake share their augmentation. Perturbations are added to the full-size sample and to every stage
-    before augmentation, or with objective.penalty_noise "per_scale" to each x_k.
+    before augmentation, or with objective.penalty_noise "per_scale" to each x_k. The stages of a fake share their noise
+    too, unless the discriminator is aggregated: d_k then depends on all of them, and with shared noise the penalty would
+    estimate |sum over j of grad_j d_k|^2 rather than the sum of |grad_j d_k|^2.
     """
 
     def __init__(self, config: Config) -> None:
         self.config, self.pyramid = config, build_pyramid(config)
 
-    def draw(self, step: int, network: Network, batch: int, perturbed: bool) -> Draws:
-        seed = self.config.training.seed
-        u_real, u_fake = (uniform(seed, purpose, step, (batch, PARAMETERS)) for purpose in AUGMENTATIONS[network])
-        penalised = penalised_samples(batch, self.config.objective.penalty_fraction)
+    def penalised(self, batch: int) -> Tensor:
+        return penalised_samples(batch, self.config.objective.penalty_fraction)
+
+    def draw(
+        self, step: int, network: Network, samples: range, batch: int, perturbed: bool, device: torch.device
+    ) -> Draws:
+        seed, (real, fake) = self.config.training.seed, AUGMENTATIONS[network]
+        rows = {
+            "real": uniform(seed, real, step, samples, (PARAMETERS,), device),
+            "fake": uniform(seed, fake, step, samples, (PARAMETERS,), device),
+        }
+        chosen = [number for number in self.penalised(batch).tolist() if number in samples]
         noise = {}
         if perturbed:
-            noise["real"] = self.noise(Purpose.PENALTY_REAL, step, len(penalised))
-            noise["fake"] = self.noise(Purpose.PENALTY_FAKE, step, len(penalised))
-        return Draws({"real": u_real, "fake": u_fake}, penalised, noise)
+            stages = len(self.pyramid.scales) if self.config.discriminator.aggregated else 1
+            noise["real"] = self.noise(Purpose.PENALTY_REAL, step, chosen, device)
+            noise["fake"] = self.noise(Purpose.PENALTY_FAKE, step, chosen, device, stages)
+        return Draws(rows, torch.tensor(chosen, dtype=torch.int64, device=device) - samples.start, noise)
 
-    def noise(self, purpose: Purpose, step: int, count: int) -> tuple[Tensor, ...]:
-        """Noise n of all penalised samples: one (count, C, S, S), or one of each scale's size."""
-        s, per_scale = self.config.sample, self.config.objective.penalty_noise == "per_scale"
-        sizes = s.scales if per_scale else (s.size,)
-        areas = [size * size for size in sizes]
-        noise = normal(self.config.training.seed, purpose, step, (count, s.channels, sum(areas)))
-        return tuple(n.unflatten(2, (size, size)) for n, size in zip(noise.split(areas, 2), sizes, strict=True))
+    def noise(
+        self, purpose: Purpose, step: int, samples: Sequence[int], device: torch.device, stages: int = 1
+    ) -> tuple[Tensor, ...]:
+        """Noise n of these m samples: one (m, C, S, S), of several stages (m, stages, C, S, S); or with
+        objective.penalty_noise "per_scale" one (m, C, S_k, S_k) of each scale's size."""
+        s, seed = self.config.sample, self.config.training.seed
+        if self.config.objective.penalty_noise == "per_scale":
+            areas = [size * size for size in s.scales]
+            noise = normal(seed, purpose, step, samples, (s.channels, sum(areas)), device).split(areas, 2)
+            return tuple(n.unflatten(2, (size, size)) for n, size in zip(noise, s.scales, strict=True))
+        each = (s.channels, s.size, s.size)
+        return (normal(seed, purpose, step, samples, each if stages == 1 else (stages, *each), device),)
 
     def real(self, x: Tensor, draws: Draws) -> list[Tensor]:
         return self.view(x, draws.rows["real"])
@@ -144,6 +158,7 @@ class PyramidSupervision:
         samples = samples[..., chosen, :, :, :]
         anchor = samples if samples.ndim == 4 else samples[-1]
         if self.config.objective.penalty_noise == "full":
-            return self.pyramid(augment(samples + eps * noise[0], u[chosen], policy, anchor))
+            n = noise[0] if noise[0].ndim == 4 else noise[0].movedim(1, 0)
+            return self.pyramid(augment(samples + eps * n, u[chosen], policy, anchor))
         clean = self.pyramid(augment(samples, u[chosen], policy, anchor))
         return [x + eps * n for x, n in zip(clean, noise, strict=True)]

@@ -75,11 +75,9 @@ class OpenVINO:
 
     def __call__(self, w: Tensor, all_stages: bool) -> Tensor:
         if all_stages not in self.made:
-            self.made[all_stages] = self.make(all_stages)
+            model = openvino_model(self.generator, all_stages)
+            self.made[all_stages] = compiled_by_openvino(model, self.precision)
         return torch.from_numpy(self.made[all_stages](w.float().numpy())[0].copy())
-
-    def make(self, all_stages: bool) -> Any:
-        return compiled_by_openvino(openvino_model(self.generator, all_stages), self.precision)
 
 
 def openvino_model(generator: Generator, all_stages: bool) -> Any:

@@ -1,4 +1,4 @@
-"""A step's batch in slices, each with its share of the random numbers that are drawn for the whole batch."""
+"""A step's batch in slices, each with the random numbers of its samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from catgan.training.parallel import Parallel
 
 @dataclass
 class MicroBatch:
-    """Some consecutive samples of a batch, and their share of its draws."""
+    """Some consecutive samples of a batch, and their draws."""
 
     step: int
     x: Tensor  # (n, C, S, S) real samples
@@ -28,7 +28,7 @@ class MicroBatch:
 
 
 class MicroBatches:
-    """Draws all numbers of a network's step for the whole batch, and hands out slices of this process's share."""
+    """Hands out slices of this process's share of a batch, with what a network's step draws for them."""
 
     def __init__(self, config: Config, supervision: Supervision, parallel: Parallel, penalises: bool) -> None:
         """penalises: whether the discriminator's step needs perturbed samples."""
@@ -42,18 +42,19 @@ class MicroBatches:
         begin, end = self.parallel.share(batch)
         size = c.training.micro_batch or len(x)
         purpose = Purpose.Z_GENERATOR if network == "generator" and c.objective.fresh_z else Purpose.Z
-        z = normal(c.training.seed, purpose, step, (batch, c.generator.z_dim))
-        draws = self.supervision.draw(step, network, batch, network == "discriminator" and self.penalises)
-        counts = {"batch": batch, "penalised": len(draws.penalised)}
+        perturbed = network == "discriminator" and self.penalises
+        counts = {"batch": batch, "penalised": len(self.supervision.penalised(batch))}
         for start in range(begin, end, size):
             stop = min(start + size, end)
-            here = slice(start - begin, stop - begin)
+            here, samples = slice(start - begin, stop - begin), range(start, stop)
+            z = normal(c.training.seed, purpose, step, samples, (c.generator.z_dim,), x.device)
+            draws = self.supervision.draw(step, network, samples, batch, perturbed, x.device)
             yield MicroBatch(
                 step,
                 x[here],
                 y[here],
-                z[start:stop].to(x.device, x.dtype, non_blocking=True),
-                draws.part(start, stop).to(x.device, x.dtype),
+                z.to(x.dtype),
+                draws.to(x.dtype),
                 counts,
                 None if encoded is None else encoded[here],
                 last=stop == end,

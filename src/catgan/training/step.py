@@ -22,6 +22,8 @@ from catgan.training.parallel import Parallel, full_tensor
 from catgan.training.target import RepresentationTarget
 
 Metrics = dict[str, Tensor]
+# Squared lengths, per stage, of the gradient at h of the consistency loss and of all other losses.
+PULLS = ("generator/pull", "generator/rest")
 
 
 def build_optimizer(config: Config, network: nn.Module, learning_rate: float) -> torch.optim.AdamW:
@@ -89,7 +91,11 @@ class Step:
     def run(self, step: int, x: Tensor, y: Tensor, encoded: Tensor | None = None) -> Metrics:
         """Iteration `step` (0, 1, ...) on real samples x (B, C, S, S) of classes y (B,), with a representation target
         also what it reads for them; of several processes, each gives its share of them. Returns scalars and vectors
-        over scales, of the whole batch; nothing here waits for the device."""
+        over scales, of the whole batch; nothing here waits for the device.
+
+        "generator/consistency_share" is, per stage, |g| / (|g| + |g'|) for the gradient g of the consistency loss at h and
+        g' of all other losses.
+        """
         sums, norms = Metrics(), Metrics()
         reused = self.discriminator_step(step, x, y, encoded, sums)
         self.update("discriminator", norms)
@@ -99,7 +105,11 @@ class Step:
         self.generator.update_style_mean(self.parallel.gather(w), self.parallel.gather(y))
         o = self.config.optimizer
         ema.update(self.ema, self.generator, ema.decay(step + 1, o.ema_half_life, o.ema_warmup))
-        return self.parallel.sum(sums) | norms
+        metrics = self.parallel.sum(sums)
+        if PULLS[0] in metrics:
+            pull, rest = (metrics.pop(name).sqrt() for name in PULLS)
+            norms["generator/consistency_share"] = pull / (pull + rest).clamp_min(1e-30)
+        return metrics | norms
 
     def discriminator_step(
         self, step: int, x: Tensor, y: Tensor, encoded: Tensor | None, sums: Metrics
@@ -255,14 +265,23 @@ class Step:
         """
         terms: tuple[Term, ...] = getattr(self.objective, network)
         loss: Tensor | float = 0.0
+        pull: Tensor | None = None
         for term in terms:
             values = term.function(state)
             values = values.flatten(1) if values.ndim > 1 else values[:, None]
             share = values.sum(0) / counts[term.over]
-            loss = loss + term.weight_at(state.step) * share.mean()
+            weighted = term.weight_at(state.step) * share.mean()
+            loss = loss + weighted
+            if (network, term.name) == ("generator", "consistency") and weighted.requires_grad:
+                (pull,) = torch.autograd.grad(weighted, state.h, retain_graph=True, allow_unused=True)
+                state.h.retain_grad()
             add(sums, f"{network}/{term.name}", share)
         assert isinstance(loss, Tensor)
         self.parallel.backward(loss)
+        if pull is not None and state.h.grad is not None:
+            add(sums, PULLS[0], pull.square().sum((1, 2, 3, 4)))
+            add(sums, PULLS[1], (state.h.grad - pull).square().sum((1, 2, 3, 4)))
+            state.h.grad = None
         add(sums, f"{network}/loss", loss)
         if network == "discriminator":
             add(sums, "logits/real", state.real.sum(0) / counts["batch"])
