@@ -153,3 +153,12 @@ def test_the_first_process_works_before_the_others(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(Processes, "wait", lambda self, to=happened: to.append("wait"))
         opening.in_turn(Processes(rank, 2), lambda to=happened: to.append("work"))  # type: ignore[misc]
         assert happened == expected
+
+
+def test_too_few_samples_are_refused_before_features_are_fetched_or_trained(
+    noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "open_features", lambda *_: pytest.fail("much work"))
+    protocol = Protocol("classifier", ("inception_score",))
+    with pytest.raises(UserError, match="inception_score needs at least 10 images, few has 9"):
+        opening.open_evaluator((None, noise(60)), Facts("few", 9, ("a",)), protocol, Work(), CPU)
