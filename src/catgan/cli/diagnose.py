@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catgan.bounds import Count
 from catgan.cli.options import RunOptions
 from catgan.cli.parse import parse
 from catgan.errors import UserError
@@ -29,9 +30,9 @@ Writes diagnosis.json and diagnosis.png; with --attention also attention.json an
 
 @dataclass(frozen=True)
 class DiagnoseOptions(RunOptions):
-    samples: int = 1000
+    samples: Count = 1000
     """Samples to measure: seeds 0, 1, ..., classes in turn."""
-    batch: int = 250
+    batch: Count = 250
     """Samples per forward pass."""
     attention: bool = False
     """Also measure the share of attention that the discriminator's tokens of each scale put on each scale, per layer
@@ -44,9 +45,6 @@ class DiagnoseOptions(RunOptions):
 
 def main(argv: Sequence[str]) -> None:
     o = parse(DiagnoseOptions, argv, "diagnose", description=DESCRIPTION)
-    for name, value in (("--samples", o.samples), ("--batch", o.batch)):
-        if value < 1:
-            raise UserError(f"{name} is {value}: must be at least 1")
 
     from catgan.checkpoint.export import is_export
     from catgan.checkpoint.reading import is_checkpoint, resolve

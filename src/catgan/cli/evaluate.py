@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from catgan.bounds import Count, Share
 from catgan.cli.parse import parse
 from catgan.errors import UserError
 from catgan.metrics import METRICS, Features, MetricName
@@ -67,9 +68,9 @@ class EvaluateOptions:
     """VAE of a latent model: folder or Hugging Face name; default: the one its configuration names."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    batch: int = 64
+    batch: Count = 64
     """Images at a time: lower it if memory runs out."""
-    max_broken: float = 0.01
+    max_broken: Share = 0.01
     """Share of image files that may be unreadable."""
     data_path: str | None = None
     """Folder of Fashion-MNIST's files, where it is named as samples or reference."""
@@ -83,10 +84,6 @@ class EvaluateOptions:
 
 def main(argv: Sequence[str]) -> None:
     o = parse(EvaluateOptions, argv, "evaluate", description=DESCRIPTION)
-    if o.batch < 1:
-        raise UserError(f"--batch is {o.batch}: must be at least 1")
-    if not 0 <= o.max_broken <= 1:
-        raise UserError(f"--max-broken is {o.max_broken}: must be in [0, 1]")
 
     from catgan.evaluation import opening
     from catgan.evaluation.collect import Work
