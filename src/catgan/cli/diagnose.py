@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from catgan.bounds import Count
 from catgan.cli.options import RunOptions
@@ -59,17 +59,18 @@ def main(argv: Sequence[str]) -> None:
     result = diagnose_pipeline(pipe, o.samples, o.batch, {"weights": o.weights})
     attention = measure_attention(o, pipe) if o.attention else None
     plots = importlib.util.find_spec("matplotlib") is not None
-    written = {"diagnosis.json": dumps(result.to_dict())}
+    written = {"diagnosis.json": result.to_dict()}
     pictures = {"diagnosis.png": plot_alignment(result)} if plots else {}
     if attention is not None:
-        written["attention.json"] = dumps(attention.to_dict())
+        written["attention.json"] = attention.to_dict()
         pictures |= {"attention.png": plot_attention(attention)} if plots else {}
-    for name, text in written.items():
-        write_text(out / name, text + "\n")
+    for name, measured in written.items():
+        write_text(out / name, json.dumps(measured, indent=2) + "\n")
     for name, picture in pictures.items():
         write_bytes(out / name, picture)
     if o.json:
-        print(dumps(result.to_dict() | ({} if attention is None else {"attention": attention.to_dict()})))
+        both = result.to_dict() | ({} if attention is None else {"attention": attention.to_dict()})
+        print(json.dumps(both, indent=2))
         return
     print(f"{pipe.config.recipe}, step {pipe.step}, {o.weights} weights, {o.samples} samples\n")
     print(result.table(), end="\n\n")
@@ -87,15 +88,11 @@ def measure_attention(o: DiagnoseOptions, pipe: CATPipeline) -> CrossScaleAttent
     from catgan.evaluation.attention import diagnose_attention
     from catgan.sampling.pipeline import load_discriminator
 
-    dataset: Dataset | None = None
+    dataset: Dataset | None
     try:
-        found = open_dataset(pipe.config.data, pipe.config.sample.size)
-        check_fits(found, pipe.config)
-        dataset = found
+        dataset = open_dataset(pipe.config.data, pipe.config.sample.size)
+        check_fits(dataset, pipe.config)
     except UserError as error:
+        dataset = None
         print(f"attention on generated samples only, the data of the run cannot be used: {error}", file=sys.stderr)
     return diagnose_attention(pipe, load_discriminator(o.run), dataset, o.samples, o.batch, {"weights": o.weights})
-
-
-def dumps(measured: dict[str, Any]) -> str:
-    return json.dumps(measured, indent=2)

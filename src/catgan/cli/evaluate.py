@@ -99,7 +99,11 @@ def main(argv: Sequence[str]) -> None:
     protocol = wanted(o)
     source = opening.open_samples(o.samples, protocol, str(device), o.data_path, o.vae)
     if not isinstance(source, Generated):
-        protocol = of_given_images(protocol, len(source), o.preset)
+        if o.preset and len(source) != protocol.samples:
+            raise UserError(
+                f"--preset {o.preset} measures {protocol.samples:,} samples, here are {len(source):,}: leave --preset out"
+            )
+        protocol = protocol.of_given_images(len(source)).check()
     real = opening.open_real(o.reference, source, o.data_path)
     if o.features == "auto" and o.preset is None:
         protocol = replace(protocol, features=opening.fitting_features(source))
@@ -140,29 +144,12 @@ def results_folder(o: EvaluateOptions) -> Path:
     return run / "evaluations" if (run / "config.yaml").exists() else Path()
 
 
-def of_given_images(protocol: Protocol, count: int, preset: str | None) -> Protocol:
-    """The protocol without what only generated samples have."""
-    if preset and count != protocol.samples:
-        raise UserError(
-            f"--preset {preset} measures {protocol.samples:,} samples, here are {count:,}: leave --preset out"
-        )
-    return protocol.of_given_images(count).check()
-
-
 def wanted(o: EvaluateOptions) -> Protocol:
     """The protocol that the options describe; what a preset fixes may not be given otherwise."""
     from catgan.evaluation.protocol import PRESETS, Protocol
 
-    given = Protocol(
-        features="inception" if o.features == "auto" else o.features,
-        metrics=o.metrics,
-        samples=o.count,
-        class_sampling=o.class_sampling,
-        first_seed=o.first_seed,
-        psi=o.psi,
-        weights=o.weights,
-        precision=o.precision,
-    )
+    features: Features = "inception" if o.features == "auto" else o.features
+    given = Protocol(features, o.metrics, o.count, o.class_sampling, o.first_seed, o.psi, o.weights, o.precision)
     if o.preset is None:
         return given
     preset, plain = PRESETS[o.preset], Protocol(metrics=())

@@ -149,13 +149,9 @@ def summary(dest: Path) -> str:
         lines.append(f"features: {about['grid']}x{about['grid']} patches and a class token of {about['dim']} numbers")
     others, empty = sum(said["ignored"].values()), len(said["empty_folders"])
     left_out = [
-        text
-        for count, text in (
-            (said["skipped"], f"{said['skipped']:,} broken"),
-            (others, f"{counted(others, 'file')} of other kinds"),
-            (empty, f"{counted(empty, 'folder')} without pictures"),
-        )
-        if count
+        *([f"{said['skipped']:,} broken"] if said["skipped"] else []),
+        *([f"{counted(others, 'file')} of other kinds"] if others else []),
+        *([f"{counted(empty, 'folder')} without pictures"] if empty else []),
     ]
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}; see {dest / 'report.json'}")
