@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from catgan.cli.compute import aligned
 from catgan.cli.configuration import SHORT, expand, recipe_first, split_own
 from catgan.cli.parse import parse
 from catgan.config import Config
 from catgan.errors import require
 from catgan.recipes import RECIPES, recipe
+from catgan.system.tables import aligned
 
 PARTS = ("step", "generator", "sampling", "loader", "memory")
 OWN = {

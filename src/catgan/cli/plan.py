@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from catgan.bounds import Above0
-from catgan.cli.compute import aligned
 from catgan.cli.configuration import ConfigurationOptions, as_options, parse_configuration
 from catgan.errors import UserError
 from catgan.recipes import RECIPES
+from catgan.system.tables import aligned
 
 if TYPE_CHECKING:
     from catgan.accounting.gpus import GPU

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from catgan.config_io import attribute, differences
 from catgan.errors import UserError
 from catgan.report.records import Evaluation, Record, read_run, shown_metrics, value
+from catgan.system.tables import aligned
 
 # Fields that leave what a run computes as it is, up to rounding.
 SAME_NUMBERS = (
@@ -100,9 +101,8 @@ def grouped(records: Sequence[Record], names: Sequence[str]) -> list[Group]:
     for i, record in enumerate(records):
         home = next((m for m in members if not differing(records[m[0]], record)), None)
         if home is None:
-            members.append([i])
-        else:
-            home.append(i)
+            members.append(home := [])
+        home.append(i)
     firsts = [records[m[0]] for m in members]
     settings = [group_settings(r, firsts) for r in firsts]
     labels = [label(found, firsts) for found in settings]
@@ -278,12 +278,7 @@ def text(c: Comparison) -> str:
     parts = []
     for table in c.tables:
         rows = [["", "runs", "step", *table.columns], *table_rows(c, table)]
-        widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join(v.ljust(w) if i == 0 else v.rjust(w) for i, (v, w) in enumerate(zip(r, widths, strict=True)))
-            for r in rows
-        ]
-        parts.append("\n".join([f"{table.title} ({table.at})", *(line.rstrip() for line in lines)]))
+        parts.append(f"{table.title} ({table.at})\n{aligned(rows)}")
     if not parts:
         parts.append("no diagnosis and no evaluation is logged yet")
     if any(len(g.runs) > 1 for g in c.groups):
