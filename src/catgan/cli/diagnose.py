@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     # Once: a run that still trains must not write the next checkpoint between the reading of its two networks.
     o = o if is_export(o.run) else replace(o, run=resolve(o.run))
     pipe = o.load()
-    result = diagnose_pipeline(pipe, o.samples, o.batch, {"weights": o.weights})
+    result = diagnose_pipeline(pipe, o.samples, o.batch)
     attention = measure_attention(o, pipe) if o.attention else None
     plots = importlib.util.find_spec("matplotlib") is not None
     written = {"diagnosis.json": result.to_dict()}
@@ -95,4 +95,4 @@ def measure_attention(o: DiagnoseOptions, pipe: CATPipeline) -> CrossScaleAttent
     except UserError as error:
         dataset = None
         print(f"attention on generated samples only, the data of the run cannot be used: {error}", file=sys.stderr)
-    return diagnose_attention(pipe, load_discriminator(o.run), dataset, o.samples, o.batch, {"weights": o.weights})
+    return diagnose_attention(pipe, load_discriminator(o.run), dataset, o.samples, o.batch)
