@@ -93,7 +93,7 @@ def test_a_damaged_checkpoint_is_passed_over_in_one_line(
         file.unlink()
     else:
         cut(file) if damage == "cut" else flip(file, -9)
-    found = checkpoint.latest(tmp_path, said.append, whole=True)
+    found = checkpoint.latest(tmp_path, said.append, lambda _, path: checkpoint.verify(path))
     assert found == tmp_path / checkpoint.name(1)
     assert len(said) == 1
     assert str(file.parent) in said[0]

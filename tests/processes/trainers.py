@@ -202,7 +202,7 @@ def meets(step: int, event: Callable[[], None]) -> None:
     """Let something happen between the discriminator's and the generator's update of a step of this process, from 0."""
     from catgan.training.step import Step
 
-    real, seen = Step.freeze, -1
+    real, seen = Step.freeze_discriminator, -1
 
     def freeze(self: Step, frozen: bool) -> None:
         nonlocal seen
@@ -211,7 +211,7 @@ def meets(step: int, event: Callable[[], None]) -> None:
             event()
         real(self, frozen)
 
-    Step.freeze = freeze  # type: ignore[method-assign]
+    Step.freeze_discriminator = freeze  # type: ignore[method-assign]
 
 
 def elsewhere(seconds: float, host: str) -> None:

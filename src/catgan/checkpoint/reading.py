@@ -146,31 +146,26 @@ def listed(folder: Path) -> list[Path]:
 
 
 def latest(
-    folder: Path, warn: Callable[[str], None], check: Callable[[Header, Path], None] | None = None, whole: bool = False
+    folder: Path, warn: Callable[[str], None], check: Callable[[Header, Path], None] = lambda header, path: None
 ) -> Path | None:
     """The newest checkpoint that is complete; `warn` hears of each damaged one that is passed over.
 
-    check: raises DamagedError for a header that is not wanted either. whole: every byte counts, not only the manifest
-    and the sizes of the files. Raises UserError if there are but files of an older catgan.
+    check: raises DamagedError for one that is not wanted either. Raises UserError if there are but files of an older
+    catgan.
     """
     faults: list[DamagedError] = []
     for path in reversed(listed(folder)):
         try:
-            header = read_header(path)
-            if check is not None:
-                check(header, path)
-            if whole:
-                verify(path)
+            check(read_header(path), path)
         except DamagedError as error:
             faults.append(error)
-            continue
-        for fault in faults:
-            warn(f"{fault}; using {path.name} instead")
-        return path
+        else:
+            for fault in faults:
+                warn(f"{fault}; using {path.name} instead")
+            return path
     for fault in faults:
         warn(str(fault))
-    old = sorted(folder.glob("step-*.safetensors"))
-    if old and not faults:
+    if not faults and (old := sorted(folder.glob("step-*.safetensors"))):
         read_manifest(old[-1])
     return None
 

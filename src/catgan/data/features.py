@@ -6,7 +6,6 @@ One .npy per shard, float16 (rows, 1 + n^2, D), class token first; features.json
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from catgan.data.latents import load_array
 from catgan.data.prepared import Prepared
 from catgan.encoders.dino import DINOv2
 from catgan.errors import UserError
-from catgan.system.files import read_json, write_atomically, write_text
+from catgan.system.files import read_json, save_array, write_shared
 from catgan.system.pieces import unfinished
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
@@ -60,13 +59,11 @@ def store_features(
             chosen = np.arange(start, min(start + batch, rows[k].stop))
             parts.append(encode(encoder, dataset.images(chosen)))
             progress.advance(len(chosen))
-        save(feature_file(folder, encoder.identity, k), np.concatenate(parts))
+        save_array(feature_file(folder, encoder.identity, k), np.concatenate(parts))
     progress.close()
     if not all(feature_file(folder, encoder.identity, k).exists() for k in shards):
         return False
-    own = folder / f".features-{processes.rank}.json"
-    write_text(own, json.dumps(about) + "\n")
-    os.replace(own, folder / FILE)
+    write_shared(folder / FILE, json.dumps(about) + "\n", processes.rank)
     return True
 
 
@@ -77,14 +74,6 @@ def encode(encoder: DINOv2, images: torch.Tensor) -> np.ndarray:
     tokens = torch.cat([cls.unsqueeze(1), patches.flatten(1, 2)], dim=1)
     made: np.ndarray = tokens.half().cpu().numpy()
     return made
-
-
-def save(path: Path, array: np.ndarray) -> None:
-    def fill(aside: Path) -> None:
-        with open(aside, "wb") as file:
-            np.save(file, array, allow_pickle=False)
-
-    write_atomically(path, fill)
 
 
 class StoredFeatures:

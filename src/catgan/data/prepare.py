@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -28,7 +27,7 @@ from catgan.data.prefetch import prefetch
 from catgan.data.prepared import FORMAT, arrow, widths
 from catgan.data.shards import Shard, dataset_files, shard_name
 from catgan.errors import UserError
-from catgan.system.files import read_json, sha256, write_text
+from catgan.system.files import read_json, sha256, write_shared, write_text
 from catgan.system.pieces import check_same, unfinished
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
@@ -211,9 +210,7 @@ class Preparation:
 
     def publish(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file that several processes may write at once, with the same content."""
-        own = self.dest / f".rank-{self.processes.rank}.json"
-        write_text(own, json.dumps(content, indent=2) + "\n")
-        os.replace(own, self.dest / name)
+        write_shared(self.dest / name, json.dumps(content, indent=2) + "\n", self.processes.rank)
 
     def report(self, records: list[dict[str, Any]]) -> dict[str, Any]:
         """What became of every file, as far as the records go."""

@@ -7,7 +7,6 @@ import math
 import shutil
 import zipfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from catgan.bounds import check_seed
 from catgan.errors import UserError
 from catgan.sampling.pipeline import CATPipeline
-from catgan.system.files import read_json, write_atomically, write_text
+from catgan.system.files import read_json, save_array, write_atomically, write_text
 from catgan.system.pieces import check_same, unfinished, work_folder
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
@@ -62,7 +61,7 @@ def sample_npz(
                 pipe(ys[i:j].tolist(), range(first_seed + i, first_seed + j), psi=psi, batch_size=batch).array
                 for i, j in ((i, min(i + batch, span.stop)) for i in span[::batch])
             ]
-            write_atomically(parts[k], partial(save, pixels=np.concatenate(pixels)))
+            save_array(parts[k], np.concatenate(pixels))
             progress.advance(len(span))
         progress.close()
         processes.wait()
@@ -92,11 +91,6 @@ def begin(path: Path, folder: Path, identity: dict[str, Any], shape: Sequence[in
             f"{shape[0]} samples need {needed / 1e6:,.1f} MB and {path.parent} has {free / 1e6:,.1f} MB free"
         )
     write_text(settings, json.dumps(identity))
-
-
-def save(path: Path, pixels: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, pixels)
 
 
 def pack(path: Path, shape: Sequence[int], parts: Sequence[Path], classes: np.ndarray) -> None:

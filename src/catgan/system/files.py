@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from catgan.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -40,6 +41,13 @@ def write_bytes(path: Path, data: bytes) -> None:
     write_atomically(path, lambda aside: aside.write_bytes(data))
 
 
+def write_shared(path: Path, text: str, rank: int) -> None:
+    """Write a text file that several processes may write at once, with the same text."""
+    own = path.with_name(f".rank-{rank}-{path.name}")
+    write_text(own, text)
+    os.replace(own, path)
+
+
 def write_atomically(path: Path, fill: Callable[[Path], object]) -> None:
     """Let `fill` write a file aside, flush it to the disk and rename it to `path`. Nothing half-written is left.
 
@@ -47,6 +55,17 @@ def write_atomically(path: Path, fill: Callable[[Path], object]) -> None:
     """
     with written_aside(path) as aside:
         fill(aside)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an .npy file as a whole or not at all."""
+    import numpy as np
+
+    def fill(aside: Path) -> None:
+        with aside.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    write_atomically(path, fill)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:

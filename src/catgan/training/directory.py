@@ -85,9 +85,7 @@ class Directory:
 
     def usable_checkpoint(self) -> Path | None:
         """The latest whole checkpoint, which is verified; None if there is none yet."""
-        path = checkpoint.latest(
-            self.checkpoints, lambda message: self.say(f"warning: {message}"), self.check_own, whole=True
-        )
+        path = checkpoint.latest(self.checkpoints, lambda message: self.say(f"warning: {message}"), self.check_own)
         if path is None:
             if checkpoint.listed(self.checkpoints):
                 raise UserError(
@@ -110,9 +108,10 @@ class Directory:
         return path
 
     def check_own(self, header: Header, path: Path) -> None:
-        """Raise DamagedError for a checkpoint of another run that lies among this one's."""
+        """Raise DamagedError for a checkpoint of another run that lies among this one's, and for a damaged one."""
         for name in fixed_differences(header.config, self.config):
             raise DamagedError(f"{path} is of another run: its {name} differs")
+        checkpoint.verify(path)
 
 
 def fixed_differences(stored: Config, config: Config) -> list[str]:
