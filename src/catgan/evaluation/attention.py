@@ -134,11 +134,7 @@ def cells(texts: Iterable[str]) -> str:
 
 
 def diagnose_attention(
-    pipe: CATPipeline,
-    discriminator: Discriminator,
-    dataset: Dataset | None,
-    samples: int = 1000,
-    batch: int = 250,
+    pipe: CATPipeline, discriminator: Discriminator, dataset: Dataset | None, samples: int = 1000, batch: int = 250
 ) -> CrossScaleAttention:
     """Measure a discriminator on generated samples, and on real ones if there is a dataset.
 

@@ -119,9 +119,9 @@ class DatasetImages:
         own = getattr(data, "identity", None)
         if known and isinstance(own, str) and np.array_equal(self.rows, np.arange(len(data))):
             return digest("dataset", own)
-        pieces = [self.rows[start : start + 1024] for start in range(0, len(self), 1024)]
         joined = digest("images", str(self.class_names))
-        for rows in pieces:
+        for start in range(0, len(self), 1024):
+            rows = self.rows[start : start + 1024]
             images = self.images(rows)
             joined = digest(joined, str(images.shape), images.numpy().tobytes(), self.labels(rows).numpy().tobytes())
         return joined

@@ -79,17 +79,12 @@ def compare(folders: Sequence[Path], at: At = "common") -> Comparison:
         if folder in resolved[:i]:
             raise UserError(f"{folders[i]} is named twice: name each run once")
     records = [read_run(f) for f in folders]
-    names = run_names(folders)
+    short = [folder.name for folder in resolved]
+    names = short if len(set(short)) == len(short) else list(map(str, folders))
     groups = grouped(records, names)
     evaluations = [evaluation_table(records, key, at) for key in protocols(records)]
     tables = [table for table in (alignment_table(records, at), *evaluations) if any(table.values)]
     return Comparison(records, names, groups, tables, notes(records, tables))
-
-
-def run_names(folders: Sequence[Path]) -> list[str]:
-    """Names of the directories, or whole paths where names repeat."""
-    short = [f.resolve().name for f in folders]
-    return short if len(set(short)) == len(short) else [str(f) for f in folders]
 
 
 # -- groups ----------------------------------------------------------------------------------------------------------

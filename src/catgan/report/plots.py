@@ -135,12 +135,12 @@ def shown(label: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
-def plot_attention(result: CrossScaleAttention, source: str = "generated") -> bytes:
-    """A heat map per layer: share of attention from the tokens of scale i (rows) to those of scale j (columns).
+def plot_attention(result: CrossScaleAttention) -> bytes:
+    """A heat map per layer, on generated samples: share of attention from the tokens of scale i (rows) to those of scale j (columns).
 
     Exact 0 and 1 are written without decimals.
     """
-    layers, scales = result.mass[source].tolist(), range(len(result.tokens))
+    layers, scales = result.mass["generated"].tolist(), range(len(result.tokens))
     rows = math.ceil(len(layers) / MAPS_PER_ROW)
     columns = math.ceil(len(layers) / rows)
     side = max(1.5, 0.45 * len(scales))
@@ -158,5 +158,7 @@ def plot_attention(result: CrossScaleAttention, source: str = "generated") -> by
         ax.tick_params(length=0, labelsize=8)
         ax.set_title(f"layer {n + 1}", fontsize=9)
     made.colorbar(shown, ax=axes, label="share of attention", aspect=12 * rows, shrink=0.9, pad=0.02)
-    made.suptitle(f"{source} samples: {result.off_diagonal(source):.1%} of attention leaves its scale", fontsize=10)
+    made.suptitle(
+        f"generated samples: {result.off_diagonal('generated'):.1%} of attention leaves its scale", fontsize=10
+    )
     return png(made)
