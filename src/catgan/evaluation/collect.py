@@ -8,7 +8,7 @@ missing, and they are merged in their order. So several processes, and an interr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,9 +78,17 @@ def empty(space: FeatureSpace, keep: Keep, device: torch.device | str = "cpu") -
     )
 
 
-def collect(source: ImageSource, space: FeatureSpace, keep: Keep, work: Work, folder: Path | None = None) -> Collected:
+def collect(
+    source: ImageSource,
+    space: FeatureSpace,
+    keep: Keep,
+    work: Work,
+    folder: Path | None = None,
+    classes: Sequence[int] = (),
+) -> Collected:
     """All images of a source through a feature space.
 
+    classes: what the reference calls each class of the source; none: the same.
     folder: where finished chunks go, so that an interrupted call goes on and several processes share the work; it
     must belong to this source, space and keep alone. Every process returns the same. Raises UserError when more than
     the share work.max_broken of the files cannot be read.
@@ -93,7 +101,7 @@ def collect(source: ImageSource, space: FeatureSpace, keep: Keep, work: Work, fo
     mine = unfinished(len(chunks), processes, lambda i: is_whole(paths[i])) if folder else list(range(len(chunks)))
     todo = sum(b - a for a, b in (chunks[i] for i in mine))
     progress = Progress(0, todo, 1, source.name, quiet=work.quiet or not processes.first or not todo)
-    parts = (one_chunk(source, space, keep, chunks[i], work.batch, progress.advance) for i in mine)
+    parts = (one_chunk(source, space, keep, classes, chunks[i], work.batch, progress.advance) for i in mine)
     if folder:
         for i, part in zip(mine, parts, strict=True):
             write(paths[i], part)
@@ -145,6 +153,7 @@ def one_chunk(
     source: ImageSource,
     space: FeatureSpace,
     keep: Keep,
+    classes: Sequence[int],
     chunk: tuple[int, int],
     batch: int,
     tick: Callable[[int], None],
@@ -171,7 +180,7 @@ def one_chunk(
         if keep.logits and scores is not None:
             logits.append(scores.float().cpu())
         if keep.classes and y is not None:
-            y = y.to(x.device)
+            y = (torch.tensor(classes)[y] if classes else y).to(x.device)
             for k in y.unique().tolist():
                 into.by_class[k].add(Moments.of(x[y == k]))
             if scores is not None and space.names_classes:

@@ -134,25 +134,6 @@ class DatasetImages:
         return self.images(rows), self.labels(rows) if self.class_names else None
 
 
-class Renumbered:
-    """Another source's images, with its classes numbered as a reference numbers them."""
-
-    def __init__(self, source: ImageSource, numbers: list[int], class_names: tuple[str, ...]) -> None:
-        """numbers: class k of the source is class numbers[k] of class_names."""
-        self.source, self.numbers, self.class_names = source, torch.tensor(numbers), class_names
-        self.name, self.channels, self.broken = source.name, source.channels, source.broken
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def identity(self) -> str:
-        return digest("renumbered", self.source.identity(), str(self.numbers.tolist()))
-
-    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-        images, y = self.source.read(start, stop)
-        return images, None if y is None else self.numbers[y]
-
-
 class Npz:
     """arr_0, uint8 (N, H, W, C), and optionally arr_1, classes (N,), of an .npz: read in pieces, never as a whole."""
 
