@@ -23,13 +23,13 @@ from catgan.bench.meters import Part
 from catgan.bench.parts import STEP, training_part
 from catgan.bench.rounds import Request, rounds
 from catgan.cli.bench import head, percent, timed
-from catgan.cli.compute import aligned
 from catgan.cli.parse import parse
 from catgan.cli.train import expand
 from catgan.config import Config
 from catgan.errors import UserError
 from catgan.objective import default_objective
 from catgan.recipes import recipe
+from catgan.system.tables import aligned
 from catgan.training.step import Metrics, Step
 from plain import PlainStep
 

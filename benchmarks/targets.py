@@ -18,10 +18,10 @@ from typing import Any
 
 from against_plain import EQUAL, SHIPPED
 from catgan.bench.parts import FORWARD, SAMPLING, STEP, measured
-from catgan.cli.compute import aligned
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.recipes import RECIPES
+from catgan.system.tables import aligned
 
 SMALL = ("digits", "fashion-mnist")
 

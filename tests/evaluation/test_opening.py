@@ -38,15 +38,15 @@ def adm(tmp_path: Path, noise: Noise, projection: Any) -> Path:
 
 
 def test_images_are_opened_by_name(adm: Path, tmp_path: Path) -> None:
-    assert len(opening.open_source("digits")) == 1797
-    assert isinstance(opening.open_source(str(adm)), Npz)
+    assert len(opening.open_images("digits")) == 1797
+    assert isinstance(opening.open_images(str(adm)), Npz)
     with pytest.raises(UserError, match="has no images"):
-        opening.open_source(str(tmp_path))
+        opening.open_images(str(tmp_path))
     for wrong in ("digitz", "fashion-mnist:train2", str(tmp_path / "none.npz")):
         with pytest.raises(UserError, match=f"{wrong} does not exist or is no image source"):
-            opening.open_source(wrong)
+            opening.open_images(wrong)
     with pytest.raises(UserError, match="no such folder"):
-        opening.open_source("fashion-mnist:test", data_path=str(tmp_path / "none"))
+        opening.open_images("fashion-mnist:test", data_path=str(tmp_path / "none"))
 
 
 def test_a_reference_is_statistics_images_or_both(adm: Path, tmp_path: Path) -> None:

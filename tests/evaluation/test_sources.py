@@ -23,7 +23,7 @@ from catgan.data.prepared import Prepared
 from catgan.data.sources import open_source as prepare_source
 from catgan.errors import UserError
 from catgan.evaluation import classifier
-from catgan.evaluation.opening import open_images, open_source
+from catgan.evaluation.opening import open_images
 from catgan.evaluation.sources import DatasetImages, Folder, Generated, Npz, with_channels
 from catgan.networks import build_generator
 from catgan.sampling.pipeline import CATPipeline
@@ -412,15 +412,15 @@ def test_prepared_pictures_are_read_as_they_are_stored(tmp_path: Path, monkeypat
         save(tmp_path / "pictures" / ("ant", "bee")[i % 2] / f"{i}.png", image)
     for dest in ("a", "b"):
         assert main(["prepare", str(tmp_path / "pictures"), str(tmp_path / dest), "--size", "8"]) == 0
-    source = open_source(str(tmp_path / "a"))
+    source = open_images(str(tmp_path / "a"))
     assert isinstance(source, DatasetImages)
     assert (source.channels, source.class_names, len(source)) == (3, ("ant", "bee"), 6)
     images, labels = source.read(2, 6)
     assert labels is not None
     assert labels.tolist() == [0, 1, 1, 1], "in the order of the folders"
     assert torch.equal(images, torch.from_numpy(drawn[[4, 1, 3, 5]]).movedim(-1, 1))
-    assert source.identity() == open_source(str(tmp_path / "b")).identity(), "of the content, not of the place"
-    again = open_source(str(tmp_path / "b"))
+    assert source.identity() == open_images(str(tmp_path / "b")).identity(), "of the content, not of the place"
+    again = open_images(str(tmp_path / "b"))
     monkeypatch.setattr(Prepared, "gather", None)
     assert again.identity() == source.identity(), "known from stored digests, without reading"
     monkeypatch.undo()

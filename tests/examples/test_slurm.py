@@ -6,7 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from catgan.cli.train import expand, split_own
+from catgan.cli.configuration import expand, split_own
+from catgan.cli.train import OWN
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "slurm.sbatch"
 COMMANDS = {
@@ -38,7 +39,7 @@ def test_a_run_is_started_on_all_machines_and_resumed_where_it_began(tmp_path: P
     arguments = started(tmp_path)
     assert arguments[: arguments.index("-m")][:4] == ["--nnodes", "2", "--nproc-per-node", "8"]
     assert "node1:29400" in arguments
-    own, options = split_own(arguments[arguments.index("train") + 2 :])
+    own, options = split_own(arguments[arguments.index("train") + 2 :], "train", OWN)
     assert (own.data, own.out, own.resume) == ("/shared/imagenet-latents", "runs/cat-h2", False)
     assert [expand(o) for o in options] == ["--training.micro-batch", "32"]
     (tmp_path / "runs" / "cat-h2").mkdir(parents=True)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from catgan.cli.compute import aligned
-from catgan.cli.configuration import SHORT, expand
+from catgan.cli.configuration import SHORT, expand, recipe_first, split_own
 from catgan.cli.parse import parse
 from catgan.config import Config
-from catgan.errors import UserError, require
+from catgan.errors import require
 from catgan.recipes import RECIPES, recipe
+from catgan.system.tables import aligned
 
 PARTS = ("step", "generator", "sampling", "loader", "memory")
+OWN = {
+    **{"--only": None, "--sizes": "1,8", "--repeats": "5"},
+    **dict.fromkeys(("--json", "--scaling", "--cold-start", "--cpu-time"), False),
+}
 USAGE = f"""usage: catgan bench RECIPE [--json] [OPTIONS]
 
 Measure how fast a recipe trains and samples on this machine, as a share of what its matrix products could do here:
@@ -45,14 +48,9 @@ uncompiled run. The ceiling is the fastest of the networks' own matrix products,
 
 
 def main(argv: Sequence[str]) -> None:
-    if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE + "\nAll options with the values of a recipe: catgan bench RECIPE --help")
-        return
-    name, *rest = argv
-    if name.startswith("-"):
-        raise UserError(f"the recipe comes first: catgan bench RECIPE {name} ...")
+    name, rest = recipe_first(argv, "bench", USAGE)
     base = recipe(name)
-    own, options = split_own(rest)
+    own, options = split_own(rest, "bench", OWN)
     only = tuple(own.only.split(",")) if own.only else PARTS
     for part in only:
         require(part in PARTS, "--only", part, f"some of {', '.join(PARTS)}", "separate them by commas")
@@ -78,19 +76,6 @@ def main(argv: Sequence[str]) -> None:
         ),
     ).run()
     print(json.dumps(result, indent=2) if own.json else text(result))
-
-
-def split_own(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The options that are about measuring rather than the recipe, and the rest."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name, default in (("--only", None), ("--sizes", "1,8"), ("--repeats", "5")):
-        parser.add_argument(name, default=default)
-    for name in ("--json", "--scaling", "--cold-start", "--cpu-time"):
-        parser.add_argument(name, action="store_true")
-    try:
-        return parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise UserError(f"{error}; see catgan bench --help") from None
 
 
 # -- text ------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 from catgan.cli.parse import parse
 from catgan.recipes import RECIPES
+from catgan.system.tables import aligned
 
 DESCRIPTION = """What every recipe costs to sample and to train, beside published models and the paper's figures.
 
@@ -95,13 +96,3 @@ def number(gmacs: float) -> str:
 def total(gmacs: float) -> str:
     """Multiply-accumulates of a whole run: 7.81e19."""
     return f"{gmacs * 1e9:.2e}".replace("e+", "e")
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """The first column to the left, the others to the right, two spaces between them."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)

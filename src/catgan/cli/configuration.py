@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -45,6 +45,30 @@ class ConfigurationOptions:
 T = TypeVar("T", bound=ConfigurationOptions)
 
 
+def recipe_first(argv: Sequence[str], command: str, usage: str) -> tuple[str, list[str]]:
+    """The recipe, and the arguments after it. Prints the usage and exits where there is none."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"{usage}\nAll options with the values of a recipe: catgan {command} RECIPE --help")
+        raise SystemExit(0)
+    name, *rest = argv
+    if name.startswith("-"):
+        raise UserError(f"the recipe comes first: catgan {command} RECIPE {name} ...")
+    return name, rest
+
+
+def split_own(
+    argv: Sequence[str], command: str, own: Mapping[str, str | bool | None]
+) -> tuple[argparse.Namespace, list[str]]:
+    """The options that are the command's own, given with their defaults (False: a flag), and the rest."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option, default in own.items():
+        parser.add_argument(option, default=default, action="store_true" if default is False else "store")
+    try:
+        return parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}; see catgan {command} --help") from None
+
+
 def parse_configuration(options: type[T], argv: Sequence[str], command: str, description: str) -> T:
     """The command's options, and in `settings` the configuration: options over --config over the first argument.
 
@@ -54,9 +78,7 @@ def parse_configuration(options: type[T], argv: Sequence[str], command: str, des
     if not positional and not {"-h", "--help"} & set(argv):
         raise UserError(f"the recipe or run comes first: catgan {command} " + " ".join(["RECIPE", *argv]))
     start = argv[0] if positional else next(iter(RECIPES))
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", nargs="?")
-    file = parser.parse_known_args(argv)[0].config
+    file = split_own(argv, command, {"--config": None})[0].config
     base = starting_point(start)
     default = options(start, over(base, file) if file else base)
     result = parse(options, [expand(a) for a in argv], command, default, description)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from catgan.cli.parse import parse
 from catgan.config_io import load_yaml
-from catgan.errors import UserError
 from catgan.recipes import recipe
+from catgan.system.packages import need
 
 DESCRIPTION = """Train on handwritten digits from scratch, then sample, interpolate, diagnose, and build a page about it.
 
@@ -35,11 +35,8 @@ def main(argv: Sequence[str]) -> None:
     if o.steps is not None:
         config = replace(config, training=replace(config.training, steps=o.steps))
     config.validate()
-    try:
-        import matplotlib  # noqa: F401
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"the demo needs {error.name}, which is not installed: pip install 'catgan[demo]'") from None
+    for package in ("matplotlib", "sklearn"):
+        need(package, "the demo", "demo")
 
     from catgan.data.datasets import digits
     from catgan.demo.measure import measure

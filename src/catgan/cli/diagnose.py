@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from catgan.bounds import Count
 from catgan.cli.options import RunOptions
 from catgan.cli.parse import parse
 from catgan.errors import UserError
@@ -29,9 +30,9 @@ Writes diagnosis.json and diagnosis.png; with --attention also attention.json an
 
 @dataclass(frozen=True)
 class DiagnoseOptions(RunOptions):
-    samples: int = 1000
+    samples: Count = 1000
     """Samples to measure: seeds 0, 1, ..., classes in turn."""
-    batch: int = 250
+    batch: Count = 250
     """Samples per forward pass."""
     attention: bool = False
     """Also measure the share of attention that the discriminator's tokens of each scale put on each scale, per layer
@@ -44,9 +45,6 @@ class DiagnoseOptions(RunOptions):
 
 def main(argv: Sequence[str]) -> None:
     o = parse(DiagnoseOptions, argv, "diagnose", description=DESCRIPTION)
-    for name, value in (("--samples", o.samples), ("--batch", o.batch)):
-        if value < 1:
-            raise UserError(f"{name} is {value}: must be at least 1")
 
     from catgan.checkpoint.export import is_export
     from catgan.checkpoint.reading import is_checkpoint, resolve
@@ -58,20 +56,21 @@ def main(argv: Sequence[str]) -> None:
     # Once: a run that still trains must not write the next checkpoint between the reading of its two networks.
     o = o if is_export(o.run) else replace(o, run=resolve(o.run))
     pipe = o.load()
-    result = diagnose_pipeline(pipe, o.samples, o.batch, {"weights": o.weights})
+    result = diagnose_pipeline(pipe, o.samples, o.batch)
     attention = measure_attention(o, pipe) if o.attention else None
     plots = importlib.util.find_spec("matplotlib") is not None
-    written = {"diagnosis.json": dumps(result.to_dict())}
+    written = {"diagnosis.json": result.to_dict()}
     pictures = {"diagnosis.png": plot_alignment(result)} if plots else {}
     if attention is not None:
-        written["attention.json"] = dumps(attention.to_dict())
+        written["attention.json"] = attention.to_dict()
         pictures |= {"attention.png": plot_attention(attention)} if plots else {}
-    for name, text in written.items():
-        write_text(out / name, text + "\n")
+    for name, measured in written.items():
+        write_text(out / name, json.dumps(measured, indent=2) + "\n")
     for name, picture in pictures.items():
         write_bytes(out / name, picture)
     if o.json:
-        print(dumps(result.to_dict() | ({} if attention is None else {"attention": attention.to_dict()})))
+        both = result.to_dict() | ({} if attention is None else {"attention": attention.to_dict()})
+        print(json.dumps(both, indent=2))
         return
     print(f"{pipe.config.recipe}, step {pipe.step}, {o.weights} weights, {o.samples} samples\n")
     print(result.table(), end="\n\n")
@@ -88,13 +87,10 @@ def measure_attention(o: DiagnoseOptions, pipe: CATPipeline) -> CrossScaleAttent
     from catgan.evaluation.attention import diagnose_attention
     from catgan.sampling.pipeline import load_discriminator
 
-    dataset: Dataset | None = None
+    dataset: Dataset | None
     try:
         dataset = pipe.open_data()
     except UserError as error:
+        dataset = None
         print(f"attention on generated samples only, the data of the run cannot be used: {error}", file=sys.stderr)
-    return diagnose_attention(pipe, load_discriminator(o.run), dataset, o.samples, o.batch, {"weights": o.weights})
-
-
-def dumps(measured: dict[str, Any]) -> str:
-    return json.dumps(measured, indent=2)
+    return diagnose_attention(pipe, load_discriminator(o.run), dataset, o.samples, o.batch)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from catgan.bounds import Count, Share
 from catgan.cli.parse import parse
 from catgan.errors import UserError
 from catgan.metrics import METRICS, Features, MetricName
@@ -67,9 +68,9 @@ class EvaluateOptions:
     """VAE of a latent model: folder or Hugging Face name; default: the one its configuration names."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    batch: int = 64
+    batch: Count = 64
     """Images at a time: lower it if memory runs out."""
-    max_broken: float = 0.01
+    max_broken: Share = 0.01
     """Share of image files that may be unreadable."""
     data_path: str | None = None
     """Folder of Fashion-MNIST's files, where it is named as samples or reference."""
@@ -83,10 +84,6 @@ class EvaluateOptions:
 
 def main(argv: Sequence[str]) -> None:
     o = parse(EvaluateOptions, argv, "evaluate", description=DESCRIPTION)
-    if o.batch < 1:
-        raise UserError(f"--batch is {o.batch}: must be at least 1")
-    if not 0 <= o.max_broken <= 1:
-        raise UserError(f"--max-broken is {o.max_broken}: must be in [0, 1]")
 
     from catgan.evaluation import opening
     from catgan.evaluation.collect import Work
@@ -102,7 +99,11 @@ def main(argv: Sequence[str]) -> None:
     protocol = wanted(o)
     source = opening.open_samples(o.samples, protocol, str(device), o.data_path, o.vae)
     if not isinstance(source, Generated):
-        protocol = of_given_images(protocol, len(source), o.preset)
+        if o.preset and len(source) != protocol.samples:
+            raise UserError(
+                f"--preset {o.preset} measures {protocol.samples:,} samples, here are {len(source):,}: leave --preset out"
+            )
+        protocol = protocol.of_given_images(len(source)).check()
     real = opening.open_real(o.reference, source, o.data_path)
     if o.features == "auto" and o.preset is None:
         protocol = replace(protocol, features=opening.fitting_features(source))
@@ -143,29 +144,12 @@ def results_folder(o: EvaluateOptions) -> Path:
     return run / "evaluations" if (run / "config.yaml").exists() else Path()
 
 
-def of_given_images(protocol: Protocol, count: int, preset: str | None) -> Protocol:
-    """The protocol without what only generated samples have."""
-    if preset and count != protocol.samples:
-        raise UserError(
-            f"--preset {preset} measures {protocol.samples:,} samples, here are {count:,}: leave --preset out"
-        )
-    return protocol.of_given_images(count).check()
-
-
 def wanted(o: EvaluateOptions) -> Protocol:
     """The protocol that the options describe; what a preset fixes may not be given otherwise."""
     from catgan.evaluation.protocol import PRESETS, Protocol
 
-    given = Protocol(
-        features="inception" if o.features == "auto" else o.features,
-        metrics=o.metrics,
-        samples=o.count,
-        class_sampling=o.class_sampling,
-        first_seed=o.first_seed,
-        psi=o.psi,
-        weights=o.weights,
-        precision=o.precision,
-    )
+    features: Features = "inception" if o.features == "auto" else o.features
+    given = Protocol(features, o.metrics, o.count, o.class_sampling, o.first_seed, o.psi, o.weights, o.precision)
     if o.preset is None:
         return given
     preset, plain = PRESETS[o.preset], Protocol(metrics=())

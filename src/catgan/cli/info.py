@@ -28,6 +28,8 @@ def main(argv: Sequence[str]) -> None:
 def table(result: dict[str, Any]) -> str:
     g, d, t = result["generator"], result["discriminator"], result["training"]
     scales = " + ".join(str(n) for n in d["tokens_per_scale"])
+    head = f" (+ {d['representation_gmacs']:.3g} representation head)" if d["representation_gmacs"] else ""
+    auxiliary = f" + {t['auxiliary_gmacs']:.1f} (alignment with DINOv2-B)" if t["auxiliary_gmacs"] else ""
     rows = [
         ("", "generator", "discriminator"),
         ("blocks", g["depth"], d["depth"]),
@@ -35,23 +37,15 @@ def table(result: dict[str, Any]) -> str:
         ("heads", g["heads"], d["heads"]),
         ("tokens", g["tokens"], f"{d['tokens']} ({scales}, {d['cls_tokens']} [cls])"),
         ("parameters", f"{g['parameters'] / 1e6:.1f} M", f"{d['parameters'] / 1e6:.1f} M"),
-        ("GMACs, forward", f"{g['gmacs']:.3g}", f"{d['gmacs']:.3g}" + representation(d)),
+        ("GMACs, forward", f"{g['gmacs']:.3g}", f"{d['gmacs']:.3g}{head}"),
     ]
     lines = [f"{a:<16}{b!s:<14}{c}" for a, b, c in rows]
     lines += [
         "",
         f"training        {t['steps']:,} steps of {t['batch']} samples",
-        f"per sample      {t['generator_passes']:g} F_G + {t['discriminator_passes']:g} F_D{auxiliary(t)}"
+        f"per sample      {t['generator_passes']:g} F_G + {t['discriminator_passes']:g} F_D{auxiliary}"
         f" = {t['gmacs_per_sample']:,.4g} GMACs",
         f"                ({t['paper_gmacs_per_sample']:,.4g} as the paper counts, with fakes generated twice)",
         f"whole run       {total(2 * t['total_gmacs'])} FLOPs ({total(t['total_gmacs'])} multiply-accumulates)",
     ]
     return f"{result['recipe']}\n\n" + "\n".join(lines)
-
-
-def representation(d: dict[str, Any]) -> str:
-    return f" (+ {d['representation_gmacs']:.3g} representation head)" if d["representation_gmacs"] else ""
-
-
-def auxiliary(t: dict[str, Any]) -> str:
-    return f" + {t['auxiliary_gmacs']:.1f} (alignment with DINOv2-B)" if t["auxiliary_gmacs"] else ""

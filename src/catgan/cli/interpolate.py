@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from catgan.bounds import check_psi
+from catgan.bounds import AtLeast2, Count, Psi
 from catgan.cli.options import PictureOptions
 from catgan.cli.parse import parse
 from catgan.errors import UserError
@@ -23,11 +23,11 @@ Each point is CLASS:SEED. Writes strip.png, a row per leg of the walk, and walk.
 class InterpolateOptions(PictureOptions):
     points: tuple[str, ...] = ()
     """Where to walk, as CLASS:SEED; default: two seeds of the first class, then other classes."""
-    frames: int = 10
+    frames: AtLeast2 = 10
     """Pictures per leg, both ends included."""
-    psi: float = 1.0
+    psi: Psi = 1.0
     """Truncation of the end points."""
-    milliseconds: int = 80
+    milliseconds: Count = 80
     """How long the GIF shows a picture."""
     out: Path = Path("interpolation")
     """Folder to write to."""
@@ -35,11 +35,6 @@ class InterpolateOptions(PictureOptions):
 
 def main(argv: Sequence[str]) -> None:
     o = parse(InterpolateOptions, argv, "interpolate", description=DESCRIPTION)
-    check_psi(o.psi)
-    if o.frames < 2:
-        raise UserError(f"--frames is {o.frames}: must be at least 2")
-    if o.milliseconds < 1:
-        raise UserError(f"--milliseconds is {o.milliseconds}: must be at least 1")
     pipe = o.load()
     count = pipe.config.sample.classes
     points = o.points or ("0:0", "0:1", *(f"{k * count // 4}:{k}" for k in range(1, 4) if count > 1))

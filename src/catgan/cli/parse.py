@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import typing
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
 import tyro
 
+from catgan.bounds import check
 from catgan.errors import UserError
 
 T = TypeVar("T")
@@ -19,16 +21,23 @@ T = TypeVar("T")
 def parse(
     options: type[T], argv: Sequence[str], command: str, default: Any = None, description: str | None = None
 ) -> T:
-    """Parse arguments into the dataclass; prints help and exits for --help, raises UserError for mistakes."""
+    """The dataclass of the options, with values that its types allow (catgan.bounds).
+
+    Prints help and exits for --help, raises UserError for mistakes.
+    """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             extra = {} if default is None else {"default": default}
-            return tyro.cli(options, args=list(argv), prog=f"catgan {command}", description=description, **extra)
+            found = tyro.cli(options, args=list(argv), prog=f"catgan {command}", description=description, **extra)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UserError(f"{one_line(said.getvalue())}; see catgan {command} --help") from None
+    for name, hint in typing.get_type_hints(options, include_extras=True).items():
+        if (value := getattr(found, name)) is not None:
+            check(value, hint, "--" + name.replace("_", "-"))
+    return found
 
 
 def one_line(box: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from catgan.cli.compute import aligned
+from catgan.bounds import Above0
 from catgan.cli.configuration import ConfigurationOptions, as_options, parse_configuration
-from catgan.errors import UserError, require
+from catgan.errors import UserError
 from catgan.recipes import RECIPES
+from catgan.system.tables import aligned
 
 if TYPE_CHECKING:
     from catgan.accounting.gpus import GPU
@@ -41,15 +41,15 @@ class PlanOptions(ConfigurationOptions):
     """h100 (SXM), h200, a100-80, a100-40, l40s, rtx4090, or another name with all its figures given."""
     utilisation: float = 0.4
     """Share of the GPU's dense peak that the counted arithmetic reaches: an assumption."""
-    price: float | None = None
+    price: Above0 | None = None
     """Price of one GPU for one hour, in any currency; without it only GPU hours are shown."""
-    memory: float | None = None
+    memory: Above0 | None = None
     """Memory of one GPU, GiB, in place of the table's."""
-    tflops: float | None = None
+    tflops: Above0 | None = None
     """Dense peak of one GPU in the recipe's number format, TFLOP/s, in place of the table's."""
-    interconnect: float | None = None
+    interconnect: Above0 | None = None
     """GB/s to the other GPUs of the machine, one direction, in place of the table's."""
-    network: float | None = None
+    network: Above0 | None = None
     """GB/s per GPU to other machines, one direction, in place of the table's."""
 
 
@@ -69,8 +69,6 @@ def chosen_gpu(o: PlanOptions) -> GPU:
     from catgan.accounting.gpus import GPU, GPUS
 
     figures = {"memory": o.memory, "tflops": o.tflops, "interconnect": o.interconnect, "network": o.network}
-    for name, value in {**figures, "price": o.price}.items():
-        require(value is None or 0 < value < math.inf, f"--{name}", value, "above 0 and finite")
     given: dict[str, Any] = {name: value for name, value in figures.items() if value is not None}
     if "tflops" in given:
         given["bfloat16"] = given["float32"] = given.pop("tflops")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from catgan.bounds import Count, CountOrZero, Share
 from catgan.cli.fitting import training_command
 from catgan.cli.parse import parse
 from catgan.errors import UserError
@@ -34,7 +35,7 @@ class PrepareOptions:
     """Folder, archive or dataset."""
     dest: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DEST")]
     """Folder to write to."""
-    size: int
+    size: Count
     """Height and width of the prepared pictures, in pixels."""
     crop: Literal["center", "resize"] = "center"
     """center: the centre square, as ADM prepares ImageNet; resize: the whole picture, whatever its proportions."""
@@ -58,13 +59,13 @@ class PrepareOptions:
     """Store the pixels; --no-images keeps only the latents."""
     device: str = "auto"
     """Where the VAE runs: auto, cpu, cuda or cuda:N. Under torchrun, auto and cuda are a GPU for each process."""
-    batch: int = 32
+    batch: Count = 32
     """Pictures per pass of the VAE."""
-    max_broken: float = 0.01
+    max_broken: Share = 0.01
     """Share of the pictures that may be unusable and are left out; more than that is an error."""
-    workers: int = 0
+    workers: CountOrZero = 0
     """Threads that decode; 0 is one per CPU core, divided among the processes of this machine."""
-    shard_rows: int | None = None
+    shard_rows: Count | None = None
     """Pictures per file; by default such that there are 64 files or more, of at most 512 MB."""
 
 
@@ -96,15 +97,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 def check(o: PrepareOptions) -> None:
-    for name, number in (("--size", o.size), ("--batch", o.batch), ("--shard-rows", o.shard_rows or 1)):
-        if number < 1:
-            raise UserError(f"{name} is {number}: must be at least 1")
-    if o.shard_rows == 0:
-        raise UserError("--shard-rows is 0: must be at least 1")
-    if o.workers < 0:
-        raise UserError(f"--workers is {o.workers}: must be at least 0")
-    if not 0 <= o.max_broken <= 1:
-        raise UserError(f"--max-broken is {o.max_broken}: must be in [0, 1]")
     if o.encoder and o.flip:
         raise UserError("--encoder with --flip: there are no features of mirrored pictures; leave one of them out")
     if o.encoder and not o.images:
@@ -157,13 +149,9 @@ def summary(dest: Path) -> str:
         lines.append(f"features: {about['grid']}x{about['grid']} patches and a class token of {about['dim']} numbers")
     others, empty = sum(said["ignored"].values()), len(said["empty_folders"])
     left_out = [
-        text
-        for count, text in (
-            (said["skipped"], f"{said['skipped']:,} broken"),
-            (others, f"{counted(others, 'file')} of other kinds"),
-            (empty, f"{counted(empty, 'folder')} without pictures"),
-        )
-        if count
+        *([f"{said['skipped']:,} broken"] if said["skipped"] else []),
+        *([f"{counted(others, 'file')} of other kinds"] if others else []),
+        *([f"{counted(empty, 'folder')} without pictures"] if empty else []),
     ]
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}; see {dest / 'report.json'}")

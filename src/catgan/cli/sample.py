@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from catgan.bounds import check_psi, check_seed
+from catgan.bounds import Count, Psi, check_seed
 from catgan.cli.options import PictureOptions
 from catgan.cli.parse import numbers, parse
-from catgan.errors import UserError
 from catgan.system.processes import Processes
 
 if TYPE_CHECKING:
@@ -35,17 +34,17 @@ class SampleOptions(PictureOptions):
     """Classes by number, range (3-7) or name; default: the first ten, or all for --format npz."""
     seeds: str = "0-7"
     """Seeds, as numbers and ranges: 0-7,42."""
-    psi: float = 1.0
+    psi: Psi = 1.0
     """Truncation: 1 is none, smaller is closer to each class's mean."""
     stages: bool = False
     """Also save h_0..h_K of each sample, side by side."""
     format: Literal["grid", "png", "npz"] = "grid"
     """grid: one PNG; png: one PNG per sample; npz: one file for evaluators."""
-    count: int = 50_000
+    count: Count = 50_000
     """Samples of --format npz."""
     out: Path = Path("samples")
     """Folder to write to."""
-    batch: int = 64
+    batch: Count = 64
     """Samples per forward pass."""
     labels: bool = True
     """Write classes and seeds beside grids."""
@@ -54,10 +53,6 @@ class SampleOptions(PictureOptions):
 def main(argv: Sequence[str]) -> None:
     o = parse(SampleOptions, argv, "sample", description=DESCRIPTION)
     seeds = [check_seed(s) for s in numbers(o.seeds, "--seeds")]
-    check_psi(o.psi)
-    for name, value in (("--count", o.count), ("--batch", o.batch)):
-        if value < 1:
-            raise UserError(f"{name} is {value}: must be at least 1")
     processes = Processes.from_environment()
     if o.format != "npz" and not processes.first:
         return

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from catgan.cli.configuration import SHORT, expand, over
+from catgan.cli.configuration import SHORT, expand, over, recipe_first, split_own
 from catgan.cli.fitting import training_command
 from catgan.cli.parse import parse
 from catgan.config import Config
@@ -17,6 +16,7 @@ from catgan.errors import UserError, said_once
 from catgan.recipes import RECIPES, recipe
 from catgan.system.processes import whole_number
 
+OWN = {"--data": None, "--out": None, "--resume": False, "--config": None}
 USAGE = f"""usage: catgan train RECIPE [--data DIR] [--out DIR] [--resume] [--config FILE] [OPTIONS]
 
 Train a recipe: {", ".join(RECIPES)}.
@@ -40,25 +40,20 @@ Options go over --data, that over the YAML file, and that over the recipe.
 
 
 def main(argv: Sequence[str]) -> None:
-    if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE + "\nAll options with the values of a recipe: catgan train RECIPE --help")
-        return
-    name, *rest = argv
-    if name.startswith("-"):
-        raise UserError(f"the recipe comes first: catgan train RECIPE {name} ...")
+    name, rest = recipe_first(argv, "train", USAGE)
     base = recipe(name)
-    own, options = split_own(rest)
+    own, options = split_own(rest, "train", OWN)
     out = Path(own.out or f"runs/{name}")
-    if whole_number("TORCHELASTIC_RESTART_COUNT", 0) and (out / "config.yaml").exists():
-        own.resume = True
-    if own.resume and (out / "config.yaml").exists():
+    begun = (out / "config.yaml").exists()
+    own.resume |= begun and whole_number("TORCHELASTIC_RESTART_COUNT", 0) > 0
+    if own.resume and begun:
         base = load_yaml(out / "config.yaml")
         if base.recipe != name:
             raise UserError(f"{out} is a run of recipe {base.recipe}, not {name}: choose another --out")
     if own.config:
         base = over(base, own.config)
     if own.data:
-        base = on_data(base, Path(own.data), keep_sample=own.resume and (out / "config.yaml").exists())
+        base = on_data(base, Path(own.data), keep_sample=own.resume and begun)
     options = [expand(o) for o in options]
     with said_once():
         config = parse(Config, options, f"train {name}", default=base, description=USAGE.partition("\n\n")[2])
@@ -105,16 +100,3 @@ def sizes_do_not_fit(folder: Path, config: Config) -> str:
         + (f", take what fits ({command})" if command else "")
         + f", or give --sample.scales that end at {size}, with --discriminator.patches and --generator.patch that divide them"
     )
-
-
-def split_own(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The options that are about the run rather than its configuration, and the rest."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--data")
-    parser.add_argument("--out")
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--config")
-    try:
-        return parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise UserError(f"{error}; see catgan train --help") from None

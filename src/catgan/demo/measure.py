@@ -52,10 +52,9 @@ def measure(pipe: CATPipeline, real: Images) -> tuple[Quality, Tensor, Tensor]:
     x = from_bytes(pixels)
     metrics = ("distance", "class_accuracy")
     result = evaluate(source, "digits", features="classifier", metrics=metrics, samples=SAMPLES, quiet=False)
-    between = torch.cdist(x.flatten(1), real.pixels.flatten(1)).min(1).values
-    real_between = (
-        torch.cdist(real.pixels.flatten(1), real.pixels.flatten(1)).fill_diagonal_(float("inf")).min(1).values
-    )
+    flat = real.pixels.flatten(1)
+    between = torch.cdist(x.flatten(1), flat).min(1).values
+    real_between = torch.cdist(flat, flat).fill_diagonal_(float("inf")).min(1).values
     assert y is not None
     quality = Quality(
         samples=len(x),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,34 +63,37 @@ def write_page(
         page.heading("Go on"),
         page.code(commands(run, pipe)),
     ]
-    document = page.page("catgan: digits", parts)
-    write_text(path, document)
+    write_text(path, page.page("catgan: digits", parts))
 
 
 def figures(pipe: CATPipeline, quality: Quality, record: Record, seconds: float | None) -> list[tuple[str, str]]:
     _, rates = record.points("images_per_second")
-    made = pipe.step * pipe.config.training.batch
-    took = clock(seconds) if seconds is not None else clock(training_seconds(record.rows, pipe.config.training.batch))
+    batch = pipe.config.training.batch
+    took = clock(training_seconds(record.rows, batch) if seconds is None else seconds)
     return [
         (f"{quality.class_accuracy:.1%}", "class accuracy"),
         (f"{quality.variety:.0%}", "variety within a class, of the real digits'"),
         (f"{quality.copies:.1%}", "copies of a training image"),
-        (took, f"minutes of training, {made:,} images"),
+        (took, f"minutes of training, {pipe.step * batch:,} images"),
         (f"{np.median(rates):.0f}", "images per second, median"),
     ]
 
 
+def tiles(rows: Sequence[Sequence[np.ndarray]], zoom: int, caption: str) -> str:
+    return page.picture(png(grid(rows, zoom)), caption)
+
+
 def samples_section(x: Tensor, y: Tensor, real: Images) -> list[str]:
-    def sheet(images: Tensor, labels: Tensor) -> bytes:
+    def sheet(images: Tensor, labels: Tensor, caption: str) -> str:
         pixels = to_bytes(images)
-        return png(grid([list(pixels[(labels == k).numpy()][:COLUMNS]) for k in range(10)], 6))
+        return tiles([list(pixels[(labels == k).numpy()][:COLUMNS]) for k in range(10)], 6, caption)
 
     return [
         page.heading("Samples, beside real digits"),
         page.paragraph(
             "A row per class, not selected: the first seeds on the left, the first real digits on the right."
         ),
-        page.row(page.picture(sheet(x, y), "generated"), page.picture(sheet(real.pixels, real.labels), "real")),
+        page.row(sheet(x, y, "generated"), sheet(real.pixels, real.labels, "real")),
     ]
 
 
@@ -106,10 +110,8 @@ def stages_section(pipe: CATPipeline) -> list[str]:
             f"judges stage k at {', '.join(str(s) for s in pyramid.scales)} pixels."
         ),
         page.row(
-            page.picture(png(grid([list(stage) for stage in to_bytes(made)], 5)), f"as generated: {names}"),
-            page.picture(
-                png(grid([list(stage) for stage in to_bytes(seen)], 5)), "as the discriminator sees them, enlarged"
-            ),
+            tiles([list(stage) for stage in to_bytes(made)], 5, f"as generated: {names}"),
+            tiles([list(stage) for stage in to_bytes(seen)], 5, "as the discriminator sees them, enlarged"),
         ),
     ]
 
@@ -129,16 +131,14 @@ def alignment_section(pipe: CATPipeline, record: Record) -> list[str]:
 def copies_section(x: Tensor, real: Images, quality: Quality) -> list[str]:
     chosen = x[:10]
     neighbours = nearest_rows(chosen, real, 4)
-    sheet = [list(to_bytes(chosen))] + [
-        list(to_bytes(real.pixels[neighbours[:, i]])) for i in range(neighbours.shape[1])
-    ]
+    sheet = [list(to_bytes(row)) for row in (chosen, *(real.pixels[rows] for rows in neighbours.T))]
     return [
         page.heading("Not copies"),
         page.paragraph(
             f"A generated digit is {quality.nearest:.2f} away from the nearest real one on average; a real digit is {quality.real_nearest:.2f} "
             "away from the nearest other real one (Euclidean, pixels in [-1, 1])."
         ),
-        page.picture(png(grid(sheet, 5)), "first row: generated; below each: its four nearest training images"),
+        tiles(sheet, 5, "first row: generated; below each: its four nearest training images"),
     ]
 
 
@@ -150,7 +150,7 @@ def walk_section(pipe: CATPipeline) -> list[str]:
     return [
         page.heading("Walking through style space"),
         page.row(
-            page.picture(png(grid(legs, 5)), "rows: two threes, then 3 to 8, 8 to 0, 0 to 6"),
+            tiles(legs, 5, "rows: two threes, then 3 to 8, 8 to 0, 0 to 6"),
             page.picture(gif(list(pixels), 80, 20), "the same as an animation"),
         ),
     ]

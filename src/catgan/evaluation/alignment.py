@@ -130,9 +130,7 @@ def diagnose(
     return Alignment(**means, protocol=described | (protocol or {}))
 
 
-def diagnose_pipeline(
-    pipe: CATPipeline, samples: int = 1000, batch: int = 250, protocol: dict[str, Any] | None = None
-) -> Alignment:
+def diagnose_pipeline(pipe: CATPipeline, samples: int = 1000, batch: int = 250) -> Alignment:
     """`diagnose` for a loaded pipeline."""
 
     def synthesize(z: Tensor, y: Tensor) -> Tensor:
@@ -140,7 +138,6 @@ def diagnose_pipeline(
         assert stages is not None
         return stages
 
-    described = {"recipe": pipe.config.recipe, "step": pipe.step, "precision": pipe.precision} | (protocol or {})
     return diagnose(
         synthesize,
         pipe.pyramid,
@@ -149,5 +146,10 @@ def diagnose_pipeline(
         device=pipe.device,
         samples=samples,
         batch=batch,
-        protocol=described,
+        protocol={
+            "recipe": pipe.config.recipe,
+            "step": pipe.step,
+            "precision": pipe.precision,
+            "weights": pipe.weights,
+        },
     )

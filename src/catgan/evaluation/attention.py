@@ -134,35 +134,50 @@ def cells(texts: Iterable[str]) -> str:
 
 
 def diagnose_attention(
-    pipe: CATPipeline,
-    discriminator: Discriminator,
-    dataset: Dataset | None,
-    samples: int = 1000,
-    batch: int = 250,
-    protocol: dict[str, Any] | None = None,
+    pipe: CATPipeline, discriminator: Discriminator, dataset: Dataset | None, samples: int = 1000, batch: int = 250
 ) -> CrossScaleAttention:
     """Measure a discriminator on generated samples, and on real ones if there is a dataset.
 
     Generated: the alignment diagnostics' fixed pairs, psi = 1. Real: `samples` rows spread evenly over the dataset,
     or all of them if it has fewer. Neither is augmented.
     """
-    sources = {"generated": (generated_samples(pipe, samples, batch), samples)}
-    if dataset is not None:
-        count = min(samples, len(dataset))
-        sources["real"] = (real_samples(dataset, count), count)
     discriminator = discriminator.to(pipe.device)
-    mass = {
-        source: mean_mass(pipe, discriminator, source, read, count, batch) for source, (read, count) in sources.items()
-    }
-    described = {
+    ys, seeds = fixed_pairs(samples, pipe.config.sample.classes)
+    real = 0 if dataset is None else min(samples, len(dataset))
+
+    def generated(part: slice) -> Tensor:
+        """Stages (K + 1, B, C, S, S)."""
+        stages = pipe(ys[part], seeds[part], stages=True, batch_size=batch).stages
+        assert stages is not None
+        return stages
+
+    def mean_mass(source: str, count: int, read: Callable[[slice], Tensor]) -> Tensor:
+        """m averaged over samples, (layers, K + 1, K + 1), on the CPU."""
+        progress = Progress(0, count, 1, f"{source} sample")
+        sums = []
+        for start in range(0, count, batch):
+            part = slice(start, min(start + batch, count))
+            sums.append(attention_mass(discriminator, pipe.pyramid(read(part).to(pipe.device))).sum(0))
+            progress.update(part.stop)
+        progress.close()
+        return torch.stack(sums).sum(0).cpu() / count
+
+    mass = {"generated": mean_mass("generated", samples, generated)}
+    if dataset is not None:
+        rows = np.arange(real) * len(dataset) // real
+        # One by one, so that what a dataset draws for sample i does not depend on the batch.
+        mass["real"] = mean_mass(
+            "real", real, lambda p: torch.cat([dataset.batch(rows[i : i + 1], 0, i)[0] for i in range(p.start, p.stop)])
+        )
+    protocol = {
         "recipe": pipe.config.recipe,
         "step": pipe.step,
         "samples": samples,
         "pairs": "class i mod classes, seed i",
-        "weights": "ema",
+        "weights": pipe.weights,
         "psi": 1.0,
         "precision": pipe.precision,
-        "real_samples": sources["real"][1] if "real" in sources else 0,
+        "real_samples": real,
         "augmentation": "none",
         "averaged_over": "heads, tokens of scale i with its [cls], samples",
         "aggregated": discriminator.aggregated,
@@ -170,42 +185,4 @@ def diagnose_attention(
         "patches": list(discriminator.patches),
         "down": pipe.pyramid.down,
     }
-    return CrossScaleAttention(mass, tokens_per_scale(discriminator), described | (protocol or {}))
-
-
-Reader = Callable[[slice], Tensor]  # samples [start, stop): stages h (K + 1, B, C, S, S), or x (B, C, S, S)
-
-
-def generated_samples(pipe: CATPipeline, samples: int, batch: int) -> Reader:
-    ys, seeds = fixed_pairs(samples, pipe.config.sample.classes)
-
-    def read(part: slice) -> Tensor:
-        stages = pipe(ys[part], seeds[part], stages=True, batch_size=batch).stages
-        assert stages is not None
-        return stages
-
-    return read
-
-
-def real_samples(dataset: Dataset, count: int) -> Reader:
-    rows = np.arange(count) * len(dataset) // count
-
-    def read(part: slice) -> Tensor:
-        # One by one, so that what a dataset draws for sample i does not depend on the batch.
-        return torch.cat([dataset.batch(rows[i : i + 1], 0, i)[0] for i in range(part.start, part.stop)])
-
-    return read
-
-
-def mean_mass(
-    pipe: CATPipeline, discriminator: Discriminator, source: str, read: Reader, samples: int, batch: int
-) -> Tensor:
-    """m averaged over samples, (layers, K + 1, K + 1), on the CPU."""
-    parts = [slice(start, min(start + batch, samples)) for start in range(0, samples, batch)]
-    progress = Progress(0, samples, 1, f"{source} sample")
-    sums = []
-    for part in parts:
-        sums.append(attention_mass(discriminator, pipe.pyramid(read(part).to(pipe.device))).sum(0))
-        progress.update(part.stop)
-    progress.close()
-    return torch.stack(sums).sum(0).cpu() / samples
+    return CrossScaleAttention(mass, tokens_per_scale(discriminator), protocol)

@@ -121,14 +121,11 @@ def cached(path: Path, device: torch.device) -> Classifier | None:
 def everything(source: ImageSource) -> tuple[Tensor, Tensor]:
     """All images, at most 64 pixels wide, and their classes."""
     parts = [source.read(start, min(start + 1024, len(source))) for start in range(0, len(source), 1024)]
-    small = [x if x.shape[-1] <= LARGEST else to_bytes_again(prepared(x)) for x, _ in parts]
-    return torch.cat([with_channels(x, source.channels, source.name) for x in small]), torch.cat(
-        [y for _, y in parts if y is not None]
-    )
-
-
-def to_bytes_again(x: Tensor) -> Tensor:
-    return ((x + 1) * 127.5).round().clamp(0, 255).byte()
+    images = []
+    for x, _ in parts:
+        small = x if x.shape[-1] <= LARGEST else ((prepared(x) + 1) * 127.5).round().clamp(0, 255).byte()
+        images.append(with_channels(small, source.channels, source.name))
+    return torch.cat(images), torch.cat([y for _, y in parts if y is not None])
 
 
 def trained(images: Tensor, labels: Tensor, classes: int, device: torch.device, quiet: bool = True) -> Classifier:
@@ -143,7 +140,7 @@ def trained(images: Tensor, labels: Tensor, classes: int, device: torch.device, 
     steps = -(-total // BATCH)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    progress = Progress(0, steps, BATCH, "classifier")
+    progress = Progress(0, steps, BATCH, "classifier", quiet)
     epochs = -(-total // len(rows))
     turns = torch.cat([rows[stream(0, Purpose.CLASSIFIER, 1 + e).permutation(len(rows))] for e in range(epochs)])
     for step in range(steps):
@@ -153,15 +150,9 @@ def trained(images: Tensor, labels: Tensor, classes: int, device: torch.device, 
         loss.backward()
         optimizer.step()
         schedule.step()
-        if not quiet:
-            progress.update(step + 1)
-    if not quiet:
-        progress.close()
+        progress.update(step + 1)
+    progress.close()
     made = Classifier(net, images.shape[1], classes, 0.0, device)
-    right = 0
-    for part in held.split(1024):
-        logits = made(images[part])[1]
-        assert logits is not None
-        right += int((logits.argmax(1).cpu() == labels[part]).sum())
-    made.accuracy = right / len(held)
+    seen = [net(prepared(images[part].to(device))).argmax(1).cpu() for part in held.split(1024)]
+    made.accuracy = int((torch.cat(seen) == labels[held]).sum()) / len(held)
     return made

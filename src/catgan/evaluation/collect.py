@@ -8,7 +8,7 @@ missing, and they are merged in their order. So several processes, and an interr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,9 +78,17 @@ def empty(space: FeatureSpace, keep: Keep, device: torch.device | str = "cpu") -
     )
 
 
-def collect(source: ImageSource, space: FeatureSpace, keep: Keep, work: Work, folder: Path | None = None) -> Collected:
+def collect(
+    source: ImageSource,
+    space: FeatureSpace,
+    keep: Keep,
+    work: Work,
+    folder: Path | None = None,
+    classes: Sequence[int] = (),
+) -> Collected:
     """All images of a source through a feature space.
 
+    classes: what the reference calls each class of the source; none: the same.
     folder: where finished chunks go, so that an interrupted call goes on and several processes share the work; it
     must belong to this source, space and keep alone. Every process returns the same. Raises UserError when more than
     the share work.max_broken of the files cannot be read.
@@ -91,32 +99,18 @@ def collect(source: ImageSource, space: FeatureSpace, keep: Keep, work: Work, fo
     chunks = [(start, min(start + size, len(source))) for start in range(0, len(source), size)]
     paths = [folder / f"chunk-{i:02}.safetensors" for i in range(len(chunks))] if folder else []
     mine = unfinished(len(chunks), processes, lambda i: is_whole(paths[i])) if folder else list(range(len(chunks)))
-    tick = counter(sum(b - a for a, b in (chunks[i] for i in mine)), source.name, work)
-    parts = (one_chunk(source, space, keep, chunks[i], work.batch, tick) for i in mine)
+    todo = sum(b - a for a, b in (chunks[i] for i in mine))
+    progress = Progress(0, todo, 1, source.name, quiet=work.quiet or not processes.first or not todo)
+    parts = (one_chunk(source, space, keep, classes, chunks[i], work.batch, progress.advance) for i in mine)
     if folder:
         for i, part in zip(mine, parts, strict=True):
             write(paths[i], part)
         processes.wait()
         parts = (read(path) for path in paths)
     total = merged(parts, empty(space, keep))
+    progress.close()
     check_count(total, source, work.max_broken)
     return total
-
-
-def counter(total: int, name: str, work: Work) -> Callable[[int], None]:
-    """What to call with the number of images done: shows the progress of the first process."""
-    if work.quiet or not work.processes.first or not total:
-        return lambda n: None
-    progress, done = Progress(0, total, 1, name), 0
-
-    def tick(n: int) -> None:
-        nonlocal done
-        done += n
-        progress.update(done)
-        if done == total:
-            progress.close()
-
-    return tick
 
 
 def merged(parts: Iterable[Collected], total: Collected) -> Collected:
@@ -126,7 +120,9 @@ def merged(parts: Iterable[Collected], total: Collected) -> Collected:
     for part in parts:
         rows += [part.features] if part.features is not None else []
         logits += [part.logits] if part.logits is not None else []
-        total.add(on_cpu(part))
+        for m in (part.moments, *part.by_class):
+            m.mean, m.scatter = m.mean.cpu(), m.scatter.cpu()
+        total.add(part)
     total.features = torch.cat(rows) if rows else None
     total.logits = torch.cat(logits) if logits else None
     return total
@@ -143,12 +139,6 @@ def check_count(total: Collected, source: ImageSource, max_broken: float) -> Non
         raise UserError(f"{source.name} has {total.moments.count} images: at least 2 are needed")
 
 
-def on_cpu(part: Collected) -> Collected:
-    for m in (part.moments, *part.by_class):
-        m.mean, m.scatter = m.mean.cpu(), m.scatter.cpu()
-    return part
-
-
 def check_room(space: FeatureSpace, keep: Keep) -> None:
     needed = keep.classes * space.dim**2 * 8
     if needed > LARGEST_CLASS_MOMENTS:
@@ -163,6 +153,7 @@ def one_chunk(
     source: ImageSource,
     space: FeatureSpace,
     keep: Keep,
+    classes: Sequence[int],
     chunk: tuple[int, int],
     batch: int,
     tick: Callable[[int], None],
@@ -189,7 +180,7 @@ def one_chunk(
         if keep.logits and scores is not None:
             logits.append(scores.float().cpu())
         if keep.classes and y is not None:
-            y = y.to(x.device)
+            y = (torch.tensor(classes)[y] if classes else y).to(x.device)
             for k in y.unique().tolist():
                 into.by_class[k].add(Moments.of(x[y == k]))
             if scores is not None and space.names_classes:

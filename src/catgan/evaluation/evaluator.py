@@ -16,7 +16,7 @@ from catgan.evaluation.features import FeatureSpace
 from catgan.evaluation.metrics import measured
 from catgan.evaluation.protocol import ROUNDING, Protocol, Result, versions
 from catgan.evaluation.reference import Reference
-from catgan.evaluation.sources import Generated, ImageSource, Renumbered
+from catgan.evaluation.sources import Generated, ImageSource
 from catgan.metrics import METRICS
 from catgan.system.packages import need
 from catgan.system.pieces import work_folder
@@ -91,12 +91,10 @@ class Evaluator:
             any(metric.logits for metric in protocol.wanted.values()),
             self.classes if self.by_class else 0,
         )
-        classes = self.class_numbers(samples) if self.by_class else []
-        same = classes == list(range(len(classes)))
-        seen = source if same else Renumbered(source, classes, self.reference.class_names)
+        classes = self.class_numbers(samples) if self.by_class else ()
         began = time.monotonic()
         with work_folder(folder, self.work.processes) if folder else nullcontext():
-            found = collect(seen, self.features, keep, self.work, folder)
+            found = collect(source, self.features, keep, self.work, folder, classes)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             numbers = measured(found, self.reference, protocol)

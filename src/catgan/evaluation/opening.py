@@ -56,20 +56,15 @@ def is_generator(path: Path) -> bool:
 
 
 def open_images(given: Images, size: int = 32, data_path: str | None = None) -> ImageSource:
-    """Images by name, or as a dataset or a source of one's own."""
-    if isinstance(given, (str, Path)):
-        return open_source(str(given), size, data_path)
-    if callable(getattr(given, "read", None)):
-        return given  # type: ignore[return-value]
-    return DatasetImages(given, type(given).__name__)  # type: ignore[arg-type]
-
-
-def open_source(where: str, size: int = 32, data_path: str | None = None) -> ImageSource:
-    """Images by name: digits, fashion-mnist, fashion-mnist:test, an .npz, or a folder of images.
+    """Images by name (digits, fashion-mnist, fashion-mnist:test, an .npz, a folder), or a dataset or source of one's own.
 
     size: pixels that fashion-mnist's are padded to. data_path: the folder of its files.
     Raises UserError naming what was found instead.
     """
+    if not isinstance(given, (str, Path)):
+        own = callable(getattr(given, "read", None))
+        return given if own else DatasetImages(given, type(given).__name__)  # type: ignore[return-value, arg-type]
+    where = str(given)
     name, _, part = where.partition(":")
     if where == "digits":
         return DatasetImages(digits(), where)

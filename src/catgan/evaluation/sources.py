@@ -120,9 +120,9 @@ class DatasetImages:
         own = getattr(data, "identity", None)
         if known and isinstance(own, str) and np.array_equal(self.rows, np.arange(len(data))):
             return digest("dataset", own)
-        pieces = [self.rows[start : start + 1024] for start in range(0, len(self), 1024)]
         joined = digest("images", str(self.class_names))
-        for rows in pieces:
+        for start in range(0, len(self), 1024):
+            rows = self.rows[start : start + 1024]
             images = self.images(rows)
             joined = digest(joined, str(images.shape), images.numpy().tobytes(), self.labels(rows).numpy().tobytes())
         return joined
@@ -133,25 +133,6 @@ class DatasetImages:
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         rows = self.rows[start:stop]
         return self.images(rows), self.labels(rows) if self.class_names else None
-
-
-class Renumbered:
-    """Another source's images, with its classes numbered as a reference numbers them."""
-
-    def __init__(self, source: ImageSource, numbers: list[int], class_names: tuple[str, ...]) -> None:
-        """numbers: class k of the source is class numbers[k] of class_names."""
-        self.source, self.numbers, self.class_names = source, torch.tensor(numbers), class_names
-        self.name, self.channels, self.broken = source.name, source.channels, source.broken
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def identity(self) -> str:
-        return digest("renumbered", self.source.identity(), str(self.numbers.tolist()))
-
-    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-        images, y = self.source.read(start, stop)
-        return images, None if y is None else self.numbers[y]
 
 
 class Npz:

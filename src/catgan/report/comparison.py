@@ -13,6 +13,7 @@ from typing import Any, Literal
 from catgan.config_io import attribute, differences
 from catgan.errors import UserError
 from catgan.report.records import Evaluation, Record, read_run, shown_metrics, value
+from catgan.system.tables import aligned
 
 # Fields that leave what a run computes as it is, up to rounding.
 SAME_NUMBERS = (
@@ -78,17 +79,12 @@ def compare(folders: Sequence[Path], at: At = "common") -> Comparison:
         if folder in resolved[:i]:
             raise UserError(f"{folders[i]} is named twice: name each run once")
     records = [read_run(f) for f in folders]
-    names = run_names(folders)
+    short = [folder.name for folder in resolved]
+    names = short if len(set(short)) == len(short) else list(map(str, folders))
     groups = grouped(records, names)
     evaluations = [evaluation_table(records, key, at) for key in protocols(records)]
     tables = [table for table in (alignment_table(records, at), *evaluations) if any(table.values)]
     return Comparison(records, names, groups, tables, notes(records, groups, tables))
-
-
-def run_names(folders: Sequence[Path]) -> list[str]:
-    """Names of the directories, or whole paths where names repeat."""
-    short = [f.resolve().name for f in folders]
-    return short if len(set(short)) == len(short) else [str(f) for f in folders]
 
 
 # -- groups ----------------------------------------------------------------------------------------------------------
@@ -100,9 +96,8 @@ def grouped(records: Sequence[Record], names: Sequence[str]) -> list[Group]:
     for i, record in enumerate(records):
         home = next((m for m in members if not differing(records[m[0]], record)), None)
         if home is None:
-            members.append([i])
-        else:
-            home.append(i)
+            members.append(home := [])
+        home.append(i)
     firsts = [records[m[0]] for m in members]
     settings = [group_settings(r, firsts) for r in firsts]
     labels = [label(found, firsts) for found in settings]
@@ -284,12 +279,7 @@ def text(c: Comparison) -> str:
     parts = []
     for table in c.tables:
         rows = [["", "runs", "step", *table.columns], *table_rows(c, table)]
-        widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join(v.ljust(w) if i == 0 else v.rjust(w) for i, (v, w) in enumerate(zip(r, widths, strict=True)))
-            for r in rows
-        ]
-        parts.append("\n".join([f"{table.title} ({table.at})", *(line.rstrip() for line in lines)]))
+        parts.append(f"{table.title} ({table.at})\n{aligned(rows)}")
     if not parts:
         parts.append("no diagnosis and no evaluation is logged yet")
     if any(len(g.runs) > 1 for g in c.groups):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,8 +10,9 @@ from catgan.report import page
 from catgan.report.comparison import ALIGNMENT, Comparison, Table, differing, mean, series, setting, table_rows
 from catgan.report.plots import Line, color, plot_lines
 from catgan.report.records import BETTER, Record, arrow
-from catgan.report.sections import MEASURES, loss_terms, term_level, term_title
+from catgan.report.sections import MEASURES, loss_terms, protocol_details, term_level, term_title
 from catgan.system.files import write_text
+from catgan.system.progress import counted
 
 Points = tuple[Sequence[float], Sequence[float]]
 STYLES = ("-", "--", "-.", ":")
@@ -36,10 +36,10 @@ def write_comparison(c: Comparison, path: Path) -> None:
 
 
 def lead(c: Comparison) -> str:
-    runs = f"{len(c.records)} run{'s' if len(c.records) > 1 else ''}"
+    runs = counted(len(c.records), "run")
     if len(c.groups) == len(c.records):
         return f"{runs}. A color is a run."
-    return f"{runs} in {len(c.groups)} group{'s' if len(c.groups) > 1 else ''}: runs of a group differ by their seed only. A color is a group, a line is a run."
+    return f"{runs} in {counted(len(c.groups), 'group')}: runs of a group differ by their seed only. A color is a group, a line is a run."
 
 
 def tables_section(c: Comparison) -> list[str]:
@@ -51,7 +51,7 @@ def tables_section(c: Comparison) -> list[str]:
         if any(len(g.runs) > 1 for g in c.groups):
             parts.append(page.details("Every run", page.table(head, table_rows(c, table))))
         if table.protocol:
-            parts.append(page.details("Protocol", page.code(json.dumps(table.protocol, indent=2, ensure_ascii=False))))
+            parts.append(protocol_details(table.protocol))
         if table.key and any(len(series(r, table.key)) > 1 for r in c.records):
             parts.append(metric_panels(c, table))
     return parts or [page.heading("Figures"), page.paragraph("No diagnosis and no evaluation is logged yet.")]
@@ -84,29 +84,27 @@ def explained(c: Comparison, table: Table) -> str:
 
 def overlay(
     c: Comparison,
+    caption: str,
     points: Callable[[Record], Points],
     xlabel: str = "step",
     zero: bool = False,
     level: float | None = None,
-) -> bytes:
-    """A line per run in its group's color; no bytes if no run has any points."""
+) -> list[str]:
+    """A plot with a line per run in its group's color; nothing if no run has any points."""
     lines = []
     for i, group in enumerate(c.groups):
         style = STYLES[i // PALETTE % len(STYLES)]
         lines += [Line(group.label, *points(c.records[r]), color(i), style) for r in group.runs]
-    return plot_lines(lines, xlabel, zero, level) if any(len(line.x) for line in lines) else b""
-
-
-def panel(drawn: bytes, caption: str) -> list[str]:
-    return [page.picture(drawn, caption, "plot")] if drawn else []
+    if not any(len(line.x) for line in lines):
+        return []
+    return [page.picture(plot_lines(lines, xlabel, zero, level), caption, "plot")]
 
 
 def losses_section(c: Comparison) -> list[str]:
     terms = dict.fromkeys(term for r in c.records for term in loss_terms(r.rows))
     panels: list[str] = []
     for term in terms:
-        drawn = overlay(c, partial(over_scales, term), level=term_level(term))
-        panels += panel(drawn, term_title(term))
+        panels += overlay(c, term_title(term), partial(over_scales, term), level=term_level(term))
     if not panels:
         return []
     text = "Means over scales or stages. Long runs: thin, the entries; thick, their moving average over a twentieth of the run."
@@ -125,8 +123,8 @@ def alignment_section(c: Comparison) -> list[str]:
     captions["A_without_last"] = "A without the last stage"
     panels: list[str] = []
     for measure in ALIGNMENT:
-        drawn = overlay(c, partial(Record.points, metric=f"diagnose/{measure}/mean"), zero=True)
-        panels += panel(drawn, captions[measure])
+        points = partial(Record.points, metric=f"diagnose/{measure}/mean")
+        panels += overlay(c, captions[measure], points, zero=True)
     if not panels:
         return []
     return [page.heading("Alignment over training"), page.paragraph("Means over stages."), page.panels(panels)]
@@ -138,8 +136,8 @@ def metric_panels(c: Comparison, table: Table) -> str:
     for metric, title in table.columns.items():
         better = f", {BETTER[metric]} is better" if metric in BETTER else ""
         for unit in ("step", "epoch"):
-            drawn = overlay(c, partial(metric_points, table.key, metric, unit), unit)
-            panels += panel(drawn, f"{title}{better}, over {unit}s")
+            points = partial(metric_points, table.key, metric, unit)
+            panels += overlay(c, f"{title}{better}, over {unit}s", points, unit)
     return page.panels(panels)
 
 

@@ -63,11 +63,11 @@ def heading(value: str) -> str:
     return f"<h2>{text(value)}</h2>"
 
 
-def picture(data: bytes, caption: str, css: str = "", alt: str = "") -> str:
+def picture(data: bytes, caption: str, css: str = "") -> str:
     """A PNG or GIF with its caption above."""
     kind = "gif" if data[:3] == b"GIF" else "png"
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return f'<figure><figcaption>{text(caption)}</figcaption><img class="{css}" src="{source}" alt="{text(alt or caption)}"></figure>'
+    return f'<figure><figcaption>{text(caption)}</figcaption><img class="{css}" src="{source}" alt="{text(caption)}"></figure>'
 
 
 def row(*parts: str, css: str = "") -> str:

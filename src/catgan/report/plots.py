@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from catgan.evaluation.alignment import Alignment
     from catgan.evaluation.attention import CrossScaleAttention
 
+MAPS_PER_ROW = 6  # of attention
 LONGEST_LINE = 50  # characters of a legend
 COLORS = ("#1b6ca8", "#e07a1f", "#3a8f5d", "#a23b72", "#6c5b9c", "#8c6d31")
 
@@ -54,7 +55,12 @@ def plot_alignment(result: Alignment) -> bytes:
     """delta (with its floor), R and A over stages."""
     made, axes = figure(3)
     stages = list(range(len(result.delta)))
-    for ax, name, title in zip(axes, ("delta", "R", "A"), TITLES, strict=True):
+    titles = {
+        "delta": "distance to the final image, $\\delta_k$",
+        "R": "rewriting, $R_k$",
+        "A": "direction of rewriting, $A_k$",
+    }
+    for ax, (name, title) in zip(axes, titles.items(), strict=True):
         ax.bar(stages, getattr(result, name), color=COLORS[0], width=0.6, label=name)
         if name == "delta":
             left, right = [k - 0.4 for k in stages], [k + 0.4 for k in stages]
@@ -62,9 +68,6 @@ def plot_alignment(result: Alignment) -> bytes:
             ax.legend(frameon=False)
         ax.set(title=title, xlabel="stage k", xticks=stages)
     return png(made)
-
-
-TITLES = ("distance to the final image, $\\delta_k$", "rewriting, $R_k$", "direction of rewriting, $A_k$")
 
 
 @dataclass(frozen=True)
@@ -132,12 +135,12 @@ def shown(label: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
-def plot_attention(result: CrossScaleAttention, source: str = "generated") -> bytes:
-    """A heat map per layer: share of attention from the tokens of scale i (rows) to those of scale j (columns).
+def plot_attention(result: CrossScaleAttention) -> bytes:
+    """A heat map per layer, on generated samples: share of attention from the tokens of scale i (rows) to those of scale j (columns).
 
     Exact 0 and 1 are written without decimals.
     """
-    layers, scales = result.mass[source].tolist(), range(len(result.tokens))
+    layers, scales = result.mass["generated"].tolist(), range(len(result.tokens))
     rows = math.ceil(len(layers) / MAPS_PER_ROW)
     columns = math.ceil(len(layers) / rows)
     side = max(1.5, 0.45 * len(scales))
@@ -155,8 +158,7 @@ def plot_attention(result: CrossScaleAttention, source: str = "generated") -> by
         ax.tick_params(length=0, labelsize=8)
         ax.set_title(f"layer {n + 1}", fontsize=9)
     made.colorbar(shown, ax=axes, label="share of attention", aspect=12 * rows, shrink=0.9, pad=0.02)
-    made.suptitle(f"{source} samples: {result.off_diagonal(source):.1%} of attention leaves its scale", fontsize=10)
+    made.suptitle(
+        f"generated samples: {result.off_diagonal('generated'):.1%} of attention leaves its scale", fontsize=10
+    )
     return png(made)
-
-
-MAPS_PER_ROW = 6

@@ -91,7 +91,7 @@ class Record:
     def previews(self, kind: str) -> dict[int, Path]:
         """Preview pictures by step. kind: samples or stages."""
         found = sorted((self.folder / "previews").glob(f"{kind}-*.png"))
-        return {int(p.stem.removeprefix(f"{kind}-")): p for p in found if p.stem.removeprefix(f"{kind}-").isdecimal()}
+        return {int(m[1]): p for p in found if (m := re.fullmatch(rf"{kind}-(\d+)", p.stem))}
 
     def points(self, metric: str) -> tuple[list[float], list[float]]:
         """Steps and values of a metric."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from catgan.checkpoint.reading import listed
 from catgan.config import Config
 from catgan.config_io import attribute, differences, dump_yaml
+from catgan.evaluation.alignment import MEASURES, Alignment
 from catgan.objective.identity import Recorded
 from catgan.recipes import RECIPES
 from catgan.report import page
@@ -28,7 +28,7 @@ from catgan.report.records import (
     training_seconds,
     value,
 )
-from catgan.report.sections import alignment_panels, loss_panels, stage_table
+from catgan.report.sections import alignment_panels, loss_panels, protocol_details, stage_table
 from catgan.system.files import write_text
 from catgan.system.progress import clock, counted
 
@@ -204,9 +204,8 @@ def alignment_section(record: Record) -> list[str]:
     )
     last = record.latest(f"{prefix}/")
     stages = range(len(record.config.sample.scales) - 1)
-    names = ("delta", "floor", "excess", "R", "A")
-    values = {m: [last[f"{m}/{k}"] for k in stages] for m in names}
-    means = {m: sum(v) / len(v) for m, v in values.items()}
+    values = {m: [last[f"{m}/{k}"] for k in stages] for m in MEASURES}
+    means = Alignment(**values, protocol={}).averages()
     parts = [
         page.heading("Alignment of the stages"),
         page.paragraph(f"{what} Low delta and R, and A near 1, mean that stages build on each other."),
@@ -214,8 +213,7 @@ def alignment_section(record: Record) -> list[str]:
         stage_table(f"step {last['step']:,}", values, means),
     ]
     if len(stages) > 1:
-        rest = sum(values["A"][:-1]) / (len(stages) - 1)
-        parts.append(page.paragraph(f"Mean A without the last stage: {rest:.3f}.", "dim"))
+        parts.append(page.paragraph(f"Mean A without the last stage: {means['A_without_last']:.3f}.", "dim"))
     return parts
 
 
@@ -224,7 +222,7 @@ def diagnosis_section(record: Record) -> list[str]:
     folder = record.folder / "diagnosis"
     if not (folder / "diagnosis.json").is_file():
         return []
-    found = read_object(folder / "diagnosis.json", ("delta", "floor", "excess", "R", "A", "average", "protocol"))
+    found = read_object(folder / "diagnosis.json", (*MEASURES, "average", "protocol"))
     protocol = found["protocol"]
     text = f"By catgan diagnose: {protocol['samples']:,} samples, {protocol['weights']} weights, psi = {protocol['psi']:g}."
     parts = [page.heading("Diagnosis"), page.paragraph(text)]
@@ -236,14 +234,17 @@ def diagnosis_section(record: Record) -> list[str]:
         attention = read_object(folder / "attention.json", ())
         shares = [f"{s} samples {attention[s]['off_diagonal']:.1%}" for s in ("generated", "real") if s in attention]
         parts.append(page.paragraph(f"Attention that leaves its scale: {', '.join(shares)}.", "dim"))
-    return [*parts, page.details("Protocol", page.code(json.dumps(protocol, indent=2, ensure_ascii=False)))]
+    return [*parts, protocol_details(protocol)]
 
 
 def evaluation_section(record: Record) -> list[str]:
     if not record.evaluations:
         return []
     parts = [page.heading("Evaluation")]
-    for same in by_protocol(record.evaluations):
+    by_protocol: dict[str, list[Evaluation]] = {}  # those whose numbers may be compared, together
+    for e in record.evaluations:
+        by_protocol.setdefault(e.key(), []).append(e)
+    for same in by_protocol.values():
         metrics = shown_metrics([e.metrics for e in same])
         head = ["step", "made by", *(f"{same[-1].title(m)}{arrow(m)}" for m in metrics)]
         rows = [[f"{e.step:,}", e.name, *(cell(e, m) for m in metrics)] for e in same]
@@ -251,17 +252,9 @@ def evaluation_section(record: Record) -> list[str]:
             page.paragraph(f"Feature space: {same[-1].features}."),
             page.panels([panel for m in metrics if (panel := metric_panel(same, m, record.best))], "three"),
             page.table(head, rows),
-            page.details("Protocol", page.code(json.dumps(same[-1].protocol, indent=2, ensure_ascii=False))),
+            protocol_details(same[-1].protocol),
         ]
     return parts
-
-
-def by_protocol(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
-    """Evaluations whose numbers may be compared, together."""
-    groups: dict[str, list[Evaluation]] = {}
-    for e in evaluations:
-        groups.setdefault(e.key(), []).append(e)
-    return list(groups.values())
 
 
 def cell(e: Evaluation, metric: str) -> str:
@@ -314,12 +307,9 @@ def commands(record: Record) -> str:
     """What to do next with this run."""
     c, run = record.config, shlex.quote(str(record.folder))
     recipe = shlex.quote(c.recipe)
-    more = f"catgan train {recipe} --out {run} --resume"
-    if record.step >= c.training.steps:
-        more = f"# train twice as long\n{more} --steps {2 * c.training.steps}"
-    else:
-        more = f"# go on\n{more}"
-    lines = [more]
+    again = f"catgan train {recipe} --out {run} --resume"
+    finished = record.step >= c.training.steps
+    lines = [f"# train twice as long\n{again} --steps {2 * c.training.steps}" if finished else f"# go on\n{again}"]
     if listed(record.folder / "checkpoints"):
         if c.sample.channels in (1, 3):
             lines.append(f"# samples\ncatgan sample {run} --out samples")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from catgan.evaluation import alignment
 from catgan.report import page
 from catgan.report.plots import Line, color, plot_lines
 from catgan.report.records import Record
@@ -69,16 +72,20 @@ def alignment_panels(record: Record, prefix: str = "diagnose", measures: Sequenc
     for measure in measures:
         lines = [Line(f"stage {k}", *record.points(f"{prefix}/{measure}/{k}"), color(k)) for k in range(stages)]
         if measure == "delta":
-            floors = [Line(f"stage {k}", *record.points(f"{prefix}/floor/{k}"), color(k), ":") for k in range(stages)]
-            lines += floors
+            lines += [Line(f"stage {k}", *record.points(f"{prefix}/floor/{k}"), color(k), ":") for k in range(stages)]
         shown.append(page.picture(plot_lines(lines, zero=True), MEASURES[measure], "plot"))
     return shown
 
 
 def stage_table(heading: str, values: Mapping[str, Sequence[float]], means: Mapping[str, float] | None = None) -> str:
     """Stages as rows, measures as columns, and their means if given."""
-    measures = ("delta", "floor", "excess", "R", "A")
+    measures = alignment.MEASURES
     rows = [[f"k = {k}", *(f"{values[m][k]:.3f}" for m in measures)] for k in range(len(values["delta"]))]
     if means:
         rows.append(["mean", *(f"{means[m]:.3f}" for m in measures)])
     return page.table([heading, *measures], rows)
+
+
+def protocol_details(protocol: Mapping[str, Any]) -> str:
+    """How numbers were measured, folded."""
+    return page.details("Protocol", page.code(json.dumps(protocol, indent=2, ensure_ascii=False)))
