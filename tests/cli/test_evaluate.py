@@ -61,7 +61,7 @@ def test_a_run_is_compared_with_its_data_and_the_result_lies_in_it(
     (stored,) = (run / "evaluations").iterdir()
     assert stored.name.startswith("classifier-60-")
     assert str(stored) in out
-    assert "digits, step 1: 60 images" in out
+    assert "run, step 1: 60 images" in out
     assert "reference: digits, 1,797 images" in out
     assert "classifier Frechet distance" in out
     assert "on held-out real images" in out

@@ -12,7 +12,7 @@ import torch
 
 from catgan.config import LATENT_SCALE, Config, DataConfig
 from catgan.config_io import from_dict
-from catgan.data import check_fits, data_identity, open_dataset
+from catgan.data import check_fits, data_identity, is_data_of, open_dataset
 from catgan.data.datasets import Images, digits, fashion_folder
 from catgan.data.latents import Latents
 from catgan.errors import UserError
@@ -297,3 +297,23 @@ def test_data_of_the_wrong_shape_or_with_too_many_classes_names_the_fields(tiny_
 def test_data_without_samples_is_refused(tiny_config: Config) -> None:
     with pytest.raises(UserError, match="no samples"):
         check_fits(Latents(np.zeros((0, 2, 8, 8)), np.zeros(0), ()), tiny_config)
+
+
+def test_data_are_told_apart_by_identity_and_by_the_names_of_classes(tiny_config: Config) -> None:
+    def images(classes: str) -> Images:
+        return Images(np.zeros((3, 1, 8, 8), np.float32), np.arange(3), tuple(classes))
+
+    class Nameless(Images):
+        identity = None  # type: ignore[assignment]
+
+    def nameless(classes: str) -> Images:
+        return Nameless(np.zeros((3, 1, 8, 8), np.float32), np.arange(3), tuple(classes))
+
+    for own, others in (
+        (images("abc"), [images("abd"), nameless("abc")]),
+        (nameless("abc"), [nameless("abd"), images("abc")]),
+    ):
+        about = {"data": data_identity(own), "class_names": list(own.class_names)}
+        assert is_data_of(own, tiny_config, about)
+        assert is_data_of(own, tiny_config, {}), "nothing is known"
+        assert not any(is_data_of(other, tiny_config, about) for other in others)

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from catgan.config import Config, DataConfig
+from catgan.config_io import from_dict
+from catgan.data import open_dataset
 from catgan.errors import UserError
 from catgan.evaluation import opening
 from catgan.evaluation.collect import Work
@@ -112,7 +114,21 @@ def test_latents_need_another_reference(tmp_path: Path) -> None:
     np.save(tmp_path / "moments.npy", np.zeros((4, 8, 2, 2), np.float32))
     np.save(tmp_path / "labels.npy", np.zeros(4, np.int64))
     with pytest.raises(UserError, match="are no images: give images or statistics as the reference"):
-        opening.source_of_config(DataConfig(source="latents", path=str(tmp_path)), 2)
+        DatasetImages(open_dataset(DataConfig(source="latents", path=str(tmp_path)), 2), "latents")
+
+
+def test_the_reference_is_what_the_generator_was_trained_on_or_none(tiny_config: Config, tmp_path: Path) -> None:
+    config = from_dict({"sample": {"classes": 10}}, tiny_config)  # its data.source is digits
+    made = CATPipeline(build_generator(config), config, tuple("0123456789"))
+    assert opening.open_real(None, Generated(made, 2))[1] is not None
+    (tmp_path / "config.yaml").touch()
+    made.source = tmp_path / "checkpoints" / "step-00000001"
+    (tmp_path / "run.json").write_text('{"data": null}')  # a dataset given in Python
+    with pytest.raises(UserError, match=r"digits, .* is not what this generator was trained on: give that as the ref"):
+        opening.open_real(None, Generated(made, 2))
+    made.source, made.class_names = None, tuple("abcdefghij")  # exported
+    with pytest.raises(UserError, match="is not what this generator was trained on"):
+        opening.open_real(None, Generated(made, 2))
 
 
 def test_generators_are_told_from_images(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

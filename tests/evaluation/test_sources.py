@@ -16,13 +16,14 @@ from PIL import Image
 import catgan
 from catgan.cli import main
 from catgan.config import Config, DataConfig
+from catgan.data import open_dataset
 from catgan.data.datasets import Images
 from catgan.data.decode import is_grey
 from catgan.data.prepared import Prepared
 from catgan.data.sources import open_source as prepare_source
 from catgan.errors import UserError
 from catgan.evaluation import classifier
-from catgan.evaluation.opening import open_images, source_of_config
+from catgan.evaluation.opening import open_images
 from catgan.evaluation.sources import DatasetImages, Folder, Generated, Npz, with_channels
 from catgan.networks import build_generator
 from catgan.sampling.pipeline import CATPipeline
@@ -423,8 +424,8 @@ def test_prepared_pictures_are_read_as_they_are_stored(tmp_path: Path, monkeypat
     monkeypatch.setattr(Prepared, "gather", None)
     assert again.identity() == source.identity(), "known from stored digests, without reading"
     monkeypatch.undo()
-    trained_on = source_of_config(DataConfig(source="prepared", path=str(tmp_path / "a")), 8)
-    assert trained_on.identity() == source.identity()
+    trained_on = open_dataset(DataConfig(source="prepared", path=str(tmp_path / "a")), 8)
+    assert DatasetImages(trained_on, "a").identity() == source.identity()
 
 
 def test_latents_are_evaluated_as_the_pictures_that_their_vae_makes(tiny_config: Config, tiny_vae: Path) -> None:

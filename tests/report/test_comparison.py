@@ -272,3 +272,12 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_means_over_some_runs_or_different_steps_say_so(make_run: Made) -> None:
+    rows = ({10: 1.0}, {15: 4.0}, {})
+    runs = [make_run(f"seed-{i}", config(training__seed=i), diagnoses(d)) for i, d in enumerate(rows)]
+    printed = text(compare(runs))
+    assert re.search(r"2 of 3 +10-15 ", printed)
+    assert "are at different steps, so their mean says little" in printed
+    assert "different steps" not in text(compare(runs[::2]))

@@ -200,3 +200,15 @@ def test_latents_cannot_be_evaluated_without_a_decoder(changed: Changed, tmp_pat
     data = Latents(moments, np.arange(9) % 3, ("a", "b", "c"))
     with pytest.raises(UserError, match=r"eval.every needs pixels, and this run makes latents of 4 channels"):
         train(config, tmp_path / "run", dataset=data, quiet=True)
+
+
+def test_a_dataset_of_ones_own_is_not_called_what_the_configuration_names(
+    changed: Changed, data: Images, tmp_path: Path
+) -> None:
+    class Animals(Images):
+        identity = None  # type: ignore[assignment]
+
+    own = Animals(data.pixels.numpy(), data.labels.numpy(), data.class_names)
+    run = train(changed(2, **FEW), tmp_path / "run", dataset=own, quiet=True)
+    stored = json.loads((run / "evaluations" / "training-00000002.json").read_text())
+    assert stored["protocol"]["reference"]["name"] == "Animals"

@@ -84,14 +84,12 @@ def main(argv: Sequence[str]) -> None:
 
 def measure_attention(o: DiagnoseOptions, pipe: CATPipeline) -> CrossScaleAttention:
     """The discriminator of the same checkpoint, on generated samples, and on real ones if the run's data is there."""
-    from catgan.data import check_fits, open_dataset
     from catgan.evaluation.attention import diagnose_attention
     from catgan.sampling.pipeline import load_discriminator
 
     dataset: Dataset | None
     try:
-        dataset = open_dataset(pipe.config.data, pipe.config.sample.size)
-        check_fits(dataset, pipe.config)
+        dataset = pipe.open_data()
     except UserError as error:
         dataset = None
         print(f"attention on generated samples only, the data of the run cannot be used: {error}", file=sys.stderr)

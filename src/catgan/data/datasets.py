@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -148,6 +149,17 @@ def data_identity(dataset: Dataset) -> str | None:
     """The dataset's `identity`; None if it has none."""
     found = getattr(dataset, "identity", None)
     return found if isinstance(found, str) else None
+
+
+def known_classes(dataset: Dataset, config: Config) -> tuple[str, ...]:
+    """The names of a run's classes: `all`, where it is unconditional."""
+    return dataset.class_names if config.sample.classes > 1 else ("all",)
+
+
+def is_data_of(dataset: Dataset, config: Config, about: Mapping[str, Any]) -> bool:
+    """Whether a run was trained on this dataset, as far as its run.json tells: by identity and names of classes."""
+    now = {"data": data_identity(dataset), "class_names": list(known_classes(dataset, config))}
+    return all(about.get(name, found) == found for name, found in now.items())
 
 
 def raw_images(dataset: Dataset, rows: np.ndarray, seed: int, step: int, first: int = 0) -> Tensor:

@@ -11,9 +11,8 @@ import torch
 
 from catgan.checkpoint.export import is_export
 from catgan.checkpoint.reading import is_checkpoint
-from catgan.config import DataConfig
 from catgan.data import Dataset
-from catgan.data.datasets import digits, fashion_folder, fashion_mnist, open_dataset
+from catgan.data.datasets import digits, fashion_folder, fashion_mnist
 from catgan.data.prepared import Prepared
 from catgan.errors import UserError
 from catgan.evaluation.classifier import classifier
@@ -84,11 +83,6 @@ def open_images(given: Images, size: int = 32, data_path: str | None = None) -> 
     )
 
 
-def source_of_config(data: DataConfig, size: int) -> ImageSource:
-    """The real images that a run is trained on."""
-    return DatasetImages(open_dataset(data, size), data.path or data.source)
-
-
 def open_features(
     name: Features, device: torch.device, weights: str | None, real: ImageSource | None, work: Work
 ) -> FeatureSpace:
@@ -145,7 +139,7 @@ def open_real(given: Images | None, samples: ImageSource, data_path: str | None 
         return real_images(given, size, data_path)
     if pipe is None:
         raise UserError("--reference is not set: given images need something to be compared with")
-    return None, source_of_config(pipe.config.data, size)
+    return None, DatasetImages(pipe.open_data(), pipe.config.data.path or pipe.config.data.source)
 
 
 def real_images(given: Images, size: int, data_path: str | None = None) -> Real:

@@ -57,7 +57,8 @@ class Generated:
     ) -> None:
         """sampling: "balanced" takes the classes in turn, "uniform" draws them uniformly at random."""
         self.pipe, self.count, self.sampling, self.first_seed, self.psi = pipe, count, sampling, first_seed, psi
-        self.name = f"{pipe.config.recipe}, step {pipe.step}"
+        folder = pipe.run or pipe.source
+        self.name = f"{folder.name if folder else pipe.config.recipe}, step {pipe.step}"
         self.channels = pipe([0], [first_seed]).array.shape[-1]  # latents without their VAE raise here, before any work
         self.class_names = pipe.class_names if pipe.config.sample.classes > 1 else ()
         self.broken: list[str] = []

@@ -84,7 +84,7 @@ def compare(folders: Sequence[Path], at: At = "common") -> Comparison:
     groups = grouped(records, names)
     evaluations = [evaluation_table(records, key, at) for key in protocols(records)]
     tables = [table for table in (alignment_table(records, at), *evaluations) if any(table.values)]
-    return Comparison(records, names, groups, tables, notes(records, tables))
+    return Comparison(records, names, groups, tables, notes(records, groups, tables))
 
 
 # -- groups ----------------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def deviation(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def notes(records: Sequence[Record], tables: Sequence[Table]) -> list[str]:
+def notes(records: Sequence[Record], groups: Sequence[Group], tables: Sequence[Table]) -> list[str]:
     """What stands in the way of comparing the figures."""
     found = []
     fields = ("sample.scales", "sample.size", "sample.down", "sample.up", "log.diagnose_samples")
@@ -233,6 +233,12 @@ def notes(records: Sequence[Record], tables: Sequence[Table]) -> list[str]:
         found.append(f"Alignment is not measured alike in all runs: they differ in {', '.join(differ)}.")
     if sum(1 for t in tables if t.key) > 1:
         found.append("Evaluations by different protocols have tables of their own: their figures do not compare.")
+    for table in tables:
+        apart = [g.label for g in groups if len({table.steps[i] for i in g.runs} - {None}) > 1]
+        if apart:
+            found.append(
+                f"{table.title}: runs of {' and of '.join(apart)} are at different steps, so their mean says little."
+            )
     return found
 
 
@@ -256,9 +262,9 @@ def table_rows(c: Comparison, table: Table, single: bool = True) -> list[list[st
     for group in c.groups:
         steps = sorted({s for i in group.runs if (s := table.steps[i]) is not None})
         shown = f"{steps[0]}" + (f"-{steps[-1]}" if len(steps) > 1 else "") if steps else "-"
-        rows.append(
-            [group.label, str(len(group.runs)), shown, *(figure_text(table.of(group.runs, m)) for m in table.columns)]
-        )
+        count, have = len(group.runs), sum(bool(table.values[i]) for i in group.runs)
+        runs = f"{have} of {count}" if 0 < have < count else f"{count}"
+        rows.append([group.label, runs, shown, *(figure_text(table.of(group.runs, m)) for m in table.columns)])
         if single and len(group.runs) > 1:
             for i in group.runs:
                 seed = c.records[i].config.training.seed

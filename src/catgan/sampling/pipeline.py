@@ -21,6 +21,7 @@ from catgan.checkpoint.export import FILES, is_export, opened, write_export
 from catgan.checkpoint.manifest import Header
 from catgan.checkpoint.reading import HEADS, load_network
 from catgan.config import Config
+from catgan.data import Dataset, check_fits, is_data_of, open_dataset
 from catgan.discriminator import Discriminator
 from catgan.draws import sample_z
 from catgan.encoders import VAE, vae_for
@@ -32,6 +33,7 @@ from catgan.networks import build_discriminator, build_generator, build_pyramid
 from catgan.pyramid import Pyramid
 from catgan.sampling.backends import Backend, Synthesize, check_backend, synthesizer
 from catgan.system.devices import pick_device
+from catgan.system.files import read_if_there
 from catgan.system.progress import counted
 
 
@@ -108,10 +110,26 @@ class CATPipeline:
         if discriminator and self.source is None:
             raise UserError("the discriminator of this pipeline is not known: load it from a run or a checkpoint")
         judge = load_discriminator(self.source) if discriminator and self.source else None
-        run = self.source and self.source.parent.parent
-        run = run if run and (run / "config.yaml").exists() else None
         header = Header(self.step, config, self.class_names, (), self.step * config.training.batch)
-        return write_export(Path(out), header, self.generator, judge, run)
+        return write_export(Path(out), header, self.generator, judge, self.run)
+
+    @property
+    def run(self) -> Path | None:
+        """The directory of the run that it was loaded from, if it was."""
+        run = self.source and self.source.parent.parent
+        return run if run and (run / "config.yaml").exists() else None
+
+    def open_data(self) -> Dataset:
+        """The data that it was trained on. Raises UserError if they are not where the configuration says, or others are."""
+        config, about = self.config, read_if_there(self.run / "run.json") if self.run else {}
+        dataset = open_dataset(config.data, config.sample.size)
+        if not is_data_of(dataset, config, about | {"class_names": list(self.class_names)}):
+            raise UserError(
+                f"{config.data.path or config.data.source}, which data.source names, is not what this generator was trained "
+                "on: give that as the reference"
+            )
+        check_fits(dataset, config)
+        return dataset
 
     @property
     def vae(self) -> VAE | None:

@@ -11,7 +11,7 @@ from catgan.checkpoint import reading as checkpoint
 from catgan.checkpoint.manifest import DamagedError, Header
 from catgan.config import Config
 from catgan.config_io import RESUMABLE, differences, load_yaml
-from catgan.data import Dataset, data_identity
+from catgan.data import Dataset, is_data_of
 from catgan.errors import UserError
 from catgan.objective.identity import changes
 from catgan.system.files import read_if_there
@@ -71,16 +71,14 @@ class Directory:
             raise UserError(
                 f"cannot resume {self.out} with another {name}: a resumed run may change only {', '.join(RESUMABLE)}"
             )
-        self.check_data(stored)
+        self.check_data()
 
-    def check_data(self, stored: Config) -> None:
+    def check_data(self) -> None:
         """Raise UserError for other data than the run's. They may have moved."""
-        before, now = read_if_there(self.out / "run.json").get("data"), data_identity(self.dataset)
-        same = stored.data.path == self.config.data.path if before is None or now is None else before == now
-        if not same:
+        if not is_data_of(self.dataset, self.config, read_if_there(self.out / "run.json")):
             raise UserError(
-                f"cannot resume {self.out} with other data: {self.config.data.path or 'this dataset'} is not what it was "
-                "trained on; give that with --data, or start a new run with --init-from"
+                f"cannot resume {self.out} with other data: {self.config.data.path or self.config.data.source} is not what "
+                "it was trained on; give that (--data, or dataset= in Python), or start a new run with --init-from"
             )
 
     def usable_checkpoint(self) -> Path | None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from catgan.config import Config
-from catgan.data import Dataset
+from catgan.data import Dataset, data_identity
 from catgan.errors import UserError
 from catgan.evaluation.alignment import MEASURES, alignment, diagnose
 from catgan.evaluation.collect import Work
@@ -139,7 +139,9 @@ def evaluator_of_run(
     if e.reference is not None:
         real = real_images(e.reference, sample.size)
     else:
-        real = None, DatasetImages(dataset, config.data.source)
+        own = data_identity(dataset) is None  # given in Python: not what config.data names
+        name = type(dataset).__name__ if own else config.data.path or config.data.source
+        real = None, DatasetImages(dataset, name)
     samples = Facts("the generator", e.samples, class_names if sample.classes > 1 else ())
     work = Work(e.batch, processes, quiet=quiet)
     return open_evaluator(real, samples, protocol, work, device, e.weights, out / "evaluations")

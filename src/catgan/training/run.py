@@ -30,7 +30,7 @@ from catgan.checkpoint.manifest import Header
 from catgan.checkpoint.saving import Saver
 from catgan.config import Config
 from catgan.config_io import dump_yaml
-from catgan.data import Dataset, check_fits, data_identity, open_dataset, prefetch
+from catgan.data import Dataset, check_fits, data_identity, known_classes, open_dataset, prefetch
 from catgan.encoders import Encoder
 from catgan.errors import require, said_once
 from catgan.objective.identity import recorded
@@ -137,7 +137,7 @@ class Run:
         e = self.engine
         self.networks: dict[str, nn.Module] = {"generator": e.generator, "discriminator": e.discriminator, "ema": e.ema}
         self.terms = recorded(objective, supervision, heads or {}, None if target is None else target.identity)
-        self.class_names = dataset.class_names if config.sample.classes > 1 else ("all",)
+        self.class_names = known_classes(dataset, config)
         share = self.parallel.share(config.training.batch)
         self.batches = Batches(config, dataset, target, self.device.type == "cuda", share)
         previews = Previews(config, out / "previews", self.device, self.say, dataset)
