@@ -31,6 +31,7 @@ from catgan.objective import StepState, Term, default_objective
 from catgan.system.lock import RunLock
 from catgan.training import train
 from catgan.training.microbatches import MicroBatch
+from catgan.training.parallel import Parallel
 from catgan.training.previews import Previews
 from catgan.training.run import DivergedError, Run
 from catgan.training.step import Metrics, Step
@@ -500,6 +501,24 @@ def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
     raise AssertionError(f"no step {step} in {log}")
+
+
+def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(
+    changed: Changed, data: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, agreements = Parallel.max, []
+
+    def interrupted(self: Parallel, value: float) -> float:
+        if value < signal.NSIG:  # not the memory in use
+            agreements.append(value)
+            if len(agreements) == 2:
+                signal.raise_signal(signal.SIGTERM)
+        return real(self, value)
+
+    monkeypatch.setattr(Parallel, "max", interrupted)
+    with pytest.raises(SystemExit, match="143"):
+        train(changed(training={"steps": 8}), tmp_path / "run", dataset=data, quiet=True)
+    assert [p.name for p in checkpoint.listed(tmp_path / "run" / "checkpoints")][-1] == checkpoint.name(3)
 
 
 @pytest.mark.slow

@@ -246,20 +246,20 @@ class Run:
                     self.observer.preview(self.step)
                 self.stopwatch.read()
                 self.logged = self.step
-                while self.step < total and not stop.number:
+                while self.step < total and not stop.agreed:
                     with self.stopwatch.of("data"):
                         batch = next(coming)
                     self.scalars.add(self.step + 1, self.iterate(batch))
                     self.step += 1
-                    stop.number = int(self.parallel.max(stop.number))
+                    stop.agreed = int(self.parallel.max(stop.number))
                     self.look(log)
                     self.save_if_due()
                     progress.update(self.step, log.losses if log else "")
-                if stop.number:
+                if stop.agreed:
                     self.save()
                 self.saver.wait()
-            if stop.number:
-                self.log.write(f"stopped by signal {stop.number} at step {self.step}")
+            if stop.agreed:
+                self.log.write(f"stopped by signal {stop.agreed} at step {self.step}")
                 progress.note(f"stopped at step {self.step}, saved {self.last_good}; go on with --resume")
         except StalledError:
             self.saver.settle(self.parallel.patience)  # who is missing may be missing there too

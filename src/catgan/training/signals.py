@@ -20,6 +20,7 @@ class StopSignal:
     def __init__(self, noted: Callable[[], None]) -> None:
         """noted: called when a signal comes."""
         self.number, self.noted = 0, noted
+        self.agreed = 0  # what all processes know of; apart, as a signal may come while they agree
         self.before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -41,8 +42,8 @@ class StopSignal:
             signal.signal(number, signal.SIG_DFL)
 
     def end(self) -> None:
-        """End as the signal asks for, if one came: KeyboardInterrupt or SystemExit."""
-        if self.number == signal.SIGINT:
+        """End as the signal that was agreed on asks for, if one was: KeyboardInterrupt or SystemExit."""
+        if self.agreed == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.number:
-            raise SystemExit(128 + self.number)
+        if self.agreed:
+            raise SystemExit(128 + self.agreed)
