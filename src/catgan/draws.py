@@ -45,7 +45,8 @@ def uniform(
     seed: int, purpose: int, step: int, samples: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"
 ) -> Tensor:
     """Uniform numbers in [0, 1), multiples of 2^-24: float32 (n, *shape) for these samples of a step's batch."""
-    return words(seed, purpose, step, samples, shape, device).bitwise_right_shift(8).float().mul(2.0**-24)
+    bits = words(seed, purpose, step, samples, shape, device)
+    return bits.bitwise_right_shift(8).float().mul(2.0**-24).to(device, non_blocking=True)
 
 
 def normal(
@@ -58,8 +59,8 @@ def normal(
     mantissa, exponent = torch.frexp((bits >> 1).double() + 0.5)
     place = (mantissa - 0.5) * (2 * PIECES)
     piece = place.long()
-    start, slope = (table.to(bits.device)[exponent.long() * PIECES + piece] for table in quantiles())
-    return (start + (place - piece).float() * slope) * (1 - 2 * (bits & 1))
+    start, slope = (table[exponent.long() * PIECES + piece] for table in quantiles(bits.device))
+    return ((start + (place - piece).float() * slope) * (1 - 2 * (bits & 1))).to(device, non_blocking=True)
 
 
 # -- the counter-based generator -------------------------------------------------------------------------------------
@@ -75,7 +76,7 @@ Words = TypeVar("Words", Tensor, np.ndarray)
 def words(
     seed: int, purpose: int, step: int, samples: Sequence[int], shape: Sequence[int], device: torch.device | str
 ) -> Tensor:
-    """Independent 32-bit numbers, as int64 (n, *shape)."""
+    """Independent 32-bit numbers, as int64 (n, *shape): on the device if they are many, else on the CPU."""
     count, device = math.prod(shape), torch.device(device)
     numbers, blocks = np.asarray(samples, np.int64)[:, None], np.arange(-(-count // 4))[None]
     counter = [blocks, numbers, np.full((1, 1), step & MASK), np.full((1, 1), purpose << 16 | step >> 32)]
@@ -85,11 +86,11 @@ def words(
     else:
         four = philox([torch.from_numpy(word).to(device) for word in counter], key)
     found = torch.stack(torch.broadcast_tensors(*four), dim=-1)
-    return found.flatten(1)[:, :count].reshape(len(samples), *shape).to(device, non_blocking=True)
+    return found.flatten(1)[:, :count].reshape(len(samples), *shape)
 
 
 def in_numpy(device: torch.device, count: int) -> bool:
-    """Whether so many numbers are drawn by NumPy, in a third of PyTorch's time on a CPU, and moved to the device."""
+    """Whether so many numbers are drawn by NumPy, in a third of PyTorch's time on a CPU, and moved when they are made."""
     return device.type == "cpu" or count < ON_DEVICE
 
 
@@ -104,11 +105,14 @@ def philox(counter: Sequence[Words], key: tuple[int, int]) -> list[Words]:
 
 
 @cache
-def quantiles() -> tuple[Tensor, Tensor]:
-    """Values at the start of each piece of the normal quantile function below 1/2, and how much it rises in the piece."""
+def quantiles(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Values at the start of each piece of the normal quantile function below 1/2, and how much it rises in the piece.
+
+    Computed on the CPU for every device.
+    """
     p = 2.0 ** torch.arange(-33, -1, dtype=torch.float64)[:, None] * (1 + torch.arange(PIECES + 1) / PIECES)
     values = torch.special.ndtri(p.clamp(max=0.5)).float()
-    return values[:, :-1].flatten(), values.diff(dim=1).flatten()
+    return values[:, :-1].flatten().to(device), values.diff(dim=1).flatten().to(device)
 
 
 # -- numbers of no step ----------------------------------------------------------------------------------------------
