@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -84,10 +86,16 @@ def training(header: Header, about: dict[str, Any], rows: list[dict[str, Any]]) 
     t, aligned = header.config.training, header.config.objective.representation
     parts = [f"{header.step:,} steps of batch {t.batch}, seed {t.seed}, {t.precision}"]
     parts += [str(about["machine"])] if "machine" in about else []
-    logged = [{"step": 0}, *(row for row in rows if "images_per_second" in row)]
-    seconds = sum((b["step"] - a["step"]) * t.batch / b["images_per_second"] for a, b in pairwise(logged))
-    parts += [f"{clock(seconds)} of training (h:mm:ss or m:ss)"] if seconds else []
+    seconds = training_seconds(rows, t.batch)
+    parts += [] if math.isnan(seconds) else [f"{clock(seconds)} of training (h:mm:ss or m:ss)"]
     return "; ".join([*parts, f"with{'' if aligned else 'out'} DINOv2 alignment"]) + "."
+
+
+def training_seconds(rows: Sequence[Mapping[str, float]], batch: int) -> float:
+    """Training time from the throughput that metrics.jsonl has; nan if it has none."""
+    logged = [{"step": 0.0}, *(row for row in rows if "images_per_second" in row)]
+    seconds = [(b["step"] - a["step"]) * batch / b["images_per_second"] for a, b in pairwise(logged)]
+    return sum(seconds) if seconds else math.nan
 
 
 def training_data(header: Header, about: dict[str, Any]) -> str:

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from catgan.checkpoint.card import training_seconds
 from catgan.data.datasets import Images
 from catgan.demo.measure import Quality, nearest_rows
 from catgan.evaluation.alignment import MEASURES, diagnose_pipeline
 from catgan.images import gif, grid, png, to_bytes
 from catgan.report import page
-from catgan.report.records import Record, read_run, training_seconds
+from catgan.report.records import Record, read_run
 from catgan.report.sections import alignment_panels, loss_panels, stage_table
 from catgan.sampling.pipeline import CATPipeline
 from catgan.sampling.walks import walk

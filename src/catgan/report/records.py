@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -158,14 +157,6 @@ def read_object(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(k in content for k in keys):
         raise UserError(f"{path} is damaged: must be a JSON object with {', '.join(keys) or 'fields'}")
     return content
-
-
-def training_seconds(rows: Sequence[Mapping[str, float]], batch: int) -> float:
-    """Training time from the logged throughput; nan if none is logged."""
-    steps = [(r["step"], r["images_per_second"]) for r in rows if "images_per_second" in r]
-    before = [0.0, *(s for s, _ in steps)]
-    seconds = [(s - start) * batch / rate for (s, rate), start in zip(steps, before, strict=False)]
-    return sum(seconds) if seconds else math.nan
 
 
 def shown_metrics(measured: Sequence[Mapping[str, float]]) -> list[str]:

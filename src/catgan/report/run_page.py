@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from catgan.checkpoint.card import training_seconds
 from catgan.checkpoint.reading import listed
 from catgan.config import Config
 from catgan.config_io import attribute, differences, dump_yaml
@@ -25,7 +26,6 @@ from catgan.report.records import (
     arrow,
     read_object,
     shown_metrics,
-    training_seconds,
     value,
 )
 from catgan.report.sections import alignment_panels, loss_panels, protocol_details, stage_table
