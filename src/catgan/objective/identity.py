@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-import hashlib
 import inspect
 import re
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 from torch import nn
 
 from catgan.objective.terms import Objective, Term
+from catgan.system.files import digest
 
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 TEXT = re.compile(r"(\w+): (\S+, \S+, \S+) \* (.*?)(?: = (.+)#(\w+))?")
@@ -74,12 +74,12 @@ class Recorded:
 def identity(term: Term) -> str:
     """MODULE.NAME#DIGEST of a term's function; the digest is also of a weight that is a function, and of `over`."""
     schedule = term.weight if callable(term.weight) else None
-    return f"{qualified_name(term.function)}#{digest(described((term.function, schedule, term.over)))}"
+    return f"{qualified_name(term.function)}#{digest(described((term.function, schedule, term.over)))[:12]}"
 
 
 def object_identity(thing: object) -> str:
     """MODULE.NAME#DIGEST of an object: of the functions of its class, and the values that they use."""
-    return f"{qualified_name(thing)}#{digest(described(thing))}"
+    return f"{qualified_name(thing)}#{digest(described(thing))[:12]}"
 
 
 def recorded(
@@ -116,10 +116,6 @@ def changes(before: Sequence[str], now: Sequence[str]) -> list[str]:
 
 
 # -- descriptions ------------------------------------------------------------------------------------------------------
-
-
-def digest(content: str) -> str:
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def qualified_name(function: Any) -> str:
