@@ -33,7 +33,7 @@ import numpy as np
 # Parts of dotted names and of paths, as they were called once.
 RENAMED = {"average": "ema", "recognised": "class_accuracy"}
 # Logged numbers that no two runs have in common, by the first part of their names.
-MEASURED = {"time", "memory", "images_per_second", "mfu"}
+MEASURED = {"time", "memory", "images_per_second", "cpu_seconds", "mfu"}
 
 DIGITS = "train digits --log.every 5 --log.preview-every 30 --log.diagnose-every 30 --log.diagnose-samples 50"
 LATENT = (

@@ -245,6 +245,7 @@ class Run:
                 if self.step == 0:
                     self.observer.preview(self.step)
                 self.stopwatch.read()
+                self.stopwatch.cpu()
                 self.logged = self.step
                 while self.step < total and not stop.agreed:
                     with self.stopwatch.of("data"):
@@ -355,7 +356,8 @@ class Run:
         images = (self.step - self.logged) * self.config.training.batch
         rate = images / (elapsed - seconds["evaluation"] - seconds["checkpoint"])
         self.logged = self.step
-        scalars = self.parallel.mean(shares) | {"images_per_second": rate}
+        scalars = self.parallel.mean(shares | {"cpu_seconds": self.stopwatch.cpu()}) | {"images_per_second": rate}
+        scalars["cpu_seconds"] *= self.processes.world
         scalars["memory/peak_gb"] = self.parallel.max(peak_memory(self.device)) / 1e9
         if self.flops:
             scalars["mfu"] = self.flops * rate / (self.peak * self.processes.world)

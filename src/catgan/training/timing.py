@@ -25,14 +25,25 @@ class Stopwatch:
         self.seconds: dict[Part, float] = defaultdict(float)
         self.open: list[tuple[Part, torch.cuda.Event, torch.cuda.Event]] = []  # between marks in a GPU's queue
         self.began = time.perf_counter()
+        self.cpu_began = time.process_time()
+        self.cpu_aside = 0.0  # CPU seconds of evaluations since then
 
     @contextmanager
     def of(self, part: Part) -> Iterator[None]:
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             self.seconds[part] += time.perf_counter() - began
+            if part == "evaluation":
+                self.cpu_aside += time.process_time() - cpu_began
+
+    def cpu(self) -> float:
+        """CPU seconds of this process since the last call, without evaluations."""
+        now = time.process_time()
+        spent = now - self.cpu_began - self.cpu_aside
+        self.cpu_began, self.cpu_aside = now, 0.0
+        return spent
 
     def mark(self) -> Mark:
         """This moment; on a GPU, when it has come to this place in its queue."""
