@@ -83,6 +83,8 @@ class GeneratorConfig:
     """Side of a square patch, in (latent) pixels."""
     z_dim: Count = 64
     """Size of z and of the class embedding beside it."""
+    shift: bool = True
+    """Modulate tokens by a shift too, 6d per block and 2d per output; false: by scale and gate alone, 4d and d, as in GAT."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
+    supervision: Literal["pyramid", "noise_levels"] = "pyramid"
+    """What the discriminator sees of stage k: resolution k and a logit for each (CAT), or noise of level k and one logit (GAT)."""
     penalty: AtLeast0 = 1.0
     """gamma of R1 and R2: each is weighted by gamma / 2; 0 leaves them out."""
     penalty_end: Above0 | None = None
@@ -362,8 +366,13 @@ def check_patch(size: int, patch: int) -> None:
 
 
 def check_objective(c: Config) -> None:
-    """Raise UserError for weights of other stages, and for a representation head that its features do not fit."""
+    """Raise UserError for what the supervision has not, weights of other stages, and a representation head that its
+    features do not fit."""
     o, dim = c.objective, c.discriminator.representation_dim
+    if o.supervision == "noise_levels":
+        within = "with objective.supervision noise_levels, which has one grid of tokens"
+        require(not c.discriminator.aggregated, "discriminator.aggregated", "true", f"false {within}")
+        require(o.penalty_noise == "full", "objective.penalty_noise", o.penalty_noise, f"full {within}")
     if o.consistency_weights is not None:
         stages = len(c.sample.scales) - 1
         require(

@@ -80,7 +80,8 @@ class Discriminator(nn.Module):
         super().__init__()
         check_scales(scales[-1] if scales else 0, tuple(scales), tuple(patches))
         check_width("discriminator", width, heads)
-        self.scales, self.patches, self.aggregated, self.width = tuple(scales), tuple(patches), aggregated, width
+        self.channels, self.width, self.aggregated = channels, width, aggregated
+        self.scales, self.patches = tuple(scales), tuple(patches)
         self.embeddings = nn.ModuleDict({str(p): linear(p * p * channels, width) for p in sorted(set(patches))})
         self.cls = nn.Parameter(torch.randn(len(scales), width) * 0.02)
         self.scale_embedding = nn.Parameter(torch.randn(len(scales), width) * 0.02)
@@ -104,6 +105,11 @@ class Discriminator(nn.Module):
         for k, (size, patch) in enumerate(zip(scales, patches, strict=True)):
             self.register_buffer(f"positions_{k}", sincos_positions(size // patch, width), persistent=False)
             self.register_buffer(f"rotary_{k}", rotary_table(size // patch, width // heads, 1), persistent=False)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """How many tokens each scale has, its [cls] included."""
+        return tuple(1 + (size // p) ** 2 for size, p in zip(self.scales, self.patches, strict=True))
 
     def tokens(self, k: int, x: Tensor) -> Tensor:
         """x_k (B, C, S_k, S_k) to the input tokens of its scale, [cls] first: (B, 1 + T_k, d)."""

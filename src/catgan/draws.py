@@ -39,6 +39,10 @@ class Purpose(IntEnum):
     EVALUATION_CLASSES = 12
     CLASSIFIER = 13
     MIRROR = 14
+    LEVELS_REAL_D = 15
+    LEVELS_FAKE_D = 16
+    LEVELS_REAL_G = 17
+    LEVELS_FAKE_G = 18
 
 
 def uniform(

@@ -29,42 +29,46 @@ from catgan.nn.positions import rotary_table, sincos_positions
 STYLE_BETA = 0.995  # decay of the running mean of w, per class and update
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def modulate(x: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
     """AdaLN: normalise tokens (B, T, d), then scale and shift them by vectors (B, 1, d) made from w."""
-    return torch.addcmul(shift, rms_norm(x), 1 + scale)
+    return rms_norm(x) * (1 + scale) if shift is None else torch.addcmul(shift, rms_norm(x), 1 + scale)
 
 
 class GeneratorBlock(nn.Module):
-    """x += gate * f(norm(x) * (1 + scale) + shift), for f = attention, then SwiGLU; all three factors come from w."""
+    """x += gate * f(norm(x) * (1 + scale) + shift), for f = attention, then SwiGLU; all three factors come from w.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Without `shift` there is none, as in GAT.
+    """
+
+    def __init__(self, width: int, heads: int, shift: bool = True) -> None:
         super().__init__()
-        self.modulation = linear(width, 6 * width, gain=0.1)
+        self.modulation = linear(width, (6 if shift else 4) * width, gain=0.1)
         self.attention = Attention(width, heads)
         self.mlp = SwiGLU(width)
 
     def forward(self, x: Tensor, w: Tensor, rotary: Tensor) -> Tensor:
         """x: tokens (B, T, d); w: (B, d)."""
-        factors = self.modulation(F.silu(w)).unsqueeze(1).chunk(6, dim=-1)
-        attention_shift, attention_scale, attention_gate, mlp_shift, mlp_scale, mlp_gate = factors
-        attended = self.attention(modulate(x, attention_shift, attention_scale), rotary, (x.shape[1],))
+        factors = self.modulation(F.silu(w)).unsqueeze(1).split(x.shape[-1], dim=-1)
+        *attention_shift, attention_scale, attention_gate = factors[: len(factors) // 2]
+        *mlp_shift, mlp_scale, mlp_gate = factors[len(factors) // 2 :]
+        attended = self.attention(modulate(x, attention_scale, *attention_shift), rotary, (x.shape[1],))
         x = torch.addcmul(x, attention_gate, attended)
-        return torch.addcmul(x, mlp_gate, self.mlp(modulate(x, mlp_shift, mlp_scale)))
+        return torch.addcmul(x, mlp_gate, self.mlp(modulate(x, mlp_scale, *mlp_shift)))
 
 
 class OutputLayer(nn.Module):
     """Tokens of one stage to what that stage adds to the image."""
 
-    def __init__(self, width: int, patch: int, channels: int) -> None:
+    def __init__(self, width: int, patch: int, channels: int, shift: bool = True) -> None:
         super().__init__()
         self.patch = patch
-        self.modulation = linear(width, 2 * width, gain=0.1)
+        self.modulation = linear(width, (2 if shift else 1) * width, gain=0.1)
         self.pixels = linear(width, patch * patch * channels)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x: tokens (B, T, d); w: (B, d). Returns (B, C, S, S)."""
-        shift, scale = self.modulation(F.silu(w)).unsqueeze(1).chunk(2, dim=-1)
-        return at_least_float32(unpatchify(self.pixels(modulate(x, shift, scale)), self.patch))
+        *shift, scale = self.modulation(F.silu(w)).unsqueeze(1).split(x.shape[-1], dim=-1)
+        return at_least_float32(unpatchify(self.pixels(modulate(x, scale, *shift)), self.patch))
 
 
 class Generator(nn.Module):
@@ -92,6 +96,7 @@ class Generator(nn.Module):
         heads: int = 12,  # attention heads
         patch: int = 2,  # side of a patch; tokens: (size / patch)^2
         z_dim: int = 64,  # size of z
+        shift: bool = True,  # w shifts tokens too, or only scales and gates them, as in GAT
     ) -> None:
         super().__init__()
         check_depth(depth, stages)
@@ -101,8 +106,8 @@ class Generator(nn.Module):
         self.class_embedding = nn.Embedding(classes, z_dim)
         nn.init.normal_(self.class_embedding.weight, std=0.02)
         self.mapping = nn.Sequential(EqualizedLinear(2 * z_dim, width), nn.SiLU(), EqualizedLinear(width, width))
-        self.blocks = nn.ModuleList(GeneratorBlock(width, heads) for _ in range(depth))
-        self.outputs = nn.ModuleList(OutputLayer(width, patch, channels) for _ in range(stages))
+        self.blocks = nn.ModuleList(GeneratorBlock(width, heads, shift) for _ in range(depth))
+        self.outputs = nn.ModuleList(OutputLayer(width, patch, channels, shift) for _ in range(stages))
         grid = size // patch
         self.register_buffer("positions", sincos_positions(grid, width), persistent=False)
         self.register_buffer("rotary", rotary_table(grid, width // heads), persistent=False)

@@ -15,15 +15,18 @@ def build_generator(config: Config) -> Generator:
     s, g = config.sample, config.generator
     return Generator(
         size=s.size, channels=s.channels, classes=s.classes, stages=len(s.scales),
-        depth=g.depth, width=g.width, heads=g.heads, patch=g.patch, z_dim=g.z_dim,
+        depth=g.depth, width=g.width, heads=g.heads, patch=g.patch, z_dim=g.z_dim, shift=g.shift,
     )  # fmt: skip
 
 
 def build_discriminator(config: Config) -> Discriminator:
     """The discriminator of a configuration, with weights drawn from torch's current random state."""
     s, d = config.sample, config.discriminator
+    channels, scales, patches = s.channels, s.scales, d.patches
+    if config.objective.supervision == "noise_levels":  # stages as channels, on the grid of the finest scale
+        channels, scales, patches = s.channels * len(s.scales), s.scales[-1:], d.patches[-1:]
     return Discriminator(
-        channels=s.channels, classes=s.classes, scales=s.scales, patches=d.patches, depth=d.depth, width=d.width,
+        channels=channels, classes=s.classes, scales=scales, patches=patches, depth=d.depth, width=d.width,
         heads=d.heads, head_dim=d.head_dim, aggregated=d.aggregated, class_mapping=d.class_mapping,
         representation_dim=d.representation_dim,
     )  # fmt: skip

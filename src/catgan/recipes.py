@@ -31,6 +31,34 @@ def scaled_lr(width: int) -> float:
     return round(2e-4 * 768 / width, 8)
 
 
+def gat(config: Config) -> Config:
+    """The same run under GAT's supervision, penalties, modulation, class mapping and learning rates: a baseline for CAT.
+
+    Sizes, data, augmentation and lengths stay as they are, and so does the name of a recipe that does not say cat-.
+    """
+    return replace(
+        config,
+        recipe=config.recipe.replace("cat-", "gat-"),
+        generator=replace(config.generator, shift=False),
+        discriminator=replace(config.discriminator, class_mapping=True, aggregated=False),
+        objective=replace(
+            config.objective,
+            supervision="noise_levels",
+            penalty=0.1,
+            penalty_end=None,
+            penalty_anneal=0,
+            penalty_fraction=1.0,
+            penalty_noise="full",
+            consistency=0.0,
+        ),
+        optimizer=replace(
+            config.optimizer,
+            lr_generator=scaled_lr(config.generator.width),
+            lr_discriminator=scaled_lr(config.discriminator.width),
+        ),
+    )
+
+
 # ImageNet-256 in SD-VAE latents (paper tables 1 and 6). One epoch is 2,502 iterations at batch 512.
 CAT_B2 = Config(
     recipe="cat-b2",
@@ -55,6 +83,18 @@ CAT_H2 = replace(
     recipe="cat-h2",
     generator=replace(CAT_B2.generator, depth=32, width=1280, heads=16),
     training=replace(CAT_B2.training, steps=150_000),
+)
+
+# The baseline of CAT-B/2's size (paper table 4), and GAT's own largest: 60 epochs.
+GAT_B2 = gat(CAT_B2)
+GAT_XL2 = gat(
+    replace(
+        CAT_B2,
+        recipe="cat-xl2",
+        generator=replace(CAT_B2.generator, depth=28, width=1152, heads=16),
+        discriminator=replace(CAT_B2.discriminator, depth=28, width=1152, heads=16),
+        training=replace(CAT_B2.training, steps=150_000),
+    )
 )
 
 # scikit-learn's 1,797 handwritten digits, 8x8: minutes on two CPU cores. A strong penalty makes digits appear quickly;
@@ -89,7 +129,7 @@ FASHION_MNIST = Config(
     checkpoint=CheckpointConfig(every=250),
 )
 
-RECIPES = {c.recipe: c for c in (CAT_B2, CAT_M2, CAT_H2, DIGITS, FASHION_MNIST)}
+RECIPES = {c.recipe: c for c in (CAT_B2, CAT_M2, CAT_H2, GAT_B2, GAT_XL2, DIGITS, FASHION_MNIST)}
 
 
 def recipe(name: str) -> Config:

@@ -39,16 +39,15 @@ def compute(config: Config, processes: int = 1) -> dict[str, Any]:
     """
     config.validate()
     s, g, d = config.sample, config.generator, config.discriminator
-    tokens = [(n // p) ** 2 for n, p in zip(s.scales, d.patches, strict=True)]
     with torch.device("meta"):
         generator, discriminator = build_generator(config), build_discriminator(config)
         z, y = torch.empty(1, g.z_dim), torch.empty(1, dtype=torch.int64)
-        pyramid = [torch.empty(1, s.channels, n, n) for n in s.scales]
+        pyramid = [torch.empty(1, discriminator.channels, n, n) for n in discriminator.scales]
         forward_g = gmacs(lambda: generator(z, y, all_stages=True))
         forward_d = gmacs(lambda: discriminator(pyramid, y))
         head = 0.0
         if discriminator.representation is not None:
-            features = [torch.empty(1, 1 + n, d.width) for n in tokens]
+            features = [torch.empty(1, n, d.width) for n in discriminator.lengths]
             head = gmacs(lambda: discriminator.represent(features))
     auxiliary = 3 * head + dinov2_b() if head else 0.0
     passes = training_passes(config, processes)
@@ -70,9 +69,9 @@ def compute(config: Config, processes: int = 1) -> dict[str, Any]:
             "depth": d.depth,
             "width": d.width,
             "heads": d.heads,
-            "tokens": sum(tokens) + len(tokens),
-            "tokens_per_scale": tokens,
-            "cls_tokens": len(tokens),
+            "tokens": sum(discriminator.lengths),
+            "tokens_per_scale": [n - 1 for n in discriminator.lengths],
+            "cls_tokens": len(discriminator.lengths),
             "parameters": parameters(discriminator),
             "gmacs": forward_d,
             "representation_gmacs": head,

@@ -54,14 +54,16 @@ def generator_graph(config: Config, checkpointing: bool = False) -> Graph:
 def discriminator_graph(config: Config, checkpointing: bool = False, frozen: bool = False) -> Graph:
     """Graph of the packed pass over real samples, fakes and perturbed twins, with the representation head on the real
     ones; or with `frozen` of the pass over fakes that trains the generator."""
-    s, batch = config.sample, config.training.batch
+    batch = config.training.batch
     samples = batch if frozen else 2 * (batch + perturbed(config, batch))
     few = replace(config, discriminator=replace(config.discriminator, depth=2))
     with FakeTensorMode():
         network = build_discriminator(few).requires_grad_(not frozen)
         network.recompute = checkpointing
         represented = 0 if frozen or network.representation is None else batch
-        pyramid = [torch.empty(samples, s.channels, n, n, requires_grad=frozen) for n in s.scales]
+        pyramid = [
+            torch.empty(samples, network.channels, n, n, requires_grad=frozen) for n in network.scales
+        ]
         y = torch.zeros(samples, dtype=torch.int64)
         forward = partial(network, pyramid, y, represented=represented)
         return measured(config, network, config.discriminator.depth, [y, *pyramid], forward)

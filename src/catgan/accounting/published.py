@@ -1,6 +1,6 @@
 """What published models cost, by closed form, and how CAT compares (paper tables 2, 3 and 7, appendix A.2).
 
-Nothing here needs PyTorch: a transformer's matrix products follow from its sizes. CAT itself is counted on its
+Nothing here needs PyTorch: a transformer's matrix products follow from its sizes. CAT and GAT are counted on their
 networks in `compute.py`; `account` puts both side by side, with the figures that the paper states.
 """
 
@@ -30,11 +30,6 @@ def dinov2_b() -> float:
     """GMACs of DINOv2's ViT-B/14 at 224 px: [cls] and 16 x 16 patches, all outputs, no classifier."""
     patches = 16 * 16 * (14 * 14 * 3) * 768 / 1e9
     return blocks(depth=12, width=768, hidden=3072, tokens=257, matrices=2) + patches
-
-
-def representation_mlp(tokens: int, width: int) -> float:
-    """GMACs of the head that predicts DINOv2-B features: width to 2048 to 2048 to 768 on every token."""
-    return tokens * (width * 2048 + 2048 * 2048 + 2048 * 768) / 1e9
 
 
 @dataclass(frozen=True)
@@ -86,26 +81,6 @@ class Model:
         }
 
 
-def gat_xl2() -> Model:
-    """GAT-XL/2: 28 blocks of width 1152 in both networks, feed-forward width 3072."""
-    width, depth, outputs = 1152, 28, 4
-    modulation = (4 * depth + outputs) * width**2  # scale and gate twice per block, a scale per output
-    style = (2 * 64 + width) * width
-    patches = (outputs + 1) * 256 * 16 * width  # four outputs, and an input embedding that is multiplied by zero
-    g = blocks(depth, width, 3072, tokens=256) + (modulation + style + patches) / 1e9
-    head = 256 * 64 * width + width * 2048 + 2 * 2048**2  # patches of four stacked images, logit, class mapping
-    d = blocks(depth, width, 3072, tokens=257) + head / 1e9
-    return Model(
-        name="GAT-XL/2",
-        forward={"F_G": g, "F_D": d},
-        passes={"F_G": FAKES_TWICE, "F_D": 15},
-        auxiliary=3 * representation_mlp(257, width) + dinov2_b(),
-        sampling=g,
-        images=60 * EPOCH,
-        source=f"sizes: arXiv:2509.24935, github.com/hse1032/GAT; passes: {CAT} A.2; epochs: {CAT} table 2",
-    )
-
-
 def imf_xl2(joint: bool = True) -> Model:
     """iMF-XL/2: 40 shared blocks of width 1024, then 8 for u and 8 for v, on 256 patches and 20 conditioning tokens.
 
@@ -127,7 +102,7 @@ def imf_xl2(joint: bool = True) -> Model:
     )
 
 
-def cat(name: str, counted: Mapping[str, Any], reuse: bool) -> Model:
+def counted_model(name: str, counted: Mapping[str, Any], reuse: bool = False) -> Model:
     """A recipe as `compute.compute` counted it, fakes generated twice as in the paper, or with `reuse` as the recipe does."""
     g, d, t = counted["generator"], counted["discriminator"], counted["training"]
     return Model(
@@ -144,14 +119,14 @@ def cat(name: str, counted: Mapping[str, Any], reuse: bool) -> Model:
 def account(recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Everything that `catgan compute` shows, as plain data.
 
-    recipes: results of `compute.compute` by name, the three `cat-*` among them.
+    recipes: results of `compute.compute` by name, the three `cat-*` and `gat-xl2` among them.
     """
-    h2 = cat("CAT-H/2", recipes["cat-h2"], reuse=False)
+    h2 = counted_model("CAT-H/2", recipes["cat-h2"])
     models = [
-        cat("CAT-M/2", recipes["cat-m2"], reuse=False),
+        counted_model("CAT-M/2", recipes["cat-m2"]),
         h2,
-        cat("CAT-H/2, fakes reused", recipes["cat-h2"], reuse=True),
-        gat_xl2(),
+        counted_model("CAT-H/2, fakes reused", recipes["cat-h2"], reuse=True),
+        counted_model("GAT-XL/2", recipes["gat-xl2"]),
         imf_xl2(),
     ]
     return {
@@ -169,7 +144,8 @@ def beside_paper(recipes: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any
 
     `relation` is how the paper states it: exactly, approximately, or as a lower bound.
     """
-    h2, gat, imf = cat("CAT-H/2", recipes["cat-h2"], reuse=False), gat_xl2(), imf_xl2()
+    h2, gat = (counted_model(name, recipes[name]) for name in ("cat-h2", "gat-xl2"))
+    imf = imf_xl2()
     b, m, h = (recipes[f"cat-{size}"] for size in ("b2", "m2", "h2"))
     rows = [
         ("parameters of G-B/2, millions", b["generator"]["parameters"] / 1e6, "=", 133, "table 6"),

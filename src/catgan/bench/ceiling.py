@@ -56,11 +56,10 @@ def shapes(config: Config, step: Step) -> list[tuple[int, int, int]]:
     penalised = (
         2 * len(penalised_samples(t.batch, config.objective.penalty_fraction)) if config.objective.penalty else 0
     )
-    tokens = sum((n // p) ** 2 + 1 for n, p in zip(s.scales, d.patches, strict=True))
     found = []
     for rows, width, hidden in (
         (t.batch * (s.size // g.patch) ** 2, g.width, hidden_width(step.generator)),
-        ((2 * t.batch + penalised) * tokens, d.width, hidden_width(step.discriminator)),
+        ((2 * t.batch + penalised) * sum(step.discriminator.lengths), d.width, hidden_width(step.discriminator)),
     ):
         found += [(rows, width, 3 * width), (rows, width, 2 * hidden), (rows, hidden, width)]
     return found

@@ -13,7 +13,7 @@ from catgan.system.tables import aligned
 
 DESCRIPTION = """What every recipe costs to sample and to train, beside published models and the paper's figures.
 
-CAT is counted on networks without weights, the others by closed form from their published sizes.
+CAT and GAT are counted on networks without weights, iMF by closed form from its published sizes.
 """
 
 NOTE = """\
@@ -60,7 +60,7 @@ def training(recipes: dict[str, Any]) -> str:
         rows.append((name, f"{images:,}", number(twice), number(once), total(twice * images), total(once * images)))
     title = (
         "Training, GMACs per sample and step, and multiply-accumulates of the whole run\n"
-        "(fakes generated twice, 4 F_G + 10.5 F_D, as in the paper; or once, 3 F_G + 10.5 F_D, as catgan does)"
+        "(fakes generated twice, 4 F_G, as in the paper; or once, 3 F_G, as catgan does; 10.5 F_D, or 15 F_D in gat-*)"
     )
     return title + "\n" + aligned(rows)
 

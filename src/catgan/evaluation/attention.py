@@ -20,6 +20,7 @@ from torch import Tensor
 
 from catgan.data import Dataset
 from catgan.discriminator import Discriminator
+from catgan.errors import UserError
 from catgan.evaluation.alignment import fixed_pairs
 from catgan.nn.layers import Attention, attend_within, full_precision
 from catgan.system.progress import Progress
@@ -28,22 +29,16 @@ if TYPE_CHECKING:
     from catgan.sampling.pipeline import CATPipeline
 
 
-def tokens_per_scale(discriminator: Discriminator) -> list[int]:
-    """Tokens of each scale, its [cls] included."""
-    return [1 + (size // p) ** 2 for size, p in zip(discriminator.scales, discriminator.patches, strict=True)]
-
-
 @torch.no_grad()
 def attention_mass(discriminator: Discriminator, pyramid: Sequence[Tensor]) -> Tensor:
     """Per sample: x_0..x_K, each (B, C, S_k, S_k), to m (B, layers, K + 1, K + 1) in [0, 1], float64, rows that sum to 1.
 
     In the precision of the weights, whatever autocast says. Layer by layer: no attention matrix outlives its layer.
     """
-    lengths = tokens_per_scale(discriminator)
     layers: list[Tensor] = []
 
     def measure(attention: Attention, inputs: tuple[Tensor, Tensor, tuple[int, ...]]) -> None:
-        layers.append(mass_between(attention, *inputs, lengths))
+        layers.append(mass_between(attention, *inputs, discriminator.lengths))
 
     attentions = [m for m in discriminator.modules() if isinstance(m, Attention)]
     handles = [attention.register_forward_pre_hook(measure) for attention in attentions]
@@ -139,8 +134,13 @@ def diagnose_attention(
     """Measure a discriminator on generated samples, and on real ones if there is a dataset.
 
     Generated: the alignment diagnostics' fixed pairs, psi = 1. Real: `samples` rows spread evenly over the dataset,
-    or all of them if it has fewer. Neither is augmented.
+    or all of them if it has fewer. Neither is augmented. Raises UserError for a discriminator of noise levels.
     """
+    if pipe.config.objective.supervision == "noise_levels":
+        raise UserError(
+            "objective.supervision is noise_levels: its discriminator has one grid of tokens, so there is no attention "
+            "between scales; diagnose without --attention"
+        )
     discriminator = discriminator.to(pipe.device)
     ys, seeds = fixed_pairs(samples, pipe.config.sample.classes)
     real = 0 if dataset is None else min(samples, len(dataset))
@@ -185,4 +185,4 @@ def diagnose_attention(
         "patches": list(discriminator.patches),
         "down": pipe.pyramid.down,
     }
-    return CrossScaleAttention(mass, tokens_per_scale(discriminator), protocol)
+    return CrossScaleAttention(mass, list(discriminator.lengths), protocol)

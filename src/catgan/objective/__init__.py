@@ -2,11 +2,13 @@
 
 from catgan.objective.augment import augment, register
 from catgan.objective.losses import approximate_penalty, consistency, exact_penalty, relativistic, representation
-from catgan.objective.supervision import Draws, PyramidSupervision, Supervision
+from catgan.objective.noise_levels import NoiseLevelSupervision
+from catgan.objective.supervision import Draws, PyramidSupervision, Supervision, default_supervision
 from catgan.objective.terms import Objective, StepState, Term, default_objective
 
 __all__ = [
     "Draws",
+    "NoiseLevelSupervision",
     "Objective",
     "PyramidSupervision",
     "StepState",
@@ -16,6 +18,7 @@ __all__ = [
     "augment",
     "consistency",
     "default_objective",
+    "default_supervision",
     "exact_penalty",
     "register",
     "relativistic",

@@ -1,6 +1,7 @@
 """How real samples and stages become what the discriminator judges: augmentation, resizing, perturbed twins.
 
-This is all that CAT and other multi-stage GANs differ in, beside the discriminator: CAT shows stage k at resolution k.
+This is all that CAT and other multi-stage GANs differ in, beside the discriminator: CAT shows stage k at resolution k,
+GAT (`noise_levels.py`) under noise of level k.
 Another supervision is a class with these methods, in a file of its own; the trainer stays as it is:
 
     catgan.train(config, "runs/other", supervision=Other(config))
@@ -8,7 +9,7 @@ Another supervision is a class with these methods, in a file of its own; the tra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -21,6 +22,7 @@ from catgan.networks import build_pyramid
 from catgan.objective.augment import PARAMETERS, augment, register
 
 Network = Literal["generator", "discriminator"]
+Kind = Literal["real", "fake"]
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,21 @@ AUGMENTATIONS: dict[Network, tuple[Purpose, Purpose]] = {
 }
 
 
-class PyramidSupervision:
-    """CAT's: augment at full size, then resize stage k to scale k, x_k = r_k(h_k) (paper 3.1).
+class AugmentedSupervision:
+    """What CAT's and GAT's supervision share: augmentation, perturbed twins, and the samples that have them.
 
-    All stages of a fake share their augmentation. Perturbations are added to the full-size sample and to every stage
-    before augmentation, or with objective.penalty_noise "per_scale" to each x_k. The stages of a fake share their noise
-    too, unless the discriminator is aggregated: d_k then depends on all of them, and with shared noise the penalty would
-    estimate |sum over j of grad_j d_k|^2 rather than the sum of |grad_j d_k|^2.
+    A sample is augmented at full size, all stages of a fake alike, then shown (`show`). Its twin gets eps * noise before
+    the very same augmentation. The stages of a fake share their noise where each has a logit of its own. Where a logit
+    depends on several (`together`), each has its own: with shared noise the penalty would estimate |sum over j of
+    grad_j d|^2 rather than the sum of |grad_j d|^2.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config, self.pyramid = config, build_pyramid(config)
+    def __init__(self, config: Config, together: bool) -> None:
+        self.config, self.together = config, together
+
+    def show(self, stages: Tensor, kind: Kind, rows: Mapping[str, Tensor]) -> list[Tensor]:
+        """The view of augmented samples (n, C, S, S) or stages (K + 1, n, C, S, S); rows: those of their draws."""
+        raise NotImplementedError
 
     def penalised(self, batch: int) -> Tensor:
         return penalised_samples(batch, self.config.objective.penalty_fraction)
@@ -115,7 +121,7 @@ class PyramidSupervision:
         chosen = [number for number in self.penalised(batch).tolist() if number in samples]
         noise = {}
         if perturbed:
-            stages = len(self.pyramid.scales) if self.config.discriminator.aggregated else 1
+            stages = len(self.config.sample.scales) if self.together else 1
             noise["real"] = self.noise(Purpose.PENALTY_REAL, step, chosen, device)
             noise["fake"] = self.noise(Purpose.PENALTY_FAKE, step, chosen, device, stages)
         return Draws(rows, torch.tensor(chosen, dtype=torch.int64, device=device) - samples.start, noise)
@@ -123,42 +129,80 @@ class PyramidSupervision:
     def noise(
         self, purpose: Purpose, step: int, samples: Sequence[int], device: torch.device, stages: int = 1
     ) -> tuple[Tensor, ...]:
-        """Noise n of these m samples: one (m, C, S, S), of several stages (m, stages, C, S, S); or with
-        objective.penalty_noise "per_scale" one (m, C, S_k, S_k) of each scale's size."""
-        s, seed = self.config.sample, self.config.training.seed
-        if self.config.objective.penalty_noise == "per_scale":
-            areas = [size * size for size in s.scales]
-            noise = normal(seed, purpose, step, samples, (s.channels, sum(areas)), device).split(areas, 2)
-            return tuple(n.unflatten(2, (size, size)) for n, size in zip(noise, s.scales, strict=True))
+        """Noise n of these m samples: one (m, C, S, S), or of several stages (m, stages, C, S, S)."""
+        s = self.config.sample
         each = (s.channels, s.size, s.size)
-        return (normal(seed, purpose, step, samples, each if stages == 1 else (stages, *each), device),)
+        shape = each if stages == 1 else (stages, *each)
+        return (normal(self.config.training.seed, purpose, step, samples, shape, device),)
 
     def real(self, x: Tensor, draws: Draws) -> list[Tensor]:
-        return self.view(x, draws.rows["real"])
+        return self.view(x, "real", draws)
 
     def fake(self, h: Tensor, draws: Draws) -> list[Tensor]:
-        return self.view(h, draws.rows["fake"])
+        return self.view(h, "fake", draws)
 
     def real_perturbed(self, x: Tensor, draws: Draws) -> list[Tensor]:
-        return self.perturbed(x, draws.rows["real"], draws.penalised, draws.noise["real"])
+        return self.perturbed(x, "real", draws)
 
     def fake_perturbed(self, h: Tensor, draws: Draws) -> list[Tensor]:
-        return self.perturbed(h, draws.rows["fake"], draws.penalised, draws.noise["fake"])
+        return self.perturbed(h, "fake", draws)
 
     def register(self, images: Tensor, draws: Draws) -> Tensor:
         return register(images, draws.rows["real"], self.config.augment, self.config.sample.size)
 
-    def view(self, samples: Tensor, u: Tensor) -> list[Tensor]:
-        """[x_0, ..., x_K] of samples (n, C, S, S) or stages (K + 1, n, C, S, S), augmented by u (n, 9)."""
-        return self.pyramid(augment(samples, u, self.config.augment))
+    def view(self, samples: Tensor, kind: Kind, draws: Draws) -> list[Tensor]:
+        """The view of samples (n, C, S, S) or stages (K + 1, n, C, S, S)."""
+        return self.show(augment(samples, draws.rows[kind], self.config.augment), kind, draws.rows)
 
-    def perturbed(self, samples: Tensor, u: Tensor, chosen: Tensor, noise: tuple[Tensor, ...]) -> list[Tensor]:
-        """The view of the chosen samples plus eps * noise, under the very same augmentation."""
-        eps, policy = self.config.objective.penalty_eps, self.config.augment
-        samples = samples[..., chosen, :, :, :]
+    def perturbed(self, samples: Tensor, kind: Kind, draws: Draws) -> list[Tensor]:
+        """The view of the penalised samples plus eps * noise, with everything else as in `view`."""
+        samples, (n,) = samples[..., draws.penalised, :, :, :], draws.noise[kind]
+        n = n if n.ndim == 4 else n.movedim(1, 0)
+        return self.augmented_twin(samples, samples + self.config.objective.penalty_eps * n, kind, draws)
+
+    def augmented_twin(self, samples: Tensor, twins: Tensor, kind: Kind, draws: Draws) -> list[Tensor]:
+        """The view of twins of the penalised samples, augmented as these are."""
+        rows = {name: drawn[draws.penalised] for name, drawn in draws.rows.items()}
         anchor = samples if samples.ndim == 4 else samples[-1]
+        return self.show(augment(twins, rows[kind], self.config.augment, anchor), kind, rows)
+
+
+class PyramidSupervision(AugmentedSupervision):
+    """CAT's: stage k at the resolution of scale k, x_k = r_k(h_k) (paper 3.1).
+
+    With objective.penalty_noise "per_scale" the perturbation is added to each x_k, after augmentation and resizing.
+    Stages are judged together where the discriminator is aggregated.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, together=config.discriminator.aggregated)
+        self.pyramid = build_pyramid(config)
+
+    def show(self, stages: Tensor, kind: Kind, rows: Mapping[str, Tensor]) -> list[Tensor]:
+        """[x_0, ..., x_K], each (n, C, S_k, S_k)."""
+        return self.pyramid(stages)
+
+    def noise(
+        self, purpose: Purpose, step: int, samples: Sequence[int], device: torch.device, stages: int = 1
+    ) -> tuple[Tensor, ...]:
+        """As above; or with objective.penalty_noise "per_scale" one (m, C, S_k, S_k) of each scale's size."""
+        s = self.config.sample
         if self.config.objective.penalty_noise == "full":
-            n = noise[0] if noise[0].ndim == 4 else noise[0].movedim(1, 0)
-            return self.pyramid(augment(samples + eps * n, u[chosen], policy, anchor))
-        clean = self.pyramid(augment(samples, u[chosen], policy, anchor))
-        return [x + eps * n for x, n in zip(clean, noise, strict=True)]
+            return super().noise(purpose, step, samples, device, stages)
+        areas, seed = [size * size for size in s.scales], self.config.training.seed
+        noise = normal(seed, purpose, step, samples, (s.channels, sum(areas)), device).split(areas, 2)
+        return tuple(n.unflatten(2, (size, size)) for n, size in zip(noise, s.scales, strict=True))
+
+    def perturbed(self, samples: Tensor, kind: Kind, draws: Draws) -> list[Tensor]:
+        if self.config.objective.penalty_noise == "full":
+            return super().perturbed(samples, kind, draws)
+        samples, eps = samples[..., draws.penalised, :, :, :], self.config.objective.penalty_eps
+        clean = self.augmented_twin(samples, samples, kind, draws)
+        return [x + eps * n for x, n in zip(clean, draws.noise[kind], strict=True)]
+
+
+def default_supervision(config: Config) -> Supervision:
+    """The supervision that objective.supervision names."""
+    from catgan.objective.noise_levels import NoiseLevelSupervision  # which is made of what is above
+
+    return {"pyramid": PyramidSupervision, "noise_levels": NoiseLevelSupervision}[config.objective.supervision](config)

@@ -15,6 +15,7 @@ from catgan.config import Config
 from catgan.config_io import attribute, differences, dump_yaml
 from catgan.evaluation.alignment import MEASURES, Alignment
 from catgan.objective.identity import Recorded
+from catgan.objective.noise_levels import noise_levels
 from catgan.recipes import RECIPES
 from catgan.report import page
 from catgan.report.plots import Line, color, plot_lines
@@ -28,7 +29,7 @@ from catgan.report.records import (
     shown_metrics,
     value,
 )
-from catgan.report.sections import alignment_panels, loss_panels, protocol_details, stage_table
+from catgan.report.sections import alignment_panels, logit_names, loss_panels, protocol_details, stage_table
 from catgan.system.files import write_text
 from catgan.system.progress import clock, counted
 
@@ -63,7 +64,8 @@ def lead(record: Record) -> str:
     c, step = record.config, record.step
     s = c.sample
     kind = "pixels" if s.channels in (1, 3) else "latents"
-    text = f"A run of recipe {c.recipe}: {s.size} x {s.size} {kind}, {counted(s.classes, 'class', 'classes')}, {counted(len(s.scales), 'scale')}."
+    stages = counted(len(s.scales), "noise level" if c.objective.supervision == "noise_levels" else "scale")
+    text = f"A run of recipe {c.recipe}: {s.size} x {s.size} {kind}, {counted(s.classes, 'class', 'classes')}, {stages}."
     if step >= c.training.steps:
         return f"{text} Finished after {step:,} steps."
     text += f" Unfinished: step {step:,} of {c.training.steps:,}."
@@ -150,15 +152,23 @@ def stages_section(record: Record) -> list[str]:
         return []
     *before, last = found
     shown = [*spread(before, last, 3), last]
-    scales = ", ".join(str(s) for s in record.config.sample.scales)
     return [
         page.heading("Stages: one sample per row, coarse to fine"),
         page.paragraph(
-            f"h_0 to h_{len(record.config.sample.scales) - 1}, all generated at full size; the discriminator judges stage k at "
-            f"{scales} pixels. Aligned stages show one and the same picture. {latent_note(record.config)}"
+            f"h_0 to h_{len(record.config.sample.scales) - 1}, all generated at full size; {judged(record.config)}. "
+            f"Aligned stages show one and the same picture. {latent_note(record.config)}"
         ),
         page.row(*(page.picture(found[s].read_bytes(), f"step {s:,}") for s in shown), css="small"),
     ]
+
+
+def judged(config: Config) -> str:
+    """How the discriminator sees the stages."""
+    scales = config.sample.scales
+    if config.objective.supervision == "noise_levels":
+        levels = ", ".join(f"{t:.2f}" for t in noise_levels(len(scales)))
+        return f"the discriminator judges them together, stage k under noise of deviation {levels}"
+    return f"the discriminator judges stage k at {', '.join(str(s) for s in scales)} pixels"
 
 
 def losses_section(record: Record) -> list[str]:
@@ -181,9 +191,9 @@ def gradients_section(record: Record) -> list[str]:
     clip = record.config.optimizer.clip
     panels = [page.picture(plot_lines(lines, level=clip), f"gradient norms (dotted: clipped from {clip:g} on)", "plot")]
     logits = [
-        Line(f"{kind}, scale {k}", *record.points(f"logits/{kind}/{k}"), color(k), style)
+        Line(f"{kind}, {name}", *record.points(f"logits/{kind}/{k}"), color(k), style)
         for kind, style in (("real", "-"), ("fake", "--"))
-        for k in range(len(record.config.sample.scales))
+        for k, name in enumerate(logit_names(record.config))
     ]
     if any(len(line.x) for line in logits):
         panels.append(page.picture(plot_lines(logits), "mean logits of real samples and (dashed) fakes", "plot"))

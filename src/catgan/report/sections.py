@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from catgan.config import Config
 from catgan.evaluation import alignment
 from catgan.report import page
 from catgan.report.plots import Line, color, plot_lines
@@ -49,15 +50,21 @@ def term_level(term: str) -> float | None:
     return LN2 if term in ("discriminator/adversarial", "generator/adversarial") else None
 
 
+def logit_names(config: Config) -> list[str]:
+    """What each logit judges."""
+    if config.objective.supervision == "noise_levels":
+        return ["all stages"]
+    return [f"scale {k} ({s} px)" for k, s in enumerate(config.sample.scales)]
+
+
 def loss_panels(record: Record, terms: Sequence[str] | None = None) -> list[str]:
     """A plot per term of the objective, a line per scale or stage."""
-    scales = record.config.sample.scales
     found = loss_terms(record.rows)
     shown = []
     for term in found if terms is None else [t for t in terms if t in found]:
         count = found[term]
-        names = [f"scale {k} ({s} px)" for k, s in enumerate(scales)] if count == len(scales) else []
-        names = names or [f"stage {k}" for k in range(count)]
+        names = logit_names(record.config)
+        names = names if count == len(names) else [f"stage {k}" for k in range(count)]
         lines = [Line(names[k], *record.points(f"{term}/{k}"), color(k)) for k in range(count)]
         shown.append(page.picture(plot_lines(lines, level=term_level(term)), term_title(term), "plot"))
     return shown

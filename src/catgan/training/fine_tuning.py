@@ -38,7 +38,8 @@ def start_from(source: Path, networks: dict[str, nn.Module], config: Config) -> 
         stored = {**raw, **stored}
     theirs = header.config
     for name in differences(theirs, config):
-        if name.split(".")[0] in ("sample", "generator", "discriminator") and name not in FREE:
+        shapes = name.split(".")[0] in ("sample", "generator", "discriminator") and name not in FREE
+        if shapes or name == "objective.supervision":
             it_has, we_have = (attribute(c, name) for c in (theirs, config))
             raise UserError(
                 f"cannot start from {source}: its {name} is {it_has}, this run's is {we_have}; set it to {it_has}"

@@ -74,7 +74,7 @@ def train(
 
     resume: go on from the latest whole checkpoint in `out`; the configuration may differ from the stored one in
     what `RESUMABLE` names only. objective: in place of `default_objective(config)`. supervision: in place of
-    `PyramidSupervision(config)`. heads: trained with the discriminator, see `Discriminator.add_heads`. dataset: in
+    `default_supervision(config)`. heads: trained with the discriminator, see `Discriminator.add_heads`. dataset: in
     place of the one that config.data names. encoder: on the training device, in place of the DINOv2 that
     config.encoder names.
     Raises UserError for bad input, DivergedError for losses that are not finite, and KeyboardInterrupt or

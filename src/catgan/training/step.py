@@ -12,7 +12,7 @@ from catgan.config import Config
 from catgan.discriminator import Judgement
 from catgan.generator import Generator
 from catgan.networks import build_generator, build_networks, build_pyramid
-from catgan.objective.supervision import Network, PyramidSupervision, Supervision
+from catgan.objective.supervision import Network, Supervision, default_supervision
 from catgan.objective.terms import Objective, StepState, Term
 from catgan.system.devices import check_compiler, memory_error
 from catgan.system.processes import Processes
@@ -38,7 +38,8 @@ class Step:
     """The networks, their optimisers and the average, and how one iteration changes them.
 
     target: what the representation head is trained towards, on the same device. parallel: the processes that share
-    every batch; by default this one alone. supervision: what the discriminator is shown; by default CAT's pyramid.
+    every batch; by default this one alone. supervision: what the discriminator is shown; by default what
+    objective.supervision names.
     heads: more modules that are trained with the discriminator, see `Discriminator.add_heads`.
     """
 
@@ -54,7 +55,7 @@ class Step:
     ) -> None:
         self.config, self.objective, self.device, self.target = config, objective, device, target
         self.parallel = parallel or Parallel(Processes(), device)
-        self.supervision = supervision or PyramidSupervision(config)
+        self.supervision = supervision or default_supervision(config)
         self.pyramid = build_pyramid(config)
         self.micro_batches = MicroBatches(config, self.supervision, self.parallel, objective.penalises)
         self.reuses_fakes = config.reuses_fakes(self.parallel.processes.world)
