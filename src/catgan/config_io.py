@@ -112,6 +112,16 @@ def _describe(hint: Any) -> str:
     return {int: "an integer", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
 
 
+def with_values(config: Config, values: dict[str, Any]) -> Config:
+    """The configuration with other values of the fields of these dotted names. Raises UserError for what does not fit."""
+    for name, value in values.items():
+        nested: Any = value
+        for part in reversed(name.split(".")):
+            nested = {part: nested}
+        config = from_dict(nested, config)
+    return config
+
+
 def load_yaml(path: Path, base: Config | None = None) -> Config:
     """Read a YAML file of (some) fields over `base`. Raises UserError for anything that does not fit."""
     try:

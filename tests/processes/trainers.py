@@ -135,7 +135,10 @@ def until(condition: Callable[[], bool], said: Callable[[], str], seconds: float
 def entries(run: Path) -> list[dict[str, float]]:
     """metrics.jsonl without what depends on the clock."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if not k.startswith(("images_per_second", "cpu_seconds", "time/", "memory/"))} for r in rows]
+    return [
+        {k: v for k, v in r.items() if not k.startswith(("images_per_second", "cpu_seconds", "time/", "memory/"))}
+        for r in rows
+    ]
 
 
 def steps(run: Path) -> list[int]:

@@ -67,7 +67,8 @@ def entries(run: Path) -> list[dict[str, float]]:
     """metrics.jsonl without what depends on the clock."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [
-        {k: v for k, v in row.items() if not k.startswith(("images_per_second", "cpu_seconds", "time/", "memory/"))} for row in rows
+        {k: v for k, v in row.items() if not k.startswith(("images_per_second", "cpu_seconds", "time/", "memory/"))}
+        for row in rows
     ]
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "compute": "what every recipe costs, beside published models and the paper's figures",
     "plan": "memory, time and cost of a training run on GPUs, on paper",
     "bench": "how fast a recipe trains and samples here, as a share of what the machine can do",
+    "reproduce": "run the paper's experiments, record them, and make the page of results",
     "demo": "train on handwritten digits and build a page about it, in minutes",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import fmean
@@ -161,4 +161,32 @@ def plot_attention(result: CrossScaleAttention) -> bytes:
     made.suptitle(
         f"generated samples: {result.off_diagonal('generated'):.1%} of attention leaves its scale", fontsize=10
     )
+    return png(made)
+
+
+@dataclass(frozen=True)
+class Course:
+    """A number over training, of several runs that differ by their seed only."""
+
+    label: str
+    x: Sequence[float]
+    runs: Sequence[Sequence[float]]  # values at x, per run
+
+
+def plot_courses(panels: Mapping[str, Sequence[Course]], xlabel: str = "step") -> bytes:
+    """Panels beside each other, by title: the mean over runs, in the band from the lowest to the highest."""
+    made, axes = figure(len(panels), 1, 3.2, 2.7, dpi=140)
+    for ax, (title, courses) in zip(axes, panels.items(), strict=True):
+        for i, course in enumerate(courses):
+            at = list(zip(*course.runs, strict=True))
+            ax.fill_between(course.x, list(map(min, at)), list(map(max, at)), color=color(i), alpha=0.18, linewidth=0)
+            ax.plot(course.x, list(map(fmean, at)), color=color(i), linewidth=1.6, label=shown(course.label))
+        low = min(v for course in courses for run in course.runs for v in run)
+        high = max(v for course in courses for run in course.runs for v in run)
+        if 0 < low < high / 20:
+            ax.set_yscale("log")
+        ax.set_xlabel(xlabel)
+        ax.set_title(title, fontsize=10)
+    handles, labels = axes[0].get_legend_handles_labels()
+    made.legend(handles, labels, loc="outside upper center", frameon=False, fontsize=9, ncols=min(len(labels), 5))
     return png(made)

@@ -1,0 +1,378 @@
+"""What is studied: testbeds, variants, and the claims that runs of these decide.
+
+A study asks one question of the paper, or one that it leaves open. It compares variants on testbeds, by seeds; a variant
+may belong to another study, whose record then counts. All that a run is follows from these tables.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from catgan.config import Config
+from catgan.config_io import attribute, with_values
+from catgan.errors import UserError
+from catgan.metrics import NumberName
+from catgan.recipes import CAT_B2, CAT_M2, DIGITS, gat
+
+
+@dataclass(frozen=True)
+class Times:
+    """So many times what a field is on the testbed."""
+
+    factor: int
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """Data and networks on which variants are compared; its configuration has the consistency loss as in the paper."""
+
+    __test__ = False  # no test, for pytest
+
+    name: str
+    about: str
+    config: Config
+    minutes: float  # of a core that a run takes, about
+    samples: int  # that the last evaluation generates
+    metrics: tuple[NumberName, ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A testbed's configuration with some fields changed."""
+
+    study: str  # that records it
+    name: str
+    about: str
+    changes: Mapping[str, Any] = field(default_factory=dict)  # values of fields, or `Times`
+    start: Callable[[Config], Config] | None = None  # what is done to the configuration before
+
+    def config(self, base: Config, seed: int) -> Config:
+        """Raises UserError for changes that do not fit the configuration."""
+        base = self.start(base) if self.start else base
+        values = {n: v.factor * attribute(base, n) if isinstance(v, Times) else v for n, v in self.changes.items()}
+        return with_values(base, values | {"training.seed": seed}).validate()
+
+
+Moment = Literal["end", "equal steps", "equal CPU time"]
+
+
+@dataclass(frozen=True)
+class Versus:
+    """One variant against another, by one number of independent runs."""
+
+    text: str
+    paper: str  # the paper's numbers for it, or "-"
+    number: str
+    of: Variant
+    than: Variant
+    expected: Literal["lower", "higher"]
+    at: Moment = "end"
+
+
+@dataclass(frozen=True)
+class Within:
+    """Two numbers of the same runs: of two stages, or of two moments, as shares of the steps."""
+
+    text: str
+    paper: str
+    number: str
+    of: Variant
+    than_number: str
+    expected: Literal["lower", "higher", "not lower"]
+    early: float = 1.0  # the moment of `than_number`; that of `number` is the end
+
+
+Claim = Versus | Within
+
+
+@dataclass(frozen=True)
+class Study:
+    name: str
+    question: str
+    figure: str  # of the paper
+    variants: tuple[Variant, ...]
+    claims: tuple[Claim, ...]
+    testbeds: tuple[str, ...]
+    curves: tuple[str, ...]  # numbers whose course the page shows
+    paper: Config  # what stands for the testbed at the paper's scale
+    seeds: int = 3
+    remark: str = ""  # for the page, without numbers
+
+
+# -- testbeds ----------------------------------------------------------------------------------------------------------
+
+
+def observed(config: Config, times: int, samples: int, metrics: tuple[str, ...]) -> Config:
+    """With so many diagnoses and evaluations over the run, one thread, and no more files than needed."""
+    every = config.training.steps // times  # a multiple of the steps between log entries
+    return replace(
+        config,
+        training=replace(config.training, threads=1),
+        log=replace(config.log, every=max(1, every // 6), diagnose_every=every, preview_every=config.training.steps),
+        eval=replace(config.eval, every=every, samples=samples, features="classifier", metrics=metrics),
+        checkpoint=replace(config.checkpoint, every=every, keep=1),
+    )
+
+
+WITHOUT_CLASSES = ("distance", "precision_recall")
+WITH_CLASSES = (*WITHOUT_CLASSES, "class_accuracy")
+
+TESTBEDS = {
+    t.name: t
+    for t in (
+        Testbed(
+            "digits",
+            "scikit-learn's digits without their classes, 8x8, scales 2, 4, 8",
+            observed(with_values(DIGITS, {"sample.classes": 1}), 12, 2000, WITHOUT_CLASSES),
+            5,
+            10_000,
+            ("frechet_distance", "precision", "recall"),
+        ),
+        Testbed(
+            "digits-classes",
+            "the same with their ten classes, by the recipe `digits`",
+            observed(DIGITS, 12, 2000, WITH_CLASSES),
+            5,
+            10_000,
+            ("frechet_distance", "precision", "recall", "class_accuracy"),
+        ),
+    )
+}
+
+
+# -- studies -----------------------------------------------------------------------------------------------------------
+
+OFF = Variant("consistency", "off", "no consistency loss (lambda 0)", {"objective.consistency": 0.0})
+ON = Variant("consistency", "on", "the consistency loss, lambda 0.1", {"objective.consistency": 0.1})
+
+CONSISTENCY = Study(
+    name="consistency",
+    question="What does the consistency loss do to the stages, and to the images?",
+    figure="table 2, figures 4, 6 and 8",
+    variants=(OFF, ON),
+    claims=(
+        Within(
+            "Without it the stages drift apart over training",
+            "delta and R tend to rise",
+            "excess/mean",
+            OFF,
+            "excess/mean",
+            "higher",
+            early=0.25,
+        ),
+        Within(
+            "Without it finer stages are no better aligned than coarse ones",
+            "delta does not shrink towards finer stages",
+            "excess/last",
+            OFF,
+            "excess/first",
+            "not lower",
+        ),
+        Versus("It lowers delta", "-39 % (Base), -45 % (Medium)", "delta/mean", ON, OFF, "lower"),
+        Versus("It lowers what of delta is above the floor", "-", "excess/mean", ON, OFF, "lower"),
+        Versus("It lowers R", "-43 % (Base), -46 % (Medium)", "R/mean", ON, OFF, "lower"),
+        Versus("It raises A", "+46 % (Base), +66 % (Medium)", "A/mean", ON, OFF, "higher"),
+        Versus(
+            "It improves the images: distance",
+            "FID 5.43 -> 4.06 (Base), 2.34 -> 1.93 (Medium)",
+            "frechet_distance",
+            ON,
+            OFF,
+            "lower",
+        ),
+        Versus("It improves the images: precision", "-", "precision", ON, OFF, "higher"),
+        Versus("It improves the images: recall", "-", "recall", ON, OFF, "higher"),
+    ),
+    testbeds=("digits", "digits-classes"),
+    curves=("frechet_distance", "excess/mean", "R/mean", "A/mean"),
+    paper=CAT_B2,
+    seeds=5,
+)
+
+WEAK = Variant("lambda", "0.01", "lambda 0.01", {"objective.consistency": 0.01})
+STRONG = Variant("lambda", "1", "lambda 1", {"objective.consistency": 1.0})
+LAMBDA = Study(
+    name="lambda",
+    question="How strong should the consistency loss be?",
+    figure="figure 7",
+    variants=(OFF, WEAK, ON, STRONG),
+    claims=(
+        Versus("lambda 0.1 is better than none", "FID 4.06 and 5.43", "frechet_distance", ON, OFF, "lower"),
+        Versus("lambda 0.1 is better than 1", "FID 4.06 and 4.45", "frechet_distance", ON, STRONG, "lower"),
+        Versus("lambda 1 is better than none", "FID 4.45 and 5.43", "frechet_distance", STRONG, OFF, "lower"),
+        Versus("lambda 0.1 is better than 0.01", "-", "frechet_distance", ON, WEAK, "lower"),
+    ),
+    testbeds=("digits",),
+    curves=("frechet_distance", "excess/mean"),
+    paper=CAT_B2,
+)
+
+GAT = Variant("gat", "gat", "GAT's supervision by noise levels, and its discriminator", {}, gat)
+AGAINST_GAT = Study(
+    name="gat",
+    question="Is CAT ahead of GAT at equal size?",
+    figure="table 4",
+    variants=(ON, OFF, GAT),
+    claims=(
+        Versus(
+            "CAT is better after equal steps",
+            "FID 4.063 (B/2) and 4.021 (XL/2), 20 epochs",
+            "frechet_distance",
+            ON,
+            GAT,
+            "lower",
+            "equal steps",
+        ),
+        Versus("CAT is better after equal CPU time", "-", "frechet_distance", ON, GAT, "lower", "equal CPU time"),
+        Versus("CAT has more recall", "-", "recall", ON, GAT, "higher"),
+        Versus("Its stages are better aligned", "-", "excess/mean", ON, GAT, "lower"),
+        Versus("CAT without consistency is better too", "-", "frechet_distance", OFF, GAT, "lower"),
+    ),
+    testbeds=("digits",),
+    curves=("frechet_distance", "excess/mean"),
+    paper=CAT_B2,
+)
+
+AGGREGATED = Variant(
+    "aggregated",
+    "aggregated",
+    "scales attend to each other, no consistency loss",
+    {"discriminator.aggregated": True, "objective.consistency": 0.0},
+)
+AGGREGATION = Study(
+    name="aggregated",
+    question="Must the discriminator keep its scales apart?",
+    figure="figure 9",
+    variants=(OFF, AGGREGATED),
+    claims=(
+        Versus("Aggregated is worse", "severely", "frechet_distance", AGGREGATED, OFF, "higher"),
+        Versus("Its stages are worse aligned", "-", "excess/mean", AGGREGATED, OFF, "higher"),
+        Versus(
+            "Attention crosses scales", "strongly, in most layers", "cross_scale_attention", AGGREGATED, OFF, "higher"
+        ),
+    ),
+    testbeds=("digits",),
+    curves=("frechet_distance", "excess/mean"),
+    paper=CAT_B2,
+)
+
+DEEP_D = Variant(
+    "discriminator",
+    "deep",
+    "twice the blocks of the discriminator",
+    {"discriminator.depth": Times(2)},
+)
+DISCRIMINATOR = Study(
+    name="discriminator",
+    question="Does a larger discriminator help?",
+    figure="table 5",
+    variants=(ON, DEEP_D),
+    claims=(
+        Versus(
+            "A discriminator of twice the depth is better",
+            "FID 5.11 -> 4.28 (G-M/2, 12 epochs)",
+            "frechet_distance",
+            DEEP_D,
+            ON,
+            "lower",
+            "equal steps",
+        ),
+        Versus("Also after equal CPU time", "-", "frechet_distance", DEEP_D, ON, "lower", "equal CPU time"),
+    ),
+    testbeds=("digits",),
+    curves=("frechet_distance",),
+    paper=with_values(CAT_M2, {"training.steps": 30_000}),
+)
+
+DEEP_G = Variant("generator", "deep", "twice the blocks of the generator", {"generator.depth": Times(2)})
+GENERATOR = Study(
+    name="generator",
+    question="Does a larger generator help?",
+    figure="figure 5, table 4",
+    variants=(ON, DEEP_G),
+    claims=(
+        Versus(
+            "A generator of twice the depth is better",
+            "FID 4.06 -> 3.00 (20 epochs)",
+            "frechet_distance",
+            DEEP_G,
+            ON,
+            "lower",
+            "equal steps",
+        ),
+        Versus("Also after equal CPU time", "-", "frechet_distance", DEEP_G, ON, "lower", "equal CPU time"),
+    ),
+    testbeds=("digits",),
+    curves=("frechet_distance",),
+    paper=CAT_B2,
+)
+
+STUDIES = {s.name: s for s in (CONSISTENCY, LAMBDA, AGAINST_GAT, AGGREGATION, DISCRIMINATOR, GENERATOR)}
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a variant on a testbed."""
+
+    variant: Variant
+    testbed: Testbed
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """STUDY/TESTBED/VARIANT-SEED: where its record lies."""
+        return f"{self.variant.study}/{self.testbed.name}/{self.variant.name}-{self.seed}"
+
+    @property
+    def config(self) -> Config:
+        return self.variant.config(self.testbed.config, self.seed)
+
+    @property
+    def command(self) -> str:
+        """What runs this one alone."""
+        v = self.variant
+        return f"catgan reproduce {v.study} --testbeds {self.testbed.name} --variants {v.name} --seeds {self.seed}"
+
+
+def named(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    """An entry of a table. Raises UserError for a name that is not there."""
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        raise UserError(
+            f"{kind} is {name}: must be one of {', '.join(known)}" + (f"; did you mean {close[0]}?" if close else "")
+        )
+    return known[name]
+
+
+def runs_of(
+    studies: Iterable[Study],
+    testbeds: Iterable[str] = (),
+    variants: Iterable[str] = (),
+    seeds: Iterable[int] = (),
+) -> list[Run]:
+    """The runs of studies, each once, all variants of a seed before the next seed.
+
+    testbeds, variants, seeds: these alone; by default those of the studies. Raises UserError for names that the studies
+    do not have.
+    """
+    studies, wanted_testbeds, wanted_variants, wanted_seeds = list(studies), list(testbeds), list(variants), list(seeds)
+    known_variants = {v.name: v for s in studies for v in s.variants}
+    known_testbeds = {t: TESTBEDS[t] for s in studies for t in s.testbeds}
+    for name in wanted_variants:
+        named("--variants", name, known_variants)
+    for name in wanted_testbeds:
+        named("--testbeds", name, known_testbeds)
+    found: dict[str, Run] = {}
+    for study in studies:
+        for testbed in (t for t in study.testbeds if not wanted_testbeds or t in wanted_testbeds):
+            for seed in wanted_seeds or range(study.seeds):
+                for variant in (v for v in study.variants if not wanted_variants or v.name in wanted_variants):
+                    run = Run(variant, TESTBEDS[testbed], seed)
+                    found.setdefault(run.name, run)
+    return list(found.values())

@@ -1,0 +1,266 @@
+"""docs/results.md and its figures, from the records alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from catgan.errors import UserError
+from catgan.images import labelled, png
+from catgan.metrics import numbers, titles
+from catgan.report.plots import Course, plot_courses
+from catgan.studies.catalogue import STUDIES, TESTBEDS, Claim, Run, Study, Testbed, Versus, Within
+from catgan.studies.records import RunRecord, path_of, read_record, recorded
+from catgan.studies.statistics import SIGNIFICANT, Records, Verdict, judge, key, spread
+from catgan.system.files import write_bytes, write_text
+
+ALIGNMENT = ("delta/mean", "excess/mean", "excess/first", "excess/last", "R/mean", "A/mean", "A_without_last")
+HEADINGS = {
+    "delta/mean": "delta",
+    "excess/mean": "excess of delta",
+    "excess/first": "excess, coarsest stage",
+    "excess/last": "excess, finest stage",
+    "R/mean": "R",
+    "A/mean": "A",
+    "A_without_last": "A without the last stage",
+    "cross_scale_attention": "attention that leaves its scale",
+}
+FOLDER = "results"  # of the figures, beside the page
+
+INTRODUCTION = f"""\
+# Results: the paper's experiments at the scale of a laptop
+
+Written by `catgan reproduce --report` from the files in `records/`: no number here was typed. Each run of each study is one
+record: command, commit, configuration, machine, CPU time, the course of all numbers, and how they were measured.
+
+The networks are small and the pictures too, so no number here can be compared with the paper's. What can be compared is the
+*kind* of effect. Per claim: our means over seeds, their difference, the p value of Welch's t test between variants (of the
+paired test between two numbers of the same runs), and one word. **agrees**: the difference has the paper's sign, and
+p < {SIGNIFICANT:g}. **disagrees**: the other sign, and p < {SIGNIFICANT:g}. **no difference seen**: anything else, which with
+few seeds is not the same as no difference. Many claims are tested, so that single p values just below {SIGNIFICANT:g} say little.
+
+delta, R and A are the paper's measures of alignment (equation 1), means over stages, by the averaged weights on 1,000 fixed
+samples. The *floor* of delta is what coarse resolution alone costs of it; the *excess* is what is above. Distances are
+Frechet distances in the features of a small classifier of the data: no FIDs.
+"""
+
+
+class Results:
+    """All records of a folder, by study and testbed, and the page that they make."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError for records that are damaged, of another configuration than the catalogue's, or not in it."""
+        self.folder = folder
+        self.found: dict[str, dict[str, list[RunRecord]]] = defaultdict(
+            lambda: defaultdict(list)
+        )  # by testbed, variant
+        known = set()
+        for study in STUDIES.values():
+            for variant in study.variants:
+                for testbed in TESTBEDS.values():
+                    for path in sorted(
+                        (folder / variant.study / testbed.name).glob(f"{variant.name}-*.json"), key=seed_of
+                    ):
+                        run = Run(variant, testbed, seed_of(path))
+                        if path in known or path != path_of(folder, run):
+                            continue
+                        known.add(path)
+                        record = recorded(folder, run)
+                        assert record is not None
+                        self.found[testbed.name][key(variant)].append(record)
+        for path in sorted(set(folder.rglob("*.json")) - known):
+            if len(path.relative_to(folder).parts) == 3 and path.relative_to(folder).parts[0] in STUDIES:
+                raise UserError(
+                    f"{path} is of no study, testbed or variant that there is: {read_record(path).name}; move it away"
+                )
+
+    def write(self, docs: Path) -> list[Path]:
+        """The page and its figures; figures that it no longer shows are deleted. Returns the files."""
+        pictures = dict(self.pictures())
+        folder = docs / FOLDER
+        for old in folder.glob("*.png"):
+            if old.name not in pictures:
+                old.unlink()
+        for name, data in pictures.items():
+            write_bytes(folder / name, data)
+        write_text(docs / "results.md", self.page())
+        return [docs / "results.md", *(folder / name for name in pictures)]
+
+    def records(self, testbed: str) -> Records:
+        return self.found[testbed]
+
+    def shown(self) -> Iterator[tuple[Study, Testbed]]:
+        """The studies that have records of their own and something to compare, by testbed."""
+        for study in STUDIES.values():
+            for name in study.testbeds:
+                present = [v for v in study.variants if self.records(name).get(key(v))]
+                if len(present) > 1 and any(v.study == study.name for v in present):
+                    yield study, TESTBEDS[name]
+
+    # -- the page ------------------------------------------------------------------------------------------------------
+
+    def page(self) -> str:
+        shown = list(self.shown())
+        parts = [INTRODUCTION, *self.summary(shown), "## Where it ran\n", *self.machines()]
+        studies = dict.fromkeys(study.name for study, _ in shown)
+        for name in studies:
+            study = STUDIES[name]
+            parts += [
+                f"## {study.question}\n",
+                f"`{study.name}`: the paper's {study.figure}. {study.remark}".strip() + "\n",
+            ]
+            for testbed in (t for s, t in shown if s is study):
+                parts += self.section(study, testbed)
+        missing = [s for s in STUDIES.values() if s.name not in studies]
+        if missing:
+            parts += ["## Not recorded yet\n", "\n".join(f"- `{s.name}`: {s.question}" for s in missing) + "\n"]
+        return "\n".join(parts)
+
+    def summary(self, shown: Sequence[tuple[Study, Testbed]]) -> list[str]:
+        rows = []
+        for study in dict.fromkeys(study.name for study, _ in shown):
+            for claim in STUDIES[study].claims:
+                words = {t.name: self.word(claim, t) for s, t in shown if s.name == study}
+                rows.append([study, claim.text, claim.paper, "; ".join(f"{t}: {w}" for t, w in words.items() if w)])
+        return ["## In short\n", table(["study", "claim", "paper", "here"], rows)]
+
+    def word(self, claim: Claim, testbed: Testbed) -> str:
+        verdict = judge(claim, self.records(testbed.name))
+        if verdict is None:
+            return ""
+        return f"**{verdict.word}**" + (f" ({verdict.percent:+.0f} %)" if verdict.word != "too few runs" else "")
+
+    def machines(self) -> list[str]:
+        everything = [r for variants in self.found.values() for records in variants.values() for r in records]
+        rows = []
+        for testbed, variants in self.found.items():
+            records = [r for found in variants.values() for r in found]
+            if records:
+                spent = sum(r.cpu_seconds for r in records) / 3600
+                spaces = {r.protocol["feature_space"]["identity"] for r in records}
+                note = "" if len(spaces) == 1 else f"; {len(spaces)} feature spaces, between which distances differ"
+                rows.append(
+                    f"- {testbed}: {TESTBEDS[testbed].about}. {len(records)} runs, {spent:.1f} CPU hours of training{note}."
+                )
+        kinds = sorted(
+            {f"{r.machine['processor']}, a thread per run, PyTorch {r.versions['torch']}" for r in everything}
+        )
+        changed = sorted(r.name for r in everything if r.changed)
+        rows += [f"- {kind}." for kind in kinds]
+        rows += [f"- With changes that were not committed: {', '.join(changed)}."] if changed else []
+        return ["\n".join(rows) + "\n"]
+
+    def section(self, study: Study, testbed: Testbed) -> list[str]:
+        records = self.records(testbed.name)
+        present = [v for v in study.variants if records.get(key(v))]
+        columns = [*testbed.metrics, *ALIGNMENT]
+        if any(isinstance(c, Versus) and c.number == "cross_scale_attention" for c in study.claims):
+            columns.append("cross_scale_attention")
+        names = titles("classifier")
+        head = ["", "seeds", *(arrowed(HEADINGS.get(c) or names[c], c) for c in columns), "CPU min."]
+        rows = []
+        for variant in present:
+            runs = records[key(variant)]
+            values = [[r.final[c] for r in runs if c in r.final] for c in columns]
+            minutes = f"{statistics.fmean(r.cpu_seconds for r in runs) / 60:.1f}"
+            rows.append([variant.about, str(len(runs)), *map(mean_and_spread, values), minutes])
+        claims = [[c.text, c.paper, *described(c, v)] for c in study.claims if (v := judge(c, records))]
+        figure, samples = f"{study.name}-{testbed.name}.png", f"{study.name}-{testbed.name}-samples.png"
+        return [
+            f"### {testbed.name}: {testbed.about}\n",
+            table(["claim", "paper", "here", "against", "difference", "p", "verdict"], claims),
+            f"![The course of {', '.join(HEADINGS.get(c) or names[c] for c in study.curves)} over training, by variant]({FOLDER}/{figure})\n",
+            "*Mean over seeds, in the band from the lowest to the highest.*\n",
+            table(head, rows),
+            "Mean ± standard deviation over seeds.\n",
+            f"![Samples of each variant: rows of samples, then their stages from coarse to fine]({FOLDER}/{samples})\n",
+            "*Samples of the first seeds, not selected; under the gap the stages h_0 to h_K of more samples, a column each.*\n",
+        ]
+
+    # -- its pictures --------------------------------------------------------------------------------------------------
+
+    def pictures(self) -> Iterator[tuple[str, bytes]]:
+        """File names and PNG data."""
+        names = titles("classifier")
+        for study, testbed in self.shown():
+            records = self.records(testbed.name)
+            present = [v for v in study.variants if records.get(key(v))]
+            panels = {
+                HEADINGS.get(c) or names[c]: [
+                    Course(v.name, records[key(v)][0].curves["step"], [r.curves[c] for r in records[key(v)]])
+                    for v in present
+                ]
+                for c in study.curves
+            }
+            yield f"{study.name}-{testbed.name}.png", plot_courses(panels)
+            sheets = [Image.open(self.folder / v.study / testbed.name / f"{v.name}.png") for v in present]
+            yield f"{study.name}-{testbed.name}-samples.png", png(beside(sheets, [v.name for v in present]))
+
+
+def seed_of(path: Path) -> int:
+    """The seed in VARIANT-SEED.json; -1 where there is none."""
+    number = path.stem.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def arrowed(title: str, name: str) -> str:
+    known = numbers().get(name)
+    better = known.better if known else ("higher" if name.startswith("A") else "lower" if name in ALIGNMENT else None)
+    return title + {"lower": " ↓", "higher": " ↑"}.get(better or "", "")
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """0.43 ± 0.02, or what there is of it."""
+    if not values:
+        return "-"
+    mean = figures(statistics.fmean(values))
+    return f"{mean} ± {figures(spread(values))}" if len(values) > 1 else mean
+
+
+def figures(value: float) -> str:
+    """Three figures for small numbers, three decimals at the most."""
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
+
+
+def described(claim: Claim, verdict: Verdict) -> list[str]:
+    """The cells of a claim's row."""
+    moment = f" after {claim.at}" if isinstance(claim, Versus) and claim.at != "end" else ""
+    if isinstance(claim, Within):
+        here = HEADINGS.get(claim.number, claim.number)
+        than = HEADINGS.get(claim.than_number, claim.than_number)
+        here, than = (
+            f"{claim.of.name}: {here}",
+            than + (f" after {claim.early:.0%} of the steps" if claim.early < 1 else ""),
+        )
+    else:
+        here, than = claim.of.name, claim.than.name
+    p = "-" if verdict.p != verdict.p else "< 0.001" if verdict.p < 0.001 else f"{verdict.p:.3f}"
+    return [
+        f"{here}: {mean_and_spread(verdict.of)}{moment}",
+        f"{than}: {mean_and_spread(verdict.than)}",
+        f"{verdict.percent:+.0f} %",
+        p,
+        f"**{verdict.word}**",
+    ]
+
+
+def beside(sheets: Sequence[Image.Image], names: Sequence[str]) -> Image.Image:
+    """Pictures with their names above, from left to right, two in a row."""
+    gap, columns = 16, min(2, len(sheets))
+    titled = [labelled(sheet, [name], [" "]) for sheet, name in zip(sheets, names, strict=True)]
+    width, height = max(s.width for s in titled), max(s.height for s in titled)
+    rows = -(-len(titled) // columns)
+    made = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    for i, sheet in enumerate(titled):
+        made.paste(sheet, (i % columns * (width + gap), i // columns * (height + gap)))
+    return made

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from catgan.config_io import load_yaml
+from catgan.studies.catalogue import AGAINST_GAT, DISCRIMINATOR
+from catgan.studies.paper import paper_runs, write
+
+
+def test_configurations_and_jobs_of_the_imagenet_runs_are_written(tmp_path: Path) -> None:
+    said = write(paper_runs(AGAINST_GAT), tmp_path, 8)
+    folder = tmp_path / "gat" / "gat-0"
+    config = load_yaml(folder / "config.yaml")
+    assert config.recipe == "gat-b2"
+    assert config.objective.supervision == "noise_levels"
+    assert config.training.micro_batch > 0
+    assert "torchrun --nproc-per-node 8 -m catgan train cat-b2" in said
+    assert "computed, not measured" in said
+    subprocess.run(["bash", "-n", folder / "job.sbatch"], check=True)
+
+
+def test_the_discriminators_are_compared_over_twelve_epochs(tmp_path: Path) -> None:
+    small, large = (run.config for run in paper_runs(DISCRIMINATOR))
+    assert round(small.training.steps * small.training.batch / 1_281_167) == 12
+    assert (small.discriminator.depth, large.discriminator.depth) == (12, 24)
+    assert small.generator.depth == 24
