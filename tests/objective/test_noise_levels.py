@@ -81,7 +81,10 @@ def test_the_view_is_the_formula_after_augmentation_stages_as_channels(config: C
 def test_the_discriminator_has_one_grid_one_cls_and_one_logit(config: Config) -> None:
     discriminator, (x, _) = build_discriminator(config), data()
     assert discriminator.lengths == (1 + 16,)
-    assert discriminator(NoiseLevelSupervision(config).real(x, drawn(config)), torch.zeros(8, dtype=int)).shape == (8, 1)
+    assert discriminator(NoiseLevelSupervision(config).real(x, drawn(config)), torch.zeros(8, dtype=int)).shape == (
+        8,
+        1,
+    )
 
 
 def test_one_field_picks_the_supervision(config: Config, tiny_config: Config) -> None:
@@ -93,7 +96,9 @@ def test_one_field_picks_the_supervision(config: Config, tiny_config: Config) ->
 
 
 def test_real_and_fake_and_both_steps_have_noises_of_their_own(config: Config) -> None:
-    found = [drawn(config, network=n).rows[f"{k}_levels"] for n in ("discriminator", "generator") for k in ("real", "fake")]
+    found = [
+        drawn(config, network=n).rows[f"{k}_levels"] for n in ("discriminator", "generator") for k in ("real", "fake")
+    ]
     found.append(drawn(config, step=4).rows["real_levels"])
     assert all(not torch.equal(a, b) for i, a in enumerate(found) for b in found[:i])
 

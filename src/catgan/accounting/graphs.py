@@ -61,9 +61,7 @@ def discriminator_graph(config: Config, checkpointing: bool = False, frozen: boo
         network = build_discriminator(few).requires_grad_(not frozen)
         network.recompute = checkpointing
         represented = 0 if frozen or network.representation is None else batch
-        pyramid = [
-            torch.empty(samples, network.channels, n, n, requires_grad=frozen) for n in network.scales
-        ]
+        pyramid = [torch.empty(samples, network.channels, n, n, requires_grad=frozen) for n in network.scales]
         y = torch.zeros(samples, dtype=torch.int64)
         forward = partial(network, pyramid, y, represented=represented)
         return measured(config, network, config.discriminator.depth, [y, *pyramid], forward)

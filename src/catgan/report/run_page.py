@@ -65,7 +65,9 @@ def lead(record: Record) -> str:
     s = c.sample
     kind = "pixels" if s.channels in (1, 3) else "latents"
     stages = counted(len(s.scales), "noise level" if c.objective.supervision == "noise_levels" else "scale")
-    text = f"A run of recipe {c.recipe}: {s.size} x {s.size} {kind}, {counted(s.classes, 'class', 'classes')}, {stages}."
+    text = (
+        f"A run of recipe {c.recipe}: {s.size} x {s.size} {kind}, {counted(s.classes, 'class', 'classes')}, {stages}."
+    )
     if step >= c.training.steps:
         return f"{text} Finished after {step:,} steps."
     text += f" Unfinished: step {step:,} of {c.training.steps:,}."
