@@ -116,7 +116,7 @@ def test_a_run_under_gat_resumes_is_evaluated_and_loads(changed: Changed, data: 
         *(f"discriminator/{term}/0" for term in ("adversarial", "r1", "r2")),
         *("generator/adversarial/0", "logits/real/0", "logits/fake/0"),
     }
-    assert catgan.load(whole)([0, 1]).images.shape == (2, 1, 8, 8)
+    assert len(catgan.load(whole)([0, 1]).images) == 2
     config = gat(changed(1))
     config = dataclasses.replace(config, objective=dataclasses.replace(config.objective, consistency=0.1))
     run = train(config, tmp_path / "consistent", dataset=data, quiet=True)
