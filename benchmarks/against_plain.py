@@ -84,6 +84,10 @@ def shallow(config: Config) -> Config:
 def compare(config: Config, request: Request) -> dict[str, Any]:
     """Both training steps of a recipe, measured in turns; with "memory" in request.only also their peaks."""
     t = config.training
+    if config.objective.supervision != "pyramid" or not config.generator.shift:
+        raise UserError(
+            f"{config.recipe} is not CAT's: the straightforward version has neither noise levels nor another modulation"
+        )
     if 0 < t.micro_batch < t.batch:
         raise UserError(f"training.micro_batch is {t.micro_batch}: must be 0, the straightforward version has none")
     bench = Bench(config, request)

@@ -93,6 +93,14 @@ def test_a_value_out_of_range_names_its_field_and_itself(tiny_config: Config, na
             {"objective": {"consistency_weights": [1.0]}},
             r"objective.consistency_weights is \(1.0,\): must be 2 numbers",
         ),
+        (
+            {"objective": {"supervision": "noise_levels"}, "discriminator": {"aggregated": True}},
+            "discriminator.aggregated is true: must be false with objective.supervision noise_levels",
+        ),
+        (
+            {"objective": {"supervision": "noise_levels", "penalty_noise": "per_scale"}},
+            "objective.penalty_noise is per_scale: must be full with objective.supervision noise_levels",
+        ),
     ],
 )
 def test_a_rule_between_fields_names_what_breaks_it(tiny_config: Config, change: dict[str, Any], message: str) -> None:

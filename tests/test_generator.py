@@ -229,3 +229,35 @@ def test_nothing_but_its_update_changes_the_style_mean(generator: Generator) -> 
 def test_style_mean_is_saved_and_fixed_tables_are_not(generator: Generator) -> None:
     names = set(generator.state_dict()) - {name for name, _ in generator.named_parameters()}
     assert names == {"style_sum", "style_updates"}
+
+
+def test_without_shift_modulation_is_by_scale_and_gate_alone() -> None:
+    """4d per block and d per output, as in GAT, in place of 6d and 2d."""
+    sizes = {"depth": 4, "width": 16, "heads": 2, "stages": 2, "size": 8}
+    usual, gat = Generator(**sizes), Generator(**sizes, shift=False)
+    assert [b.modulation.out_features for b in gat.blocks] == [4 * 16] * 4
+    assert [o.modulation.out_features for o in gat.outputs] == [16] * 2
+    count = [sum(p.numel() for p in g.parameters()) for g in (usual, gat)]
+    assert count[0] - count[1] == (4 * 2 + 2) * (16 * 16 + 16)
+
+
+def test_without_shift_a_block_is_one_whose_shifts_are_zero() -> None:
+    torch.manual_seed(0)
+    usual, gat = (Generator(depth=2, width=16, heads=2, stages=2, size=8, shift=shift) for shift in (True, False))
+    state = usual.state_dict()
+    for name in list(state):
+        if ".modulation." in name:
+            torch.nn.init.normal_(state[name])
+            parts = state[name].chunk(6 if "blocks" in name else 2)
+            shifts = parts[::3] if "blocks" in name else parts[:1]
+            for shift in shifts:
+                shift.zero_()
+    kept = {
+        name: torch.cat([p for i, p in enumerate(v.chunk(6)) if i % 3]) if "blocks" in name else v.chunk(2)[1]
+        for name, v in state.items()
+        if ".modulation." in name
+    }
+    gat.load_state_dict(state | kept)
+    usual.load_state_dict(state)
+    z, y = torch.randn(3, 64), torch.arange(3)
+    assert torch.allclose(usual(z, y, all_stages=True), gat(z, y, all_stages=True), atol=1e-6)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from catgan.config_io import differences
 from catgan.errors import UserError
-from catgan.recipes import RECIPES, recipe, scaled_lr
+from catgan.recipes import RECIPES, gat, recipe, scaled_lr
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -50,3 +51,22 @@ def test_an_unknown_recipe_suggests_a_known_one() -> None:
 def test_learning_rates_scale_inversely_with_width() -> None:
     assert scaled_lr(768) == pytest.approx(2e-4)
     assert scaled_lr(64) == pytest.approx(2.4e-3)
+
+
+def test_gat_changes_the_supervision_and_what_comes_with_it_and_no_size() -> None:
+    cat, other = recipe("cat-b2"), recipe("gat-b2")
+    assert set(differences(cat, other)) == {
+        "recipe", "generator.shift", "discriminator.class_mapping", "objective.supervision", "objective.penalty",
+        "objective.penalty_fraction", "objective.consistency",
+    }  # fmt: skip
+    assert (other.objective.penalty, other.objective.penalty_fraction, other.objective.consistency) == (0.1, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_a_valid_counterpart_under_gat(name: str) -> None:
+    config = gat(recipe(name)).validate()
+    o = config.objective
+    assert (o.supervision, o.penalty_end, o.penalty_anneal) == ("noise_levels", None, 0)
+    assert config.optimizer.lr_generator == scaled_lr(config.generator.width)
+    assert config.optimizer.lr_discriminator == scaled_lr(config.discriminator.width)
+    assert gat(config) == config

@@ -17,9 +17,11 @@ from catgan.config import Config
 from catgan.data.datasets import Dataset, Images
 from catgan.data.latents import Latents
 from catgan.discriminator import Discriminator
+from catgan.errors import UserError
 from catgan.evaluation.attention import CrossScaleAttention, attention_mass, diagnose_attention
 from catgan.networks import build_discriminator, build_generator
 from catgan.nn.layers import Attention
+from catgan.recipes import gat
 from catgan.report.plots import plot_attention
 from catgan.sampling.pipeline import CATPipeline
 
@@ -239,3 +241,9 @@ def test_many_layers_wrap_into_rows() -> None:
     (one_row, low), (two_rows, high) = sizes
     assert one_row == two_rows  # seven are four and three
     assert low < high
+
+
+def test_noise_levels_have_no_attention_between_scales(tiny_config: Config) -> None:
+    config = gat(tiny_config)
+    with pytest.raises(UserError, match="noise_levels: its discriminator has one grid"):
+        diagnose_attention(CATPipeline(build_generator(config), config, ()), build_discriminator(config), None, 2)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from catgan.cli import main
 from catgan.config import Config
-from catgan.recipes import recipe
+from catgan.recipes import gat, recipe
 from catgan.report.records import read_run
 from catgan.report.run_page import commands, spread, write_run_page
 
@@ -119,6 +119,14 @@ def test_a_run_of_one_scale_has_no_stages_and_no_alignment(make_run: Made, tiny_
     assert "Samples" in headings(html)
     assert not [h for h in headings(html) if "tage" in h]
     assert "catgan diagnose" not in html
+
+
+@pytest.mark.usefixtures("quick_plots")
+def test_under_gat_the_stages_are_judged_together_under_noise(make_run: Made, tiny_config: Config) -> None:
+    rows = [{"step": s, "discriminator/r1/0": 1.0, "logits/real/0": 1.0, "discriminator/loss": 0.5} for s in (2, 4)]
+    html = written(make_run("gat", gat(tiny_config), rows=rows, previews=(0, 4)))
+    assert "8 x 8 pixels, 3 classes, 3 noise levels." in html
+    assert "judges them together, stage k under noise of deviation 0.89, 0.66, 0.01." in html
 
 
 def test_latents_of_a_thousand_classes(make_run: Made) -> None:

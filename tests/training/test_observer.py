@@ -21,6 +21,7 @@ from catgan.data.latents import Latents
 from catgan.errors import UserError
 from catgan.evaluation import classifier
 from catgan.evaluation.protocol import Protocol, Result
+from catgan.recipes import gat
 from catgan.system.processes import Processes
 from catgan.training import train
 from catgan.training.best import best_name, best_so_far, keep_best
@@ -100,6 +101,27 @@ def test_evaluation_is_recorded_everywhere_and_changes_no_weight(
     assert note["name"] == "classifier Frechet distance"
     assert catgan.load(kept).step == best["step"]
     assert catgan.load(run).step == 5, "a run directory is its latest checkpoint"
+
+
+def test_a_run_under_gat_resumes_is_evaluated_and_loads(changed: Changed, data: Images, tmp_path: Path) -> None:
+    """Its numbers are one per term, and with consistency, a term of its own, one per earlier stage."""
+    for steps, resume in ((2, False), (4, True)):
+        train(gat(changed(steps, **FEW)), tmp_path / "run", dataset=data, quiet=True, resume=resume)
+    whole = train(gat(changed(4, **FEW)), tmp_path / "whole", dataset=data, quiet=True)
+    assert_same(final(whole), final(tmp_path / "run"))
+    assert len(list((tmp_path / "run" / "evaluations").iterdir())) == 2
+    row = json.loads((whole / "metrics.jsonl").read_text().splitlines()[0])
+    numbered = {name for name in row if name[-1].isdigit() and not name.startswith("alignment")}
+    assert numbered == {
+        *(f"discriminator/{term}/0" for term in ("adversarial", "r1", "r2")),
+        *("generator/adversarial/0", "logits/real/0", "logits/fake/0"),
+    }
+    assert len(catgan.load(whole)([0, 1]).images) == 2
+    config = gat(changed(1))
+    config = dataclasses.replace(config, objective=dataclasses.replace(config.objective, consistency=0.1))
+    run = train(config, tmp_path / "consistent", dataset=data, quiet=True)
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"generator/consistency/0", "generator/consistency/1", "generator/consistency_share/1"} < set(row)
 
 
 def test_resuming_with_other_evaluation_is_allowed_and_changes_no_weight(

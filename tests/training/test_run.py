@@ -363,6 +363,13 @@ def test_fine_tuning_from_another_architecture_names_the_misfit(changed: Changed
         train(config, tmp_path / "tuned", dataset=data, quiet=True)
 
 
+def test_fine_tuning_from_another_supervision_names_it(changed: Changed, data: Images, tmp_path: Path) -> None:
+    noise = {"supervision": "noise_levels"}
+    source = train(changed(training={"steps": 1}, objective=noise), tmp_path / "source", dataset=data, quiet=True)
+    with pytest.raises(UserError, match=r"its objective\.supervision is noise_levels, this run's is pyramid"):
+        train(changed(training={"init_from": str(source)}), tmp_path / "tuned", dataset=data, quiet=True)
+
+
 def test_fine_tuning_survives_a_kill_before_its_first_checkpoint(
     changed: Changed, data: Images, tmp_path: Path
 ) -> None:

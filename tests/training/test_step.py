@@ -21,6 +21,7 @@ from catgan.errors import UserError
 from catgan.networks import build_networks
 from catgan.objective import Objective, StepState, Term, augment, default_objective
 from catgan.objective.supervision import penalised_samples
+from catgan.recipes import gat
 from catgan.training import ema
 from catgan.training.step import Metrics, Step
 
@@ -98,11 +99,12 @@ def test_reusing_fakes_ends_in_the_same_weights_to_the_bit(tiny_config: Config) 
 
 
 @pytest.mark.parametrize("micro", [1, 3, 4, 8, 100])
-@pytest.mark.parametrize("noise", ["full", "per_scale"])
+@pytest.mark.parametrize("kind", ["full", "per_scale", "noise_levels"])
 def test_micro_batches_give_the_gradients_and_metrics_of_the_full_batch(
-    tiny_config: Config, micro: int, noise: str
+    tiny_config: Config, micro: int, kind: str
 ) -> None:
-    config = from_dict({"objective": {"penalty_noise": noise}}, tiny_config)
+    gats = kind == "noise_levels"
+    config = gat(tiny_config) if gats else from_dict({"objective": {"penalty_noise": kind}}, tiny_config)
     whole, whole_metrics = gradients(build(config, double=True), config)
     parts_config = from_dict({"training": {"micro_batch": micro}}, config)
     parts, metrics = gradients(build(parts_config, double=True), parts_config)

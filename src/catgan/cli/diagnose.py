@@ -56,8 +56,8 @@ def main(argv: Sequence[str]) -> None:
     # Once: a run that still trains must not write the next checkpoint between the reading of its two networks.
     o = o if is_export(o.run) else replace(o, run=resolve(o.run))
     pipe = o.load()
+    attention = measure_attention(o, pipe) if o.attention else None  # first: not every discriminator has one
     result = diagnose_pipeline(pipe, o.samples, o.batch)
-    attention = measure_attention(o, pipe) if o.attention else None
     plots = importlib.util.find_spec("matplotlib") is not None
     written = {"diagnosis.json": result.to_dict()}
     pictures = {"diagnosis.png": plot_alignment(result)} if plots else {}

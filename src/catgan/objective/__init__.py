@@ -1,9 +1,10 @@
 """The objective of CAT (paper sections 3.2 and 4): losses, the terms that weigh them, and what the discriminator sees."""
 
 from catgan.objective.augment import augment, register
+from catgan.objective.choice import default_supervision
 from catgan.objective.losses import approximate_penalty, consistency, exact_penalty, relativistic, representation
 from catgan.objective.noise_levels import NoiseLevelSupervision
-from catgan.objective.supervision import Draws, PyramidSupervision, Supervision, default_supervision
+from catgan.objective.supervision import Draws, PyramidSupervision, Supervision
 from catgan.objective.terms import Objective, StepState, Term, default_objective
 
 __all__ = [

@@ -199,10 +199,3 @@ class PyramidSupervision(AugmentedSupervision):
         samples, eps = samples[..., draws.penalised, :, :, :], self.config.objective.penalty_eps
         clean = self.augmented_twin(samples, samples, kind, draws)
         return [x + eps * n for x, n in zip(clean, draws.noise[kind], strict=True)]
-
-
-def default_supervision(config: Config) -> Supervision:
-    """The supervision that objective.supervision names."""
-    from catgan.objective.noise_levels import NoiseLevelSupervision  # which is made of what is above
-
-    return {"pyramid": PyramidSupervision, "noise_levels": NoiseLevelSupervision}[config.objective.supervision](config)

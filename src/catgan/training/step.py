@@ -12,7 +12,8 @@ from catgan.config import Config
 from catgan.discriminator import Judgement
 from catgan.generator import Generator
 from catgan.networks import build_generator, build_networks, build_pyramid
-from catgan.objective.supervision import Network, Supervision, default_supervision
+from catgan.objective.choice import default_supervision
+from catgan.objective.supervision import Network, Supervision
 from catgan.objective.terms import Objective, StepState, Term
 from catgan.system.devices import check_compiler, memory_error
 from catgan.system.processes import Processes
