@@ -155,6 +155,8 @@ class ObjectiveConfig:
     """lambda of the consistency loss; 0 leaves it out."""
     consistency_weights: tuple[AtLeast0, ...] | None = None
     """w_0..w_{K-1}; None is 1 / (K - k)."""
+    consistency_at: Literal["full", "scale"] = "full"
+    """Where stages are compared with h_K: at full size (the paper), or at each scale's own resolution, r_k(h_k) with r_k(h_K)."""
     detach_anchor: bool = False
     """Stop the consistency gradient at h_K, so that only earlier stages move."""
     representation: AtLeast0 = 0.0

@@ -195,3 +195,16 @@ def test_the_target_gets_no_gradient_it_does_not_ask_for() -> None:
     representation(predicted, features()).sum().backward()
     assert predicted.grad is not None
     assert predicted.grad.flatten(1).any(1).all()
+
+
+def test_at_its_own_resolution_a_stage_is_bound_only_where_its_discriminator_sees() -> None:
+    pyramid, h = Pyramid((2, 4, 8)), torch.randn(3, 5, 2, 8, 8, dtype=torch.float64).requires_grad_()
+    losses = consistency(h, (0.5, 1.0), pyramid=pyramid)
+    for k, weight in enumerate((0.5, 1.0)):
+        seen, final = (pyramid(h)[k], pyramid(h[-1])[k])
+        assert torch.allclose(losses[:, k], weight * (seen - final).square().flatten(1).mean(1))
+    board = torch.ones(8, 8, dtype=torch.float64)
+    board[::2, 1::2] = board[1::2, ::2] = -1  # which no coarser scale sees
+    unseen = torch.cat([h[:-1] + board, h[-1:]])
+    assert torch.allclose(consistency(unseen, (0.5, 1.0), pyramid=pyramid), losses)
+    assert not torch.allclose(consistency(unseen, (0.5, 1.0)), consistency(h, (0.5, 1.0)))

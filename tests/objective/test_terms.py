@@ -10,6 +10,7 @@ import torch
 
 from catgan.config import Config
 from catgan.config_io import from_dict
+from catgan.networks import build_pyramid
 from catgan.objective import Objective, StepState, Term, consistency, default_objective
 
 
@@ -111,6 +112,14 @@ def test_consistency_weights_and_anchor_come_from_the_configuration(tiny_config:
     values.sum().backward()
     assert s.h.grad is not None
     assert not s.h.grad[-1].any()
+
+
+def test_stages_may_be_compared_at_their_own_resolutions(tiny_config: Config) -> None:
+    config = from_dict({"objective": {"consistency_at": "scale"}}, tiny_config)
+    s = state()
+    expected = consistency(s.h, (0.5, 1.0), pyramid=build_pyramid(config))
+    assert torch.equal(default_objective(config).generator[1].function(s), expected)
+    assert not torch.equal(default_objective(tiny_config).generator[1].function(s), expected)
 
 
 def test_equal_logits_cost_log_two_for_both_networks(tiny_config: Config) -> None:

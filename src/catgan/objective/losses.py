@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from catgan.nn.layers import at_least_float32
+from catgan.pyramid import Pyramid
 
 
 def relativistic(better: Tensor, worse: Tensor) -> Tensor:
@@ -52,14 +53,20 @@ def stage_weights(stages: int) -> tuple[float, ...]:
     return tuple(1.0 / (stages - 1 - k) for k in range(stages - 1))
 
 
-def consistency(h: Tensor, weights: Sequence[float], detach_anchor: bool = False) -> Tensor:
+def consistency(
+    h: Tensor, weights: Sequence[float], detach_anchor: bool = False, pyramid: Pyramid | None = None
+) -> Tensor:
     """w_k * mean((h_k - h_K)^2) per sample and stage k < K: stages (K + 1, B, C, S, S) to (B, K).
 
     Its mean is the loss of equation 2, with a mean over elements in place of the squared norm. The gradient flows
-    into h_K too, unless `detach_anchor`.
+    into h_K too, unless `detach_anchor`. With a pyramid w_k * mean(r_k(h_k - h_K)^2), which leaves free what no
+    discriminator of scale k sees.
     """
     anchor = h[-1].detach() if detach_anchor else h[-1]
-    distance = (h[:-1] - anchor).square().flatten(2).mean(2)
+    if pyramid is None:
+        distance = (h[:-1] - anchor).square().flatten(2).mean(2)
+    else:
+        distance = torch.stack([x.square().flatten(1).mean(1) for x in pyramid(h - anchor)[:-1]])
     return (distance * distance.new_tensor(list(weights))[:, None]).T
 
 

@@ -21,6 +21,7 @@ from typing import Literal
 from torch import Tensor
 
 from catgan.config import Config
+from catgan.networks import build_pyramid
 from catgan.objective.losses import approximate_penalty, consistency, relativistic, representation, stage_weights
 from catgan.schedules import geometric
 
@@ -116,5 +117,7 @@ def default_objective(config: Config) -> Objective:
         discriminator.append(Term("representation", o.representation, aligned))
     generator = [Term("adversarial", 1.0, lambda s: relativistic(s.fake, s.real))]
     if o.consistency and len(weights):
-        generator.append(Term("consistency", o.consistency, lambda s: consistency(s.h, weights, o.detach_anchor)))
+        pyramid = build_pyramid(config) if o.consistency_at == "scale" else None
+        pull = partial(consistency, weights=weights, detach_anchor=o.detach_anchor, pyramid=pyramid)
+        generator.append(Term("consistency", o.consistency, lambda s: pull(s.h)))
     return Objective(tuple(discriminator), tuple(generator))
