@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.studies.conftest import made_up
 
 from catgan.cli.main import main
 from catgan.studies.catalogue import OFF, STUDIES, TESTBEDS, Run
 from catgan.studies.records import path_of, write_record
-from tests.studies.conftest import made_up
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
