@@ -194,7 +194,7 @@ class TrainingConfig:
     device: Device = "auto"
     """Where to train: auto, cpu, cuda or cuda:N."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 is autocast: weights stay in float32, and so do the penalties (objective.penalty_precision)."""
+    """bfloat16 is autocast: weights stay in float32."""
     compile: bool = False
     """Compile the transformer block with torch.compile (needs a C++ compiler on CPU)."""
     reuse_fakes: bool = True

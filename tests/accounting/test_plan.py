@@ -48,9 +48,7 @@ def test_float32_recipes_are_timed_by_the_peak_of_float32(tiny_config: Config) -
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(("choice", "peak"), [("tf32", 494.7), ("float32", 67.0)])
-def test_penalties_in_float32_take_its_time(
-    tiny_config: Config, choice: str, peak: float, checkpointing: bool
-) -> None:
+def test_penalties_in_float32_take_its_time(tiny_config: Config, choice: str, peak: float, checkpointing: bool) -> None:
     """3 of 10.5 passes of the discriminator, or 4 of 14 where each is run once more, are not at bfloat16's peak."""
     precise, rough = (
         column(plan(half(tiny_config, c), H100, 1, utilisation=1.0), checkpointing=checkpointing)["step"]["seconds"]

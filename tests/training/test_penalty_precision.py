@@ -129,13 +129,13 @@ def test_penalties_under_bfloat16_are_those_of_float32(stage: str, more: dict[st
 
 @pytest.mark.parametrize("stage", WEIGHTS)
 def test_judged_in_bfloat16_they_are_mostly_rounding(stage: str) -> None:
-    """Several times too large, and their gradients point elsewhere."""
+    """At the coarsest scale dozens of times too large; and their gradients point elsewhere."""
     exact, exact_gradients = penalties(WEIGHTS[stage]())
     found, gradients = penalties(WEIGHTS[stage](), training=BFLOAT16, objective={"penalty_precision": "same"})
     for name in PENALTIES:
         ratio = found[name] / exact[name]
         print(stage, name, "bfloat16", exact[name], ratio, cosine(gradients[name], exact_gradients[name]))
-        assert ratio.log().mean().exp() > 3
+        assert ratio[0] > 30
         assert cosine(gradients[name], exact_gradients[name]) < 0.9
 
 

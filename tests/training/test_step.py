@@ -518,7 +518,8 @@ def test_compiled_blocks_are_few_whatever_the_micro_batches(
     engine.run(0, torch.randn(20, 1, 8, 8), torch.randint(0, 3, (20,)))
     few = counters["stats"]["unique_graphs"]
     engine.run(1, torch.randn(20, 1, 8, 8), torch.randint(0, 3, (20,)))
-    assert counters["stats"]["unique_graphs"] == few <= 8
+    assert counters["stats"]["unique_graphs"] == few
+    assert few <= (8 if precision == "float32" else 8 + 2)  # the blocks of two networks, of which each may have 8
 
 
 def test_compiling_without_a_compiler_says_what_to_do(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,14 +56,13 @@ def discriminator_graph(config: Config, checkpointing: bool = False, frozen: boo
     with the representation head on the real ones; or with `frozen` of the pass over fakes that trains the generator."""
     s, batch = config.sample, config.training.batch
     samples = batch if frozen else 2 * (batch + perturbed(config, batch))
-    few = replace(config, discriminator=replace(config.discriminator, depth=2))
+    shallow = replace(config, discriminator=replace(config.discriminator, depth=2))
     with FakeTensorMode():
-        network = build_discriminator(few).requires_grad_(not frozen)
+        network = build_discriminator(shallow).requires_grad_(not frozen)
         network.recompute = checkpointing
         represented = 0 if frozen or network.representation is None else batch
-        precise = None
-        if config.precise_penalties and not frozen:
-            precise = torch.arange(samples - 4 * perturbed(config, batch), samples)
+        few = 0 if frozen or not config.precise_penalties else 4 * perturbed(config, batch)
+        precise = torch.arange(samples - few, samples) if few else None
         pyramid = [torch.empty(samples, s.channels, n, n, requires_grad=frozen) for n in s.scales]
         y = torch.zeros(samples, dtype=torch.int64)
         forward = partial(network, pyramid, y, represented=represented, precise=precise)
