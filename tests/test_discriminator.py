@@ -160,6 +160,29 @@ def test_logits_are_float32_and_finite_under_bfloat16_autocast() -> None:
     assert torch.allclose(logits, discriminator(x, labels()), atol=0.02)
 
 
+@pytest.mark.parametrize("precise", [[], [3], [4, 0, 2], [0, 1, 2, 3, 4]])
+def test_samples_that_are_judged_in_float32_keep_their_places(precise: list[int]) -> None:
+    discriminator = build(representation_dim=12)
+    x, y = pyramid(discriminator), labels()
+    exact = discriminator(x, y, represented=4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = discriminator(x, y, represented=4)
+        mixed = discriminator(x, y, represented=4, precise=torch.tensor(precise, dtype=torch.int64))
+    assert mixed.represented.shape == rough.represented.shape
+    for i in range(len(y)):
+        near, far = (exact, rough) if i in precise else (rough, exact)
+        distance = [(mixed.logits[i] - judged.logits[i]).abs().max() for judged in (near, far)]
+        assert 100 * distance[0] < distance[1]
+
+
+def test_in_float32_all_samples_are_judged_alike_whichever_are_precise() -> None:
+    discriminator = build(representation_dim=12).double()
+    x, y = [v.double() for v in pyramid(discriminator)], labels()
+    plain, apart = discriminator(x, y, represented=4), discriminator(x, y, represented=4, precise=torch.tensor([1, 3]))
+    torch.testing.assert_close(apart.logits, plain.logits, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(apart.represented, plain.represented, rtol=1e-12, atol=1e-12)
+
+
 def test_representation_head_reads_the_finest_scale_only() -> None:
     discriminator = build(representation_dim=12)
     x = [v.requires_grad_() for v in pyramid(discriminator)]

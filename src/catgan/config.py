@@ -151,6 +151,8 @@ class ObjectiveConfig:
     """Share of the batch that the penalties look at; at least one sample."""
     penalty_noise: Literal["full", "per_scale"] = "full"
     """Where the perturbation enters: at full size before augmentation, or at each scale after resizing."""
+    penalty_precision: Literal["same", "tf32", "float32"] = "tf32"
+    """Under bfloat16, what judges penalised samples and their twins: float32 (tf32: on CUDA with TF32 products), or bfloat16 too."""
     consistency: AtLeast0 = 0.1
     """lambda of the consistency loss; 0 leaves it out."""
     consistency_weights: tuple[AtLeast0, ...] | None = None
@@ -292,6 +294,11 @@ class Config:
         t = self.training
         in_one_pass = t.micro_batch == 0 or t.micro_batch * processes >= t.batch
         return t.reuse_fakes and not self.objective.fresh_z and in_one_pass
+
+    @property
+    def precise_penalties(self) -> bool:
+        """Whether penalised samples and their twins are judged in another precision than the others."""
+        return self.training.precision == "bfloat16" and self.objective.penalty_precision != "same"
 
     @property
     def previewed(self) -> list[int]:

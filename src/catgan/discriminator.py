@@ -7,6 +7,7 @@ d_k      = <head(cls_k), Emb(y)>                                  a function of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from catgan.nn.layers import (
     full_precision,
     linear,
     patchify,
+    without_autocast,
 )
 from catgan.nn.positions import rotary_table, sincos_positions
 
@@ -144,6 +146,28 @@ class Discriminator(nn.Module):
             classes = self.class_mapping(self.class_embedding(y))
             return (self.head(self.norm(cls)) * classes.unsqueeze(1)).sum(dim=-1)
 
+    def judge_apart(
+        self, pyramid: Sequence[Tensor], y: Tensor, scales: Sequence[int] | None, represented: int, precise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits, those of the samples `precise` (p,) in float32, and the first `represented` samples' finest tokens.
+
+        Two runs of the transformer, always: FSDP2 gathers weights in each, in step with other processes.
+        """
+        batch, few = len(y), len(precise)
+        order = torch.zeros_like(y).index_fill(0, precise, 1).argsort(stable=True)  # the precise ones last
+        runs = (  # where one would be empty, it judges a sample that is not asked for
+            (nullcontext(), order[: max(batch - few, 1)], slice(0, batch - few)),
+            (without_autocast(y.device), order[-max(few, 1) :], slice(0 if few else 1, None)),
+        )
+        logits, finest = [], []
+        for context, rows, asked in runs:
+            with context:
+                features = self.features([x[rows] for x in pyramid], scales)
+                logits.append(self.logits(features, y[rows])[asked])
+                finest.append(features[-1][asked])
+        back = order.argsort()
+        return torch.cat(logits)[back], torch.cat(finest)[back[:represented]]
+
     def add_heads(self, heads: Mapping[str, nn.Module]) -> None:
         """Train these with the discriminator: modules from a pyramid x_0..x_K and classes y (B,) to (B, ...).
 
@@ -165,16 +189,20 @@ class Discriminator(nn.Module):
         scales: Sequence[int] | None = None,
         represented: int = 0,
         headed: int = 0,
+        precise: Tensor | None = None,
     ) -> Tensor | Judgement:
         """x_0..x_K, each (B, C, S_k, S_k), and classes y (B,) to logits (B, K + 1).
 
         With `represented` or `headed` a Judgement: also what `represent` and the added heads give for that many
-        samples, the first ones.
+        samples, the first ones. precise: which samples (p,) are judged in float32 even under autocast.
         """
-        features = self.features(pyramid, scales)
-        logits = self.logits(features, y)
+        if precise is None:
+            features = self.features(pyramid, scales)
+            logits, finest = self.logits(features, y), features[-1][:represented]
+        else:
+            logits, finest = self.judge_apart(pyramid, y, scales, represented, precise)
         if not (represented or headed):
             return logits
-        tokens = self.represent([features[-1][:represented]]) if represented else None
+        tokens = self.represent([finest]) if represented else None
         seen = [x[:headed] for x in pyramid]
         return Judgement(logits, tokens, {name: head(seen, y[:headed]) for name, head in self.heads.items()})

@@ -24,8 +24,9 @@ def column(result: dict[str, Any], sharded: bool = False, checkpointing: bool = 
     return next(c for c in result["layouts"] if (c["sharded"], c["checkpointing"]) == (sharded, checkpointing))
 
 
-def half(config: Config) -> Config:
-    return replace(config, training=replace(config.training, precision="bfloat16"))
+def half(config: Config, penalty_precision: str = "tf32") -> Config:
+    changes = {"training": {"precision": "bfloat16"}, "objective": {"penalty_precision": penalty_precision}}
+    return from_dict(changes, config)
 
 
 # -- time --------------------------------------------------------------------------------------------------------------
@@ -33,7 +34,7 @@ def half(config: Config) -> Config:
 
 def test_arithmetic_is_two_operations_per_counted_mac_at_the_stated_share_of_the_peak(tiny_config: Config) -> None:
     gmacs = compute(tiny_config)["training"]["gmacs_per_sample"]
-    result = plan(half(tiny_config), H100, 2, utilisation=0.5)
+    result = plan(half(tiny_config, "same"), H100, 2, utilisation=0.5)
     assert result["gmacs_per_sample"] == gmacs
     seconds = column(result)["step"]["seconds"]
     assert seconds["arithmetic"] == pytest.approx(2 * gmacs * 1e9 * 4 / (0.5 * 989.4e12))
@@ -41,8 +42,25 @@ def test_arithmetic_is_two_operations_per_counted_mac_at_the_stated_share_of_the
 
 
 def test_float32_recipes_are_timed_by_the_peak_of_float32(tiny_config: Config) -> None:
-    wide, narrow = (column(plan(c, H100, 1))["step"]["seconds"] for c in (tiny_config, half(tiny_config)))
+    wide, narrow = (column(plan(c, H100, 1))["step"]["seconds"] for c in (tiny_config, half(tiny_config, "same")))
     assert wide["arithmetic"] / narrow["arithmetic"] == pytest.approx(989.4 / 67)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("choice", "peak"), [("tf32", 494.7), ("float32", 67.0)])
+def test_penalties_in_float32_take_its_time(tiny_config: Config, choice: str, peak: float, checkpointing: bool) -> None:
+    """3 of 10.5 passes of the discriminator, or 4 of 14 where each is run once more, are not at bfloat16's peak."""
+    precise, rough = (
+        column(plan(half(tiny_config, c), H100, 1, utilisation=1.0), checkpointing=checkpointing)["step"]["seconds"]
+        for c in (choice, "same")
+    )
+    moved = (4 if checkpointing else 3) * 2e9 * compute(tiny_config)["discriminator"]["gmacs"] * 8
+    assert precise["arithmetic"] - rough["arithmetic"] == pytest.approx(moved / peak / 1e12 - moved / 989.4e12)
+
+
+def test_without_penalties_their_precision_costs_nothing(tiny_config: Config) -> None:
+    none = from_dict({"objective": {"penalty": 0}}, tiny_config)
+    assert plan(half(none), H100, 2)["layouts"] == plan(half(none, "same"), H100, 2)["layouts"]
 
 
 def test_checkpointing_runs_each_pass_with_a_graph_once_more(tiny_config: Config) -> None:

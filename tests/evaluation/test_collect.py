@@ -141,20 +141,6 @@ def test_too_many_classes_for_the_memory_are_refused_at_once(noise: Noise, proje
         collect(noise(4), projection(16, dim=2048), Keep(classes=1000), Work())
 
 
-def test_features_are_made_without_tensor_float_32_and_the_setting_comes_back() -> None:
-    def settings() -> tuple[bool, bool]:
-        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-
-    before = settings()
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        with module.exact_float32():
-            assert settings() == (False, False)
-        assert settings() == (before[0], True)
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before[1]
-
-
 # -- real processes --------------------------------------------------------------------------------------------------
 
 SCRIPT = """

@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from catgan.system.devices import tensor_float32
 
 PAGES = """
 import resource
@@ -32,3 +35,16 @@ def test_freed_memory_is_not_handed_out_page_by_page_again() -> None:
     output = subprocess.run([sys.executable, "-c", PAGES], check=True, capture_output=True, text=True).stdout
     before, after = map(int, output.split())
     assert after < 100 < before
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_tensor_float_32_is_as_asked_and_the_setting_comes_back(allowed: bool) -> None:
+    def settings() -> tuple[bool, bool]:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    before = settings()
+    with tensor_float32(allowed):
+        with tensor_float32(not allowed):
+            assert settings() == (not allowed, not allowed)
+        assert settings() == (allowed, allowed)
+    assert settings() == before

@@ -105,3 +105,10 @@ def training_passes(config: Config, processes: int = 1) -> dict[str, float]:
     penalised = 2 * o.penalty_fraction if o.penalty else 0.0
     generator = 3.0 if config.reuses_fakes(processes) else FAKES_TWICE
     return {"generator": generator, "discriminator": 3 * (2 + penalised) + 1 + 2}
+
+
+def precise_passes(config: Config) -> float:
+    """How many of the discriminator's `training_passes` are in the precision of the penalties: 3 for each penalised
+    sample, real and fake, and for each of their twins."""
+    o = config.objective
+    return 3 * 4 * o.penalty_fraction if o.penalty and config.precise_penalties else 0.0

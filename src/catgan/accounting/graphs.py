@@ -52,18 +52,20 @@ def generator_graph(config: Config, checkpointing: bool = False) -> Graph:
 
 @cache
 def discriminator_graph(config: Config, checkpointing: bool = False, frozen: bool = False) -> Graph:
-    """Graph of the packed pass over real samples, fakes and perturbed twins, with the representation head on the real
-    ones; or with `frozen` of the pass over fakes that trains the generator."""
+    """Graph of the packed pass over real samples, fakes and perturbed twins, some of them in the penalties' own precision,
+    with the representation head on the real ones; or with `frozen` of the pass over fakes that trains the generator."""
     batch = config.training.batch
     samples = batch if frozen else 2 * (batch + perturbed(config, batch))
-    few = replace(config, discriminator=replace(config.discriminator, depth=2))
+    shallow = replace(config, discriminator=replace(config.discriminator, depth=2))
     with FakeTensorMode():
-        network = build_discriminator(few).requires_grad_(not frozen)
+        network = build_discriminator(shallow).requires_grad_(not frozen)
         network.recompute = checkpointing
         represented = 0 if frozen or network.representation is None else batch
+        few = 0 if frozen or not config.precise_penalties else 4 * perturbed(config, batch)
+        precise = torch.arange(samples - few, samples) if few else None
         pyramid = [torch.empty(samples, network.channels, n, n, requires_grad=frozen) for n in network.scales]
         y = torch.zeros(samples, dtype=torch.int64)
-        forward = partial(network, pyramid, y, represented=represented)
+        forward = partial(network, pyramid, y, represented=represented, precise=precise)
         return measured(config, network, config.discriminator.depth, [y, *pyramid], forward)
 
 
@@ -93,11 +95,11 @@ def measured(
         network.blocks[-1].register_forward_hook(lambda *_: marks.append(dict(allocated.now)))
         with torch.autocast("cpu", torch.bfloat16, enabled=config.training.precision == "bfloat16"):
             outputs = forward()
-        kept = allocated.now["rest"]
+        kept, runs = allocated.now["rest"], list(zip(marks[::2], marks[1::2], strict=True))
         outputs = [t for t in tree_leaves(outputs) if isinstance(t, Tensor)]
         torch.autograd.backward(outputs, [torch.empty_like(t) for t in outputs])
     more = depth - len(network.blocks)
-    block = {kind: marks[1][kind] - marks[0][kind] for kind in allocated.now}
+    block = {kind: sum(after[kind] - before[kind] for before, after in runs) for kind in allocated.now}
     n, working = len(inputs[0]), allocated.most["rest"] - kept
     return Graph((kept + more * block["rest"]) / n, working / n, allocated.most["copies"] + more * block["copies"])
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from catgan.accounting.compute import compute, step_gmacs, training_passes
+from catgan.accounting.compute import compute, precise_passes, step_gmacs, training_passes
 from catgan.accounting.gpus import GPU
 from catgan.accounting.memory import WIDE, Layout, Networks, Share, parameters, peak
 from catgan.accounting.published import EPOCH, PAPER_EPOCHS
@@ -83,10 +83,11 @@ def evaluate(
     config, batch = networks.config, share.local * share.gpus
     used = peak(networks, share, layout)
     total, usable = sum(used["bytes"].values()), USABLE * gpu.memory * GIB
-    operations = 2e9 * gmacs(config, counted, share, layout) * share.local
+    whole, precise = gmacs(config, counted, share, layout), precise_gmacs(config, counted, layout)
     fastest = gpu.bfloat16 if config.training.precision == "bfloat16" else gpu.float32
+    slower = gpu.tf32 if config.objective.penalty_precision == "tf32" else gpu.float32
     seconds = {
-        "arithmetic": operations / (utilisation * fastest * 1e12),
+        "arithmetic": 2e-3 * share.local * ((whole - precise) / fastest + precise / slower) / utilisation,
         "communication": traffic(networks, share, layout) / bandwidth(gpu, share.gpus),
     }
     step = sum(seconds.values())
@@ -130,6 +131,12 @@ def gmacs(config: Config, counted: dict[str, Any], share: Share, layout: Layout)
     return step_gmacs(forward, passes, counted["training"]["auxiliary_gmacs"])
 
 
+def precise_gmacs(config: Config, counted: dict[str, Any], layout: Layout) -> float:
+    """Those of `gmacs` that are in the penalties' own precision. A pass recomputed is a fourth beside a trained one's 3."""
+    again = 4 / 3 if layout.checkpointing else 1.0
+    return float(again * precise_passes(config) * counted["discriminator"]["gmacs"])
+
+
 def recomputed_passes(config: Config) -> dict[str, float]:
     """Forward passes per sample that checkpointing adds: one for each pass whose graph is kept (`training_passes`)."""
     o = config.objective
@@ -147,8 +154,9 @@ def traffic(n: Networks, share: Share, layout: Layout) -> float:
         return 2 * rate * (g + d)
     passes = -(-share.local // share.micro)
     forwards = 1 if share.reuses_fakes(n.config) else 2
-    gathers = ((forwards + 1) * g + 5 * d) * n.a / WIDE  # D: real, fake and perturbed in one; real; fake; twice back
-    return passes * rate * (gathers + g + d)
+    packed = 2 if n.config.precise_penalties and n.config.objective.penalty else 1  # one of each precision
+    gathers = ((forwards + 1) * g + (2 * packed + 3) * d) * n.a / WIDE  # D: packed, and back; real; fake, and back
+    return passes * rate * (gathers + g + packed * d)
 
 
 def bandwidth(gpu: GPU, gpus: int) -> float:

@@ -8,8 +8,7 @@ missing, and they are merged in their order. So several processes, and an interr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from catgan.errors import UserError
 from catgan.evaluation.features import FeatureSpace
 from catgan.evaluation.frechet import Moments
 from catgan.evaluation.sources import ImageSource, with_channels
+from catgan.system.devices import tensor_float32
 from catgan.system.files import save_tensors, write_atomically
 from catgan.system.pieces import unfinished
 from catgan.system.processes import Processes
@@ -171,7 +171,7 @@ def one_chunk(
         if not len(images):
             continue
         whole = len(source.broken) == before  # else rows are no longer those of start..stop - 1
-        with exact_float32():
+        with tensor_float32(False):  # published distances are of float32 features
             x, scores = space(with_channels(images, space.channels, source.name))
         into.moments.add(Moments.of(x))
         if keep.features:
@@ -198,17 +198,6 @@ def kept_rows(start: int, stop: int, count: int, kept: int) -> list[int]:
         return list(range(stop - start))
     first, last = -(-start * kept // count), -(-stop * kept // count)
     return [i * count // kept - start for i in range(first, last)]
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """No TensorFloat-32 in convolutions and matrix products: published distances are of float32 features."""
-    cudnn, cublas = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, cublas
 
 
 # -- chunks as files -------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from catgan.nn.positions import rotate
+from catgan.system.devices import tensor_float32
 
 EPS = 1e-6  # of every RMS normalisation
 
@@ -26,9 +27,16 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def full_precision(device: torch.device) -> AbstractContextManager[None]:
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
     """Switch autocast off. The meta device, which only counts, knows none."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Switch autocast off, and TensorFloat-32, which would round to 10 bits."""
+    with without_autocast(device), tensor_float32(False):
+        yield
 
 
 def checkpointed(block: nn.Module, recompute: bool) -> Callable[..., Tensor]:

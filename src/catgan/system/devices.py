@@ -7,6 +7,8 @@ import os
 import platform
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -33,6 +35,17 @@ def check_compiler(device: torch.device, asked: str, instead: str) -> None:
     wanted = os.environ.get("CXX", "g++")
     if device.type == "cpu" and not (shutil.which(wanted) or shutil.which("clang++")):
         raise UserError(f"{asked}, but there is no C++ compiler ({wanted}): install one, or {instead}")
+
+
+@contextmanager
+def tensor_float32(allowed: bool) -> Iterator[None]:
+    """Whether CUDA may round what float32 matrix products and convolutions read to TensorFloat-32 (10 bits)."""
+    cudnn, cublas = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, cublas
 
 
 def keep_freed_memory() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from catgan.networks import build_generator, build_networks, build_pyramid
 from catgan.objective.choice import default_supervision
 from catgan.objective.supervision import Network, Supervision
 from catgan.objective.terms import Objective, StepState, Term
-from catgan.system.devices import check_compiler, memory_error
+from catgan.system.devices import check_compiler, memory_error, tensor_float32
 from catgan.system.processes import Processes
 from catgan.training import ema
 from catgan.training.microbatches import MicroBatch, MicroBatches
@@ -59,6 +59,7 @@ class Step:
         self.supervision = supervision or default_supervision(config)
         self.pyramid = build_pyramid(config)
         self.micro_batches = MicroBatches(config, self.supervision, self.parallel, objective.penalises)
+        self.precise_penalties = objective.penalises and config.precise_penalties
         self.reuses_fakes = config.reuses_fakes(self.parallel.processes.world)
 
         generator, discriminator = build_networks(config)
@@ -99,10 +100,11 @@ class Step:
         g' of all other losses.
         """
         sums, norms = Metrics(), Metrics()
-        reused = self.discriminator_step(step, x, y, encoded, sums)
-        self.update("discriminator", norms)
-        w, self.fakes = self.generator_step(step, x, y, reused, sums)
-        self.update("generator", norms)
+        with self.float32_products():
+            reused = self.discriminator_step(step, x, y, encoded, sums)
+            self.update("discriminator", norms)
+            w, self.fakes = self.generator_step(step, x, y, reused, sums)
+            self.update("generator", norms)
 
         self.generator.update_style_mean(self.parallel.gather(w), self.parallel.gather(y))
         o = self.config.optimizer
@@ -179,6 +181,12 @@ class Step:
         bfloat16 = self.config.training.precision == "bfloat16"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bfloat16)
 
+    def float32_products(self) -> AbstractContextManager[None]:
+        """TensorFloat-32 as the penalties' precision has it, for forward and backward passes; without, as it is."""
+        if not self.precise_penalties:
+            return nullcontext()
+        return tensor_float32(self.config.objective.penalty_precision == "tf32")
+
     def generate_with_gradient(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Styles w (n, d) and stages h (K + 1, n, C, S, S), to be trained."""
         with self.autocast():
@@ -193,17 +201,29 @@ class Step:
         return h
 
     def discriminator_state(self, part: MicroBatch, h: Tensor) -> StepState:
-        """One packed pass over real samples, fakes, and the perturbed twins of the penalised ones."""
+        """One packed pass over real samples, fakes, and the perturbed twins of the penalised ones.
+
+        Under bfloat16, rounding changes a logit by as much as the perturbation does, so penalised samples and twins are
+        judged in float32 (objective.penalty_precision): each once, for the penalties and for all other terms.
+        """
         n, chosen, see = len(part.y), part.draws.penalised, self.supervision
         views, classes = [see.real(part.x, part.draws), see.fake(h, part.draws)], [part.y, part.y]
         m = len(chosen) if self.objective.penalises else 0
         if self.objective.penalises:
             views += [see.real_perturbed(part.x, part.draws), see.fake_perturbed(h, part.draws)]
             classes += [part.y[chosen]] * 2
+        precise: Tensor | None = None
+        if self.precise_penalties:
+            twins = torch.arange(2 * n, 2 * (n + m), device=chosen.device)
+            precise = torch.cat([chosen, n + chosen, twins])
         packed = [torch.cat(tensors) for tensors in zip(*views, strict=True)]
         with self.autocast():
             judged: Judgement = self.wrapped["discriminator"](
-                packed, torch.cat(classes), represented=0 if self.target is None else n, headed=2 * n
+                packed,
+                torch.cat(classes),
+                represented=0 if self.target is None else n,
+                headed=2 * n,
+                precise=precise,
             )
         real, fake, real_perturbed, fake_perturbed = judged.logits.split([n, n, m, m])
         return StepState(
