@@ -67,6 +67,12 @@ def test_every_recipe_has_a_valid_counterpart_under_gat(name: str) -> None:
     config = gat(recipe(name)).validate()
     o = config.objective
     assert (o.supervision, o.penalty_end, o.penalty_anneal) == ("noise_levels", None, 0)
+    assert config.optimizer == recipe(name).optimizer
+    assert gat(config) == config
+
+
+@pytest.mark.parametrize("name", ["gat-b2", "gat-xl2"])
+def test_gats_own_recipes_follow_its_rule_for_learning_rates(name: str) -> None:
+    config = recipe(name)
     assert config.optimizer.lr_generator == scaled_lr(config.generator.width)
     assert config.optimizer.lr_discriminator == scaled_lr(config.discriminator.width)
-    assert gat(config) == config

@@ -32,9 +32,10 @@ def scaled_lr(width: int) -> float:
 
 
 def gat(config: Config) -> Config:
-    """The same run under GAT's supervision, penalties, modulation, class mapping and learning rates: a baseline for CAT.
+    """The same run under GAT's supervision, penalties, modulation and class mapping: a baseline for CAT.
 
-    Sizes, data, augmentation and lengths stay as they are, and so does the name of a recipe that does not say cat-.
+    Sizes, data, augmentation, learning rates and lengths stay as they are, and so does the name of a recipe that does not
+    say cat-. GAT's rule for learning rates is `scaled_lr`.
     """
     return replace(
         config,
@@ -50,11 +51,6 @@ def gat(config: Config) -> Config:
             penalty_fraction=1.0,
             penalty_noise="full",
             consistency=0.0,
-        ),
-        optimizer=replace(
-            config.optimizer,
-            lr_generator=scaled_lr(config.generator.width),
-            lr_discriminator=scaled_lr(config.discriminator.width),
         ),
     )
 
@@ -93,6 +89,7 @@ GAT_XL2 = gat(
         recipe="cat-xl2",
         generator=replace(CAT_B2.generator, depth=28, width=1152, heads=16),
         discriminator=replace(CAT_B2.discriminator, depth=28, width=1152, heads=16),
+        optimizer=replace(CAT_B2.optimizer, lr_generator=scaled_lr(1152), lr_discriminator=scaled_lr(1152)),
         training=replace(CAT_B2.training, steps=150_000),
     )
 )
