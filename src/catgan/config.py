@@ -58,7 +58,7 @@ class SampleConfig:
     classes: Count = 1000
     """Number of classes; 1 is unconditional."""
     scales: tuple[int, ...] = (4, 8, 16, 32)
-    """Resolutions of scales 0..K, coarse to fine; the last one is the sample size."""
+    """Resolutions of scales 0..K, coarse to fine; the last one is the sample size. `catgan train` takes auto: from the data."""
     down: Literal["area", "bilinear", "bicubic", "nearest"] = "area"
     """Filter of r_k towards coarser resolutions (the paper does not name it)."""
     up: Literal["bilinear", "bicubic", "nearest"] = "bilinear"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from catgan.cli.configuration import SHORT, expand, over, recipe_first, split_own
@@ -34,6 +36,7 @@ Options go over --data, that over the YAML file, and that over the recipe.
   catgan train digits
   catgan train digits --resume --steps 4000
   catgan train digits --data prepared --out runs/pictures
+  catgan train digits --sample.scales auto      # as many as the recipe has, chosen from the data
   catgan train fashion-mnist --data.path /usr/share/datasets/fashion-mnist --batch 64
   torchrun --nproc-per-node 8 -m catgan train cat-h2 --precision bfloat16 --micro-batch 32
 """
@@ -55,10 +58,13 @@ def main(argv: Sequence[str]) -> None:
     if own.data:
         base = on_data(base, Path(own.data), keep_sample=own.resume and begun)
     options = [expand(o) for o in options]
+    options, auto = without_auto(options, base)
     with said_once():
         config = parse(Config, options, f"train {name}", default=base, description=USAGE.partition("\n\n")[2])
         if own.data and config.sample.scales[-1:] != (config.sample.size,):
             raise UserError(sizes_do_not_fit(Path(own.data), config))
+        if auto:
+            config = with_auto_scales(config)
         config.validate()
 
     from catgan.training.run import train
@@ -67,6 +73,25 @@ def main(argv: Sequence[str]) -> None:
     if not whole_number("RANK", 0):
         run = shlex.quote(str(out))
         print(f"trained {config.training.steps} steps: {out}\nnext: catgan report {run}    catgan sample {run}")
+
+
+def without_auto(options: Sequence[str], base: Config) -> tuple[list[str], bool]:
+    """The options with the recipe's scales for `--sample.scales auto`, and whether that was there."""
+    at = [i for i, pair in enumerate(pairwise(options)) if pair == ("--sample.scales", "auto")]
+    kept = list(options)
+    for i in reversed(at):
+        kept[i + 1 : i + 2] = map(str, base.sample.scales)
+    return kept, bool(at)
+
+
+def with_auto_scales(config: Config) -> Config:
+    """With as many scales as it has, chosen from its data."""
+    from catgan.data import open_dataset
+    from catgan.evaluation.scales import auto_scales
+
+    scales = auto_scales(config, open_dataset(config.data, config.sample.size))
+    print(f"scales from the data: {' '.join(map(str, scales))}", file=sys.stderr)
+    return replace(config, sample=replace(config.sample, scales=scales))
 
 
 def on_data(config: Config, folder: Path, keep_sample: bool) -> Config:
