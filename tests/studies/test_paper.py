@@ -3,8 +3,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from catgan.config_io import load_yaml
-from catgan.studies.catalogue import AGAINST_GAT, DISCRIMINATOR
+from catgan.errors import UserError
+from catgan.studies.catalogue import AGAINST_GAT, DISCRIMINATOR, HIERARCHY, STUDIES
 from catgan.studies.paper import paper_runs, write
 
 
@@ -25,3 +28,13 @@ def test_the_discriminators_are_compared_over_twelve_epochs(tmp_path: Path) -> N
     assert round(small.training.steps * small.training.batch / 1_281_167) == 12
     assert (small.discriminator.depth, large.discriminator.depth) == (12, 24)
     assert small.generator.depth == 24
+
+
+@pytest.mark.parametrize("study", [s for s in STUDIES.values() if s.paper], ids=lambda s: s.name)
+def test_every_variant_fits_the_papers_networks(study) -> None:
+    assert all(run.config.training.batch == 512 for run in paper_runs(study))
+
+
+def test_what_is_made_for_a_testbed_has_no_runs_there() -> None:
+    with pytest.raises(UserError, match="study hierarchy has no runs at the paper's scale"):
+        paper_runs(HIERARCHY)

@@ -97,7 +97,7 @@ class Study:
     claims: tuple[Claim, ...]
     testbeds: tuple[str, ...]
     curves: tuple[str, ...]  # numbers whose course the page shows
-    paper: Config  # what stands for the testbed at the paper's scale
+    paper: Config | None  # what stands for the testbed at the paper's scale, if its variants make sense there
     seeds: int = 3
     remark: str = ""  # for the page, without numbers
 
@@ -317,7 +317,62 @@ GENERATOR = Study(
     paper=CAT_B2,
 )
 
-STUDIES = {s.name: s for s in (CONSISTENCY, LAMBDA, AGAINST_GAT, AGGREGATION, DISCRIMINATOR, GENERATOR)}
+DETACHED = Variant(
+    "loss", "detached", "h_K feels no consistency gradient (`detach_anchor`)", {"objective.detach_anchor": True}
+)
+AT_SCALE = Variant(
+    "loss", "at-scale", "r_k(h_k) against r_k(h_K) (`consistency_at: scale`)", {"objective.consistency_at": "scale"}
+)
+LOSS = Study(
+    name="loss",
+    question="What of the consistency loss does it?",
+    figure="none: the paper has one form of the loss",
+    variants=(OFF, ON, DETACHED, AT_SCALE),
+    claims=(
+        Versus("The final stage has to move too", "-", "frechet_distance", ON, DETACHED, "lower"),
+        Versus("Earlier stages alone align as well", "-", "excess/mean", DETACHED, OFF, "lower"),
+        Versus("Binding what no discriminator sees does harm", "-", "frechet_distance", AT_SCALE, ON, "lower"),
+        Versus("Binding what is seen aligns", "-", "excess/mean", AT_SCALE, OFF, "lower"),
+    ),
+    testbeds=("digits", "digits-classes"),
+    curves=("frechet_distance", "excess/mean"),
+    paper=CAT_B2,
+)
+
+
+def scales(name: str, sizes: list[int], patches: list[int], about: str = "") -> Variant:
+    """A variant with these scales; its generator has 12 blocks, which one to four stages divide."""
+    changes = {"sample.scales": sizes, "discriminator.patches": patches, "generator.depth": 12}
+    return Variant("hierarchy", name, f"scales {', '.join(map(str, sizes))}{about}", changes)
+
+
+ONE_SCALE = scales("one", [8], [2])
+TWO_SCALES = scales("two", [4, 8], [2, 2])
+THREE_SCALES = scales("three", [2, 4, 8], [2, 2, 2])
+FOUR_SCALES = scales("four", [1, 2, 4, 8], [1, 2, 2, 2])
+AUTO_SCALES = scales("auto", [4, 6, 8], [2, 2, 2], ", chosen from the data (`--sample.scales auto`)")
+HIERARCHY = Study(
+    name="hierarchy",
+    question="How many scales, and which?",
+    figure="none: the paper sets them by hand",
+    variants=(ONE_SCALE, TWO_SCALES, THREE_SCALES, FOUR_SCALES, AUTO_SCALES),
+    claims=(
+        Versus("Two scales are better than one", "-", "frechet_distance", TWO_SCALES, ONE_SCALE, "lower"),
+        Versus("Three are better than two", "-", "frechet_distance", THREE_SCALES, TWO_SCALES, "lower"),
+        Versus("Four are better than three", "-", "frechet_distance", FOUR_SCALES, THREE_SCALES, "lower"),
+        Versus("Scales from the data beat halving", "-", "frechet_distance", AUTO_SCALES, THREE_SCALES, "lower"),
+    ),
+    testbeds=("digits",),
+    curves=("frechet_distance", "recall"),
+    paper=None,
+)
+
+STUDIES = {
+    s.name: s
+    for s in (
+        CONSISTENCY, LAMBDA, AGAINST_GAT, AGGREGATION, DISCRIMINATOR, GENERATOR, LOSS, HIERARCHY,
+    )
+}  # fmt: skip
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from catgan.accounting.gpus import GPUS
 from catgan.accounting.plan import plan
 from catgan.config import Config
 from catgan.config_io import dump_yaml, with_values
+from catgan.errors import UserError
 from catgan.studies.catalogue import Study, Variant
 from catgan.system.files import write_text
 from catgan.system.tables import aligned
@@ -23,6 +24,7 @@ class PaperRun:
     study: Study
     variant: Variant
     seed: int
+    base: Config
 
     @property
     def name(self) -> str:
@@ -30,12 +32,14 @@ class PaperRun:
 
     @property
     def config(self) -> Config:
-        return self.variant.config(self.study.paper, self.seed)
+        return self.variant.config(self.base, self.seed)
 
 
 def paper_runs(study: Study, seeds: Sequence[int] = ()) -> list[PaperRun]:
-    """A run per variant and seed; one seed by default, for what it costs."""
-    return [PaperRun(study, variant, seed) for seed in seeds or (0,) for variant in study.variants]
+    """A run per variant and seed; one seed by default, for what it costs. Raises UserError for a study that has none."""
+    if study.paper is None:
+        raise UserError(f"study {study.name} has no runs at the paper's scale: its variants are made for its testbed")
+    return [PaperRun(study, variant, seed, study.paper) for seed in seeds or (0,) for variant in study.variants]
 
 
 def start(run: PaperRun, config: Config, out: Path) -> None:

@@ -60,10 +60,10 @@ def measured(run: Run, out: Path, began: float, source: tuple[str, bool]) -> Run
     results = {psi: measure(pipe, run, psi) for psi in (1.0, *PSI)}
     whole = results[1.0]
     final |= {name: whole.metrics[name] for name in testbed.metrics}
-    if run.config.objective.supervision == "pyramid":
+    if run.config.objective.supervision == "pyramid":  # else there are no scales to attend to
         attention = diagnose_attention(pipe, load_discriminator(out), None)
         final["cross_scale_attention"] = attention.off_diagonal("generated")
-    curves = courses(read_rows(out / "metrics.jsonl"), testbed.metrics)
+    curves = courses(read_rows(out / "metrics.jsonl"), testbed.metrics, len(run.config.sample.scales) > 1)
     return RunRecord(
         study=run.variant.study,
         testbed=testbed.name,
@@ -91,14 +91,17 @@ def measure(pipe: CATPipeline, run: Run, psi: float) -> Result:
     )
 
 
-def courses(rows: Sequence[Mapping[str, float]], metrics: Sequence[str]) -> dict[str, list[float]]:
-    """The numbers of a run at the steps that have all of them, and the CPU seconds of training up to there."""
+def courses(rows: Sequence[Mapping[str, float]], metrics: Sequence[str], several: bool) -> dict[str, list[float]]:
+    """The numbers of a run at the steps that have all of them, and the CPU seconds of training up to there.
+
+    several: whether there are stages to diagnose.
+    """
     found: dict[str, list[float]] = {"step": [], "cpu_seconds": []}
     spent = 0.0
     for row in rows:
         spent += row.get("cpu_seconds", 0.0)
         aligned = {m: stages(row, m) for m in MEASURES}
-        if not (all(aligned.values()) and all(f"eval/{m}" in row for m in metrics)):
+        if (several and not all(aligned.values())) or not all(f"eval/{m}" in row for m in metrics):
             continue
         numbers = summary(aligned) | {m: row[f"eval/{m}"] for m in metrics}
         for name, value in {"step": row["step"], "cpu_seconds": spent, **numbers}.items():

@@ -193,6 +193,7 @@ class Results:
                 HEADINGS.get(c) or names[c]: [
                     Course(v.name, records[key(v)][0].curves["step"], [r.curves[c] for r in records[key(v)]])
                     for v in present
+                    if c in records[key(v)][0].curves
                 ]
                 for c in study.curves
             }
