@@ -127,7 +127,7 @@ TUNED = with_values(
     {
         "optimizer.lr_generator": 0.005,
         "optimizer.lr_discriminator": 0.005,
-        "objective.penalty": 0.1,
+        "objective.penalty": 0.03,
         "objective.penalty_end": None,
         "objective.penalty_anneal": 0,
         "objective.penalty_fraction": 1.0,
