@@ -576,6 +576,7 @@ def test_a_run_tells_where_its_time_went(changed: Changed, data: Images, tmp_pat
     assert sum(shares) == pytest.approx(1)
     assert last["time/evaluation"] > 0, "the diagnosis after step 2"
     assert last["memory/peak_gb"] > 0
+    assert last["cpu_seconds"] > 0
     flops = 2e9 * compute(changed(training={"steps": 4}, log=log))["training"]["gmacs_per_sample"]
     assert last["mfu"] == pytest.approx(flops * last["images_per_second"] / 0.001e12)
     lines = (run / "logs" / "rank-00000.log").read_text().splitlines()

@@ -48,3 +48,19 @@ def test_peak_memory_rises_by_what_is_allocated() -> None:
     held = torch.ones(100 * 2**20, dtype=torch.uint8)
     assert peak_memory(CPU) >= before
     assert peak_memory(CPU) > held.nbytes
+
+
+def test_cpu_seconds_are_of_training_alone() -> None:
+    def work(seconds: float) -> None:
+        until = time.process_time() + seconds
+        while time.process_time() < until:
+            pass
+
+    watch = Stopwatch(CPU)
+    watch.cpu()
+    work(0.05)
+    time.sleep(0.2)
+    with watch.of("evaluation"):
+        work(0.3)
+    assert 0.05 <= watch.cpu() < 0.2
+    assert watch.cpu() < 0.05, "counted from the last reading"
