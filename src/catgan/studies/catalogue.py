@@ -195,6 +195,7 @@ CONSISTENCY = Study(
         ),
         Versus("It lowers delta", "-39 % (Base), -45 % (Medium)", "delta/mean", ON, OFF, "lower"),
         Versus("It lowers what of delta is above the floor", "-", "excess/mean", ON, OFF, "lower"),
+        Within("What is left of delta is floor", "-", "excess/mean", ON, "floor/mean", "lower"),
         Versus("It lowers R", "-43 % (Base), -46 % (Medium)", "R/mean", ON, OFF, "lower"),
         Versus("It raises A", "+46 % (Base), +66 % (Medium)", "A/mean", ON, OFF, "higher"),
         Versus(

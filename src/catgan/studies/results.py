@@ -21,6 +21,7 @@ from catgan.system.files import write_bytes, write_text
 ALIGNMENT = ("delta/mean", "excess/mean", "excess/first", "excess/last", "R/mean", "A/mean", "A_without_last")
 HEADINGS = {
     "delta/mean": "delta",
+    "floor/mean": "floor of delta",
     "excess/mean": "excess of delta",
     "excess/first": "excess, coarsest stage",
     "excess/last": "excess, finest stage",
@@ -47,6 +48,12 @@ delta, R and A are the paper's measures of alignment (equation 1), means over st
 samples. The *floor* of delta is what coarse resolution alone costs of it; the *excess* is what is above. Distances are
 Frechet distances in the features of a small classifier of the data: no FIDs.
 """
+
+
+BEYOND = (
+    "- Not tried here: FIDs on ImageNet, latents, representation alignment, pixel space with the vision-aided loss, and what "
+    "networks of the paper's sizes do."
+)
 
 
 class Results:
@@ -105,7 +112,7 @@ class Results:
 
     def page(self) -> str:
         shown = list(self.shown())
-        parts = [INTRODUCTION, *self.summary(shown), "## Where it ran\n", *self.machines()]
+        parts = [INTRODUCTION, *self.summary(shown), *self.unseen(shown), "## Where it ran\n", *self.machines()]
         studies = dict.fromkeys(study.name for study, _ in shown)
         for name in studies:
             study = STUDIES[name]
@@ -127,6 +134,19 @@ class Results:
                 words = {t.name: self.word(claim, t) for s, t in shown if s.name == study}
                 rows.append([study, claim.text, claim.paper, "; ".join(f"{t}: {w}" for t, w in words.items() if w)])
         return ["## In short\n", table(["study", "claim", "paper", "here"], rows)]
+
+    def unseen(self, shown: Sequence[tuple[Study, Testbed]]) -> list[str]:
+        """The claims of the paper that no testbed bears out, and those that none can."""
+        rows = []
+        for study in dict.fromkeys(study.name for study, _ in shown):
+            testbeds = [t for s, t in shown if s.name == study]
+            for claim in (c for c in STUDIES[study].claims if c.paper != "-"):
+                words = {t.name: v.word for t in testbeds if (v := judge(claim, self.records(t.name)))}
+                if words and "agrees" not in words.values():
+                    rows.append(
+                        f"- `{study}`: {claim.text.lower()} ({'; '.join(f'{t}: {w}' for t, w in words.items())})."
+                    )
+        return ["## What of the paper is not seen at this scale\n", "\n".join([*rows, BEYOND]) + "\n"]
 
     def word(self, claim: Claim, testbed: Testbed) -> str:
         verdict = judge(claim, self.records(testbed.name))
