@@ -198,7 +198,7 @@ class Results:
             table(head, rows),
             "Mean ± standard deviation over seeds.\n",
             f"![Samples of each variant: rows of samples, then their stages from coarse to fine]({FOLDER}/{samples})\n",
-            "*Samples of the first seeds, not selected; under the gap the stages h_0 to h_K of more samples, a column each.*\n",
+            "*Samples of the first seeds, not selected; under the gap the stages h_0 to h_K of more samples, a column each, as the generator makes them: what is too fine for its scale no discriminator sees.*\n",
         ]
 
     # -- its pictures --------------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def described(claim: Claim, verdict: Verdict) -> list[str]:
         than = HEADINGS.get(claim.than_number, claim.than_number)
         here, than = (
             f"{claim.of.name}: {here}",
-            than + (f" after {claim.early:.0%} of the steps" if claim.early < 1 else ""),
+            than + (f" after {claim.early * 100:.0f} % of the steps" if claim.early < 1 else ""),
         )
     else:
         here, than = claim.of.name, claim.than.name
