@@ -16,7 +16,7 @@ from catgan.studies.results import Results
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = (
-    *("delta/mean", "excess/mean", "excess/first", "excess/last", "R/mean", "A/mean", "A_without_last"),
+    *("delta/mean", "floor/mean", "excess/mean", "excess/first", "excess/last", "R/mean", "A/mean", "A_without_last"),
     *("frechet_distance", "precision", "recall"),
 )
 
