@@ -56,7 +56,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     ("argv", "said"),
     [
         ("paint", "command is paint: must be one of prepare, train"),
-        ("smaple", "bench, demo; did you mean sample?"),
+        ("smaple", "reproduce, demo; did you mean sample?"),
         (
             "train digitz",
             "recipe is digitz: must be one of cat-b2, cat-m2, cat-h2, gat-b2, gat-xl2, digits, fashion-mnist; did you mean digits?",
