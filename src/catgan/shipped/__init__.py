@@ -51,10 +51,6 @@ class Shipped:
     weights: dict[str, Any]  # precision, and what its rounding changes in pictures
     golden: Golden
 
-    @property
-    def folder(self) -> Path:
-        return FOLDER / self.name
-
 
 def names() -> list[str]:
     """Full names of all shipped models."""
