@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src"
 # From the lowest room up. A package stands for all of its modules.
 ROOMS = (
     "errors", "version", "system", "nn", "schedules", "draws", "images", "bounds", "metrics", "config", "config_io", "recipes",
-    "pyramid", "generator", "discriminator", "networks", "objective", "checkpoint", "encoders", "data", "sampling",
+    "shipped", "pyramid", "generator", "discriminator", "networks", "objective", "checkpoint", "encoders", "data", "sampling",
     "accounting", "evaluation", "training", "report", "studies", "bench", "demo", "cli",
 )  # fmt: skip
 # What shows the rooms to people, from above all of them: its attributes load them, `python -m catgan` runs one.

@@ -206,7 +206,7 @@ class TrainingConfig:
     reuse_fakes: bool = True
     """Generate once per iteration for both steps: exact with shared z, and cheaper. Off under micro-batches."""
     init_from: str | None = None
-    """Run directory, checkpoint, or folder exported with its discriminator, whose weights to start from (fine-tuning)."""
+    """Run directory, checkpoint, folder exported with its discriminator, or shipped model, whose weights to start from (fine-tuning)."""
     threads: CountOrZero = 0
     """CPU threads of PyTorch; 0 leaves its choice."""
     parallel: Literal["ddp", "fsdp2"] = "ddp"

@@ -79,6 +79,23 @@ def labelled(picture: Image.Image, columns: Sequence[str], rows: Sequence[str]) 
     return sheet
 
 
+def captioned(picture: Image.Image, text: str) -> Image.Image:
+    """A picture with a line of words below it, broken where it is too narrow for them."""
+    font, lines = ImageFont.load_default(12), [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) > picture.width - 2 * MARGIN and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    sheet = Image.new(picture.mode, (picture.width, picture.height + 16 * len(lines) + MARGIN), "white")
+    sheet.paste(picture)
+    draw = ImageDraw.Draw(sheet)
+    for i, line in enumerate(lines):
+        draw.text((MARGIN, picture.height + 16 * i + 8 + MARGIN / 2), line, "black", font, "lm")
+    return sheet
+
+
 def png(picture: Image.Image) -> bytes:
     """The picture as the bytes of a PNG file."""
     buffer = io.BytesIO()

@@ -56,7 +56,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     ("argv", "said"),
     [
         ("paint", "command is paint: must be one of prepare, train"),
-        ("smaple", "bench, demo; did you mean sample?"),
+        ("smaple", "reproduce, demo; did you mean sample?"),
         (
             "train digitz",
             "recipe is digitz: must be one of cat-b2, cat-m2, cat-h2, gat-b2, gat-xl2, digits, fashion-mnist; did you mean digits?",
@@ -90,6 +90,9 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ("sample {run} --psi 1.5", "psi is 1.5: must be in [0, 1]"),
         ("sample {run} --seeds 9223372036854775808", "seed is 9223372036854775808: must be in [0, 2^63)"),
         ("sample {run} --seeds 1..3", "--seeds is 1..3"),
+        ("sample {run} --sheet --seeds 3,7", "--seeds is 3,7: a sheet shows the first seeds unselected, must be 0-N"),
+        ("sample {run} --sheet --format png", "--sheet is a page of its own: leave out --format"),
+        ("sample {run} --sheet --stages", "--sheet is a page of its own: leave out --stages"),
         ("train --resume digits", "the recipe comes first: catgan train RECIPE"),
         ("sample {run} --out {run}/config.yaml", "cannot write"),
         (
@@ -133,6 +136,22 @@ def test_info_counts_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
     assert round(result["discriminator"]["gmacs"], 1) == 30.5
     assert call("info", "cat-b2") == 0
     assert "133.1 M" in capsys.readouterr().out
+
+
+def test_a_sheet_shows_every_class_and_seed_in_order(run: Path, tmp_path: Path) -> None:
+    """Below is a line of words; without labels the tiles are at the left top, two pixels apart."""
+    argv = ["sample", run, "--sheet", "--psi", "0.7", "--no-labels", "--out", tmp_path]
+    assert call(*argv, "--seeds", "0-3") == 0
+    assert call(*argv, "--seeds", "0-5", "--classes", "bee") == 0
+    pipe = catgan.load(run)
+    several, one = ("sheet-psi-0.7.png", "sheet-class-1-psi-0.7.png")
+    for name, across, classes, seeds in ((several, 4, [0, 1, 2], range(4)), (one, 3, [1], range(6))):
+        sheet = np.asarray(Image.open(tmp_path / name))
+        for i, (c, s) in enumerate((c, s) for c in classes for s in seeds):
+            y, x = (66 * n for n in divmod(i, across))
+            tile = pipe([c], [s], psi=0.7).array[0, ..., 0].astype(int)
+            assert np.abs(sheet[y : y + 64 : 8, x : x + 64 : 8] - tile).max() <= 1
+    assert sheet[132:].min() < 128, "something is written below"
 
 
 def test_sampling_writes_grids_single_pictures_and_stages(run: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from catgan.checkpoint.reading import Reader, Rows, resolve
 from catgan.config import Config
 from catgan.config_io import FORMAT_VERSION, from_dict, to_dict
 from catgan.errors import UserError
+from catgan.shipped import located
 from catgan.system.files import read_json, save_tensors, write_folder
 from catgan.version import __version__
 
@@ -29,12 +30,18 @@ DISCRIMINATOR = "discriminator.safetensors"
 
 
 def write_export(
-    out: Path, header: Header, generator: nn.Module, discriminator: nn.Module | None = None, run: Path | None = None
+    out: Path,
+    header: Header,
+    generator: nn.Module,
+    discriminator: nn.Module | None = None,
+    run: Path | None = None,
+    half: bool = False,
 ) -> Path:
     """Write an averaged generator as a new folder, whole or not at all, and return its path.
 
     A VAE is named (by header.config), not copied. discriminator: to be fine-tuned with. run: the directory of its run,
-    from which the model card is filled in. Raises UserError if something is at `out` already, or if it cannot be written.
+    from which the model card is filled in. half: round parameters to float16, for half the size; buffers stay as they are.
+    Raises UserError if something is at `out` already, or if it cannot be written.
     """
     about = {
         "kind": KIND,
@@ -50,7 +57,9 @@ def write_export(
 
     def fill(folder: Path) -> None:
         for name, network in networks.items():
-            save_tensors(folder / name, {k: v.detach().cpu() for k, v in network.state_dict().items()})
+            tensors = {k: v.detach().cpu() for k, v in network.state_dict().items()}
+            learned = [k for k, _ in network.named_parameters()] if half else []
+            save_tensors(folder / name, tensors | {k: tensors[k].half() for k in learned})
         (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
         (folder / "README.md").write_text(model_card(header, run), "utf-8")
 
@@ -87,6 +96,10 @@ def read_export(path: Path, networks: tuple[str, ...] = ("ema",)) -> tuple[Heade
             raise UserError(
                 f"{path} is no exported generator of catgan: config.json has kind {about.get('kind')!s:.60}"
             )
+        if (version := about.get("format", FORMAT_VERSION)) != FORMAT_VERSION:
+            raise UserError(
+                f"{path} has export format {version}, this catgan reads {FORMAT_VERSION}: use the version that wrote it"
+            )
         config = from_dict(about["config"], where=str(path / "config.json")).validate()
         samples = about["step"] * config.training.batch
         header = Header(about["step"], config, tuple(about["class_names"]), (), samples)
@@ -97,12 +110,22 @@ def read_export(path: Path, networks: tuple[str, ...] = ("ema",)) -> tuple[Heade
 
 
 def opened(path: Path, networks: tuple[str, ...] = ("ema",)) -> tuple[Path, Header, Mapping[str, Rows]]:
-    """What a run directory (its latest checkpoint), a checkpoint or an exported folder holds.
+    """What a run directory (its latest checkpoint), a checkpoint, an exported folder or a shipped model holds.
 
     Returns which of them it is, its header, and its tensors by name (of an exported folder, those of these networks).
     Raises UserError if there is nothing to read.
     """
+    path = found(path)
     if is_export(path):
         return path, *read_export(path, networks)
-    reader = Reader(path := resolve(path))
+    reader = Reader(path)
     return path, reader.header, reader
+
+
+def found(path: Path) -> Path:
+    """The checkpoint or exported folder that a run directory, either of them or a shipped model's name stands for.
+
+    Raises UserError if there is none.
+    """
+    path = located(path)
+    return path if is_export(path) else resolve(path)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from catgan.checkpoint.manifest import MANIFEST, DamagedError, Header, Place, read_manifest
 from catgan.errors import UserError
+from catgan.shipped import choices
 from catgan.system.files import aside_of, delete_folder, discard, sha256
 
 if TYPE_CHECKING:
@@ -311,7 +312,9 @@ def check_space(folder: Path, needed: int) -> None:
 def resolve(path: Path) -> Path:
     """A checkpoint, or the latest complete one of a run directory. Raises UserError if there is none."""
     if not path.exists():
-        raise UserError(f"{path} does not exist: must be a run directory, a checkpoint in it or an exported folder")
+        raise UserError(
+            f"{path} does not exist: must be a run directory, a checkpoint in it, an exported folder or {choices(path)}"
+        )
     if path.is_file() or is_checkpoint(path):
         read_manifest(path)
         return path

@@ -15,6 +15,7 @@ from catgan.config import Config
 from catgan.config_io import attribute, differences, load_yaml
 from catgan.errors import UserError
 from catgan.recipes import RECIPES, recipe
+from catgan.shipped import located
 
 # Short names of the options that are used most.
 SHORT = {
@@ -34,7 +35,7 @@ class ConfigurationOptions:
     """Options of commands about a configuration."""
 
     start: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
-    """Recipe, run directory, checkpoint, or exported folder."""
+    """Recipe, run directory, checkpoint, exported folder, or full name of a model of `catgan models`."""
     settings: Annotated[Config, tyro.conf.arg(name="")]
     config: str | None = None
     """YAML file with some or all fields, over those of the recipe or run."""
@@ -87,17 +88,19 @@ def parse_configuration(options: type[T], argv: Sequence[str], command: str, des
 
 
 def starting_point(name: str) -> Config:
-    """The configuration of a recipe, run directory, checkpoint or exported folder. Raises UserError for anything else."""
-    path = Path(name)
+    """The configuration of a recipe, run directory, checkpoint, exported folder or, by its full name, shipped model.
+
+    Raises UserError for anything else.
+    """
+    path = located(Path(name)) if name not in RECIPES else Path(name)
     if name in RECIPES or not path.exists():
         return recipe(name)
     if (path / "config.yaml").is_file():
         return load_yaml(path / "config.yaml")
 
-    from catgan.checkpoint.export import is_export, read_export
-    from catgan.checkpoint.reading import read_header, resolve
+    from catgan.checkpoint.export import opened
 
-    return (read_export(path)[0] if is_export(path) else read_header(resolve(path))).config
+    return opened(path)[1].config
 
 
 def over(base: Config, file: str) -> Config:

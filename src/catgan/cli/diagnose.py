@@ -40,21 +40,22 @@ class DiagnoseOptions(RunOptions):
     json: bool = False
     """Print the JSON instead of the table."""
     out: Path | None = None
-    """Folder to write to; default: diagnosis in the run directory, or beside the checkpoint."""
+    """Folder to write to; default: diagnosis in the run directory, beside the checkpoint, or here for a shipped model."""
 
 
 def main(argv: Sequence[str]) -> None:
     o = parse(DiagnoseOptions, argv, "diagnose", description=DESCRIPTION)
 
-    from catgan.checkpoint.export import is_export
-    from catgan.checkpoint.reading import is_checkpoint, resolve
+    from catgan.checkpoint.export import found
+    from catgan.checkpoint.reading import is_checkpoint
     from catgan.evaluation.alignment import diagnose_pipeline
     from catgan.report.plots import plot_alignment, plot_attention
     from catgan.system.files import write_bytes, write_text
 
-    out = o.out or (o.run.parent if is_checkpoint(o.run) else o.run) / "diagnosis"
     # Once: a run that still trains must not write the next checkpoint between the reading of its two networks.
-    o = o if is_export(o.run) else replace(o, run=resolve(o.run))
+    source = found(o.run)
+    place = Path() if not o.run.exists() else o.run.parent if is_checkpoint(o.run) else o.run
+    out, o = o.out or place / "diagnosis", replace(o, run=source)
     pipe = o.load()
     attention = measure_attention(o, pipe) if o.attention else None  # first: not every discriminator has one
     result = diagnose_pipeline(pipe, o.samples, o.batch)

@@ -15,6 +15,7 @@ from catgan.bounds import Count, Share
 from catgan.cli.parse import parse
 from catgan.errors import UserError
 from catgan.metrics import METRICS, Features, MetricName
+from catgan.shipped import located
 from catgan.system.files import write_text
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Measure a trained generator, or given images, against real ones.
 
-SAMPLES is a run directory, a checkpoint, a folder of images, an .npz with arr_0 (uint8, NHWC), fashion-mnist:test, ...
+SAMPLES is a run directory, a checkpoint, a model of `catgan models`, a folder of images, an .npz with arr_0 (uint8,
+NHWC), digits:train, fashion-mnist:test, ...
 The reference is what the run was trained on, or --reference: images in any of these forms, or an .npz with mu and sigma.
 Results are written with their whole protocol. An interrupted evaluation goes on when it is called again. Under
 torchrun the processes share the work and give the numbers that one would.
@@ -42,7 +44,7 @@ METRICS_HELP = (
 @dataclass(frozen=True)
 class EvaluateOptions:
     samples: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAMPLES")]
-    """A run directory, a checkpoint, or images: a folder, an .npz, digits, fashion-mnist or fashion-mnist:test."""
+    """A run directory, a checkpoint, a shipped model, or images: a folder, an .npz, digits:train, fashion-mnist:train or :test."""
     reference: str | None = None
     """Real images to compare with, or an .npz with their mu and sigma; default: what the run was trained on."""
     features: Literal["auto"] | Features = "auto"
@@ -139,7 +141,7 @@ def results_folder(o: EvaluateOptions) -> Path:
     """evaluations/ of the run that is measured, else the current folder."""
     from catgan.checkpoint.reading import is_checkpoint
 
-    path = Path(o.samples)
+    path = located(Path(o.samples))
     run = path if path.is_dir() and not is_checkpoint(path) else path.parent.parent
     return run / "evaluations" if (run / "config.yaml").exists() else Path()
 

@@ -22,7 +22,7 @@ catgan.load(DIR), CATPipeline.from_pretrained(DIR) or any command that takes a r
 @dataclass(frozen=True)
 class ExportOptions:
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Run directory (its latest checkpoint) or checkpoint."""
+    """Run directory (its latest checkpoint), checkpoint, or a model of `catgan models`."""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder to make."""
     discriminator: bool = False

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class RunOptions:
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Run directory (its latest checkpoint), checkpoint or exported folder."""
+    """Run directory (its latest checkpoint), checkpoint, exported folder, or a model of `catgan models`."""
     weights: Literal["ema", "generator"] = "ema"
     """ema: the moving average (EMA); generator: the raw weights."""
     device: str = "auto"

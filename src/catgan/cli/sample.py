@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from catgan.bounds import Count, Psi, check_seed
 from catgan.cli.options import PictureOptions
 from catgan.cli.parse import numbers, parse
+from catgan.errors import UserError
 from catgan.system.processes import Processes
 
 if TYPE_CHECKING:
@@ -25,6 +27,11 @@ A grid has a column per class and a row per seed; if there is one already, the n
 --count samples, classes in turn, seeds from the first of --seeds on, as uint8 arrays arr_0 (N, S, S, C) and arr_1
 (classes); an interrupted one goes on where it stopped. Under torchrun the processes share its work and write what one
 would; the other formats are made by the first alone.
+
+A sheet is what appendices show: the first seeds of each class as they come, with psi and seeds said below.
+
+  catgan sample digits --sheet
+  catgan sample digits --sheet --classes 8 --seeds 0-63 --psi 0.85
 """
 
 
@@ -36,6 +43,8 @@ class SampleOptions(PictureOptions):
     """Seeds, as numbers and ranges: 0-7,42."""
     psi: Psi = 1.0
     """Truncation: 1 is none, smaller is closer to each class's mean."""
+    sheet: bool = False
+    """A page of samples that nobody selected, in place of a grid: a row per class, or one class in a square."""
     stages: bool = False
     """Also save h_0..h_K of each sample, side by side."""
     format: Literal["grid", "png", "npz"] = "grid"
@@ -53,6 +62,11 @@ class SampleOptions(PictureOptions):
 def main(argv: Sequence[str]) -> None:
     o = parse(SampleOptions, argv, "sample", description=DESCRIPTION)
     seeds = [check_seed(s) for s in numbers(o.seeds, "--seeds")]
+    if o.sheet:
+        if o.format != "grid" or o.stages:
+            raise UserError(f"--sheet is a page of its own: leave out {'--stages' if o.stages else '--format'}")
+        if seeds != list(range(len(seeds))):
+            raise UserError(f"--seeds is {o.seeds}: a sheet shows the first seeds unselected, must be 0-N")
     processes = Processes.from_environment()
     if o.format != "npz" and not processes.first:
         return
@@ -68,8 +82,27 @@ def main(argv: Sequence[str]) -> None:
             print(path)
         return
     classes = pipe.class_numbers(chosen or list(range(min(10, pipe.config.sample.classes))))
-    for path in save_pictures(o, pipe, classes, seeds):
+    for path in [save_sheet(o, pipe, classes, seeds)] if o.sheet else save_pictures(o, pipe, classes, seeds):
         print(path)
+
+
+def save_sheet(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds: list[int]) -> Path:
+    """Write one picture of the samples of every class with every seed, and return its path: sheet-psi-1.png."""
+    from catgan.images import captioned, grid, labelled, save_png, tile_zoom
+    from catgan.system.files import unused
+
+    one = len(classes) == 1
+    across = math.isqrt(len(seeds) - 1) + 1 if one else len(seeds)
+    made = pipe([c for c in classes for _ in seeds], seeds * len(classes), psi=o.psi, batch_size=o.batch).array
+    picture = grid([list(made[i : i + across]) for i in range(0, len(made), across)], tile_zoom(made.shape[1]))
+    names = [pipe.class_name(c) for c in classes]
+    if o.labels and not one:
+        picture = labelled(picture, [str(s) for s in seeds], names)
+    about = [pipe.config.recipe, f"step {pipe.step}", *([f"class {names[0]}"] if one else []), f"psi {o.psi:g}"]
+    about += [f"seeds 0-{seeds[-1]}{' in rows' if one else ''}", "not selected"]
+    (path,) = unused(o.out, [f"sheet-{f'class-{classes[0]}-' if one else ''}psi-{o.psi:g}.png"])
+    save_png(captioned(picture, ", ".join(about)), path)
+    return path
 
 
 def save_pictures(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds: list[int]) -> list[Path]:

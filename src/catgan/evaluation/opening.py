@@ -24,6 +24,7 @@ from catgan.evaluation.reference import Reference, has_images, has_statistics, o
 from catgan.evaluation.sources import DatasetImages, Folder, Generated, ImageSource, Npz
 from catgan.metrics import Features
 from catgan.sampling.pipeline import CATPipeline, load
+from catgan.shipped import choices, located
 from catgan.system.processes import Processes
 
 T = TypeVar("T")
@@ -50,13 +51,16 @@ def open_samples(
 
 
 def is_generator(path: Path) -> bool:
-    """Whether a path names a run, a checkpoint or an exported model."""
+    """Whether a path names a run, a checkpoint, an exported model or a shipped one."""
+    path = located(path)
     run = (path / "config.yaml").exists() or (path / "checkpoints").is_dir()
     return path.suffix == ".safetensors" or run or is_checkpoint(path) or is_export(path)
 
 
 def open_images(given: Images, size: int = 32, data_path: str | None = None) -> ImageSource:
     """Images by name (digits, fashion-mnist, fashion-mnist:test, an .npz, a folder), or a dataset or source of one's own.
+
+    digits:train and fashion-mnist:train are the same as without, where that is a shipped model's name.
 
     size: pixels that fashion-mnist's are padded to. data_path: the folder of its files.
     Raises UserError naming what was found instead.
@@ -66,10 +70,12 @@ def open_images(given: Images, size: int = 32, data_path: str | None = None) -> 
         return given if own else DatasetImages(given, type(given).__name__)  # type: ignore[return-value, arg-type]
     where = str(given)
     name, _, part = where.partition(":")
-    if where == "digits":
+    if name == "digits" and part in ("", "train"):
         return DatasetImages(digits(), where)
-    if name == "fashion-mnist" and part in ("", "test"):
-        return DatasetImages(fashion_mnist(fashion_folder(data_path), size, "t10k" if part else "train"), where)
+    if name == "fashion-mnist" and part in ("", "train", "test"):
+        return DatasetImages(
+            fashion_mnist(fashion_folder(data_path), size, "t10k" if part == "test" else "train"), where
+        )
     path = Path(where)
     if path.is_file() and path.suffix == ".npz":
         return Npz(path)
@@ -79,7 +85,7 @@ def open_images(given: Images, size: int = 32, data_path: str | None = None) -> 
         return Folder(path)
     raise UserError(
         f"{where} does not exist or is no image source: must be a folder of images or of prepared data, an .npz with arr_0, digits, "
-        "fashion-mnist or fashion-mnist:test; what is measured may also be a run directory or a checkpoint"
+        f"fashion-mnist or fashion-mnist:test; what is measured may also be a run directory, a checkpoint or {choices(path)}"
     )
 
 

@@ -32,6 +32,7 @@ from catgan.images import to_bytes, to_picture
 from catgan.networks import build_discriminator, build_generator, build_pyramid
 from catgan.pyramid import Pyramid
 from catgan.sampling.backends import Backend, Synthesize, check_backend, synthesizer
+from catgan.shipped import choices, located
 from catgan.system.devices import pick_device
 from catgan.system.files import read_if_there
 from catgan.system.progress import counted
@@ -89,12 +90,17 @@ class CATPipeline:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, vae: str | VAE | None = None) -> CATPipeline:
-        """An exported model (`catgan export`) or a run, from a local path or as OWNER/NAME[@REVISION] from the Hugging Face Hub.
+        """An exported model (`catgan export`), a run or a shipped model, or OWNER/NAME[@REVISION] on the Hugging Face Hub.
 
         Raises UserError if there is none, and for names on the Hub without huggingface_hub or a network.
         """
-        local = Path(name).exists()
-        return load(name if local else find_folder(str(name), FILES, f"model {name}", "the path"), vae=vae)
+        local = located(Path(name)).exists()
+        return load(
+            name
+            if local
+            else find_folder(str(name), FILES, f"model {name}", f"the path, or name {choices(Path(name))}"),
+            vae=vae,
+        )
 
     def save_pretrained(self, out: str | Path, discriminator: bool = False) -> Path:
         """Write a new folder to publish: weights, configuration and a model card. Returns its path.
@@ -265,13 +271,13 @@ class CATPipeline:
 def load(path: str | Path, weights: str = "ema", vae: str | Path | VAE | None = None) -> CATPipeline:
     """Load a generator from a run directory (its latest checkpoint), a checkpoint or an exported folder, onto the CPU.
 
-    weights: "ema" (EMA) or "generator" (raw; not exported). vae: in place of the one that the configuration names.
-    Raises UserError if there is nothing to load.
+    Or one that comes with catgan, by its name (`catgan models`). weights: "ema" (EMA) or "generator" (raw; not exported).
+    vae: in place of the one that the configuration names. Raises UserError if there is nothing to load.
     """
     require(weights in ("ema", "generator"), "weights", weights, "ema or generator")
-    if weights != "ema" and is_export(Path(path)):
-        raise UserError(f"weights is {weights}: {path} is an exported model, which has averaged weights only")
     source, header, stored = opened(Path(path))
+    if weights != "ema" and is_export(source):
+        raise UserError(f"weights is {weights}: {path} is an exported model, which has averaged weights only")
     generator = build_generator(header.config)
     load_network(generator, stored, weights)
     pipe = CATPipeline(generator, header.config, header.class_names, header.step)

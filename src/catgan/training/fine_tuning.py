@@ -33,7 +33,7 @@ def start_from(source: Path, networks: dict[str, nn.Module], config: Config) -> 
     without its discriminator.
     """
     path, header, stored = opened(source, ("ema", "discriminator"))
-    if is_export(source):
+    if is_export(path):
         raw = {name.replace("ema.", "generator.", 1): t for name, t in stored.items() if name.startswith("ema.")}
         stored = {**raw, **stored}
     theirs = header.config
