@@ -225,9 +225,7 @@ def with_size(config: Config, size: int) -> Config:
     chosen = [(finest, size // finest)]  # tokens along a side, and patch: from the finest scale down
     for k in reversed(range(below)):
         half, even = size / 2 ** (below - k), 2 * (finest / 2) ** (k / below)
-        counts = [n for n in range(2, chosen[-1][0] + 1) if even / 2 <= n <= 2 * even]
-        pairs = [(n, patch) for n in counts for patch in range(1, size // n + 1)]
-        chosen.append(min(pairs, key=lambda c, s=half, n=even: (off(c[0] * c[1], s), off(c[0], n))))
+        chosen.append(nearest_scale(half, even, most=chosen[-1][0]))
     chosen.reverse()
     scales, patches = tuple(n * patch for n, patch in chosen), tuple(patch for _, patch in chosen)
     depth = max(g.depth - g.depth % len(scales), len(scales))
@@ -237,6 +235,14 @@ def with_size(config: Config, size: int) -> Config:
         generator=replace(g, patch=size // finest, depth=depth),
         discriminator=replace(d, patches=patches),
     )
+
+
+def nearest_scale(half: float, even: float, most: int) -> tuple[int, int]:
+    """Tokens along a side, at most so many, and patch of the scale nearest to `half` pixels and, if there are several,
+    to `even` tokens."""
+    counts = [n for n in range(2, most + 1) if even / 2 <= n <= 2 * even]
+    pairs = [(n, patch) for n in counts for patch in range(1, int(2 * half) // n + 1)]
+    return min(pairs, key=lambda pair: (off(pair[0] * pair[1], half), off(pair[0], even)))
 
 
 def off(number: float, target: float) -> float:

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from catgan.training.timing import PARTS, Stopwatch, peak_memory
+from catgan.training.timing import PARTS, Pace, Stopwatch, peak_memory
 
 CPU = torch.device("cpu")
 
@@ -48,3 +48,17 @@ def test_peak_memory_rises_by_what_is_allocated() -> None:
     held = torch.ones(100 * 2**20, dtype=torch.uint8)
     assert peak_memory(CPU) >= before
     assert peak_memory(CPU) > held.nbytes
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.5, 12), (15.0, 4), (100.0, 3)])
+def test_the_pace_is_known_after_ten_steps_or_twenty_seconds_past_the_warm_up(
+    seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace, clock = Pace(CPU), 0.0
+    monkeypatch.setattr(pace, "now", lambda: clock)
+    for step in range(steps):
+        assert pace.known is None
+        with pace.of_step():
+            clock += seconds + 1000 * (step < 2)
+        clock += 7  # previews and the like
+    assert pace.known == pytest.approx(seconds)

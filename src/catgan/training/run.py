@@ -280,9 +280,8 @@ class Run:
         """How long the rest will take at so many seconds a step, without evaluations, and what to expect meanwhile."""
         c, left = self.config, self.config.training.steps - self.step
         cores = torch.get_num_threads()
-        place = f"these {cores} cores" if cores > 1 else "this core"
-        if self.device.type != "cpu" or self.processes.several:
-            place = self.where
+        here = {"cuda": "this GPU", "cpu": f"these {cores} cores" if cores > 1 else "this core"}
+        place = self.where if self.processes.several else here.get(self.device.type, self.where)
         every = about(seconds * c.log.preview_every)
         previews = f"every {every}" if c.log.preview_every < left else "at the end"
         return (
