@@ -163,7 +163,9 @@ def test_what_is_suggested_next_trains_on_what_was_made(
         small += ["--encoder.path", str(tiny_dino), "--discriminator.representation-dim", "32", "--encoder.size", "28"]
     few = ("--steps", 1, "--precision", "float32", "--eval.every", 0, "--log.preview-classes", 1)
     assert call(*command, "--out", tmp_path / "run", *small, *few) == 0
-    assert f"recipe {recipe_name} for 24 pictures of 3 classes, " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"recipe {recipe_name}{' (without a GPU)' if size == 100 else ''} for 24 pictures of 3 classes, " in said
+    assert ("--augment.flip" in said) == (not more.startswith("--vae"))
     assert load_yaml(tmp_path / "run" / "config.yaml").recipe == recipe_name
 
 
@@ -288,7 +290,11 @@ def test_data_of_pixels_has_no_vae_whatever_the_recipe(source: Path, tmp_path: P
         ("train --data {dest} digitz --out {tmp}/run", "recipe is digitz"),
         ("train --data {dest} --out {tmp}/run --steps many", "--training.steps"),
         ("train digits --data {src} --out {tmp}/run", "is no prepared data (it has no catgan.json)"),
-        ("train digits --data.source prepared --out {tmp}/run", "prepared needs a folder made by catgan prepare"),
+        (
+            "train digits --data.source prepared --out {tmp}/run",
+            "prepared needs a folder made by catgan prepare; add --data F",
+        ),
+        ("train pictures-32 --out {tmp}/run", "prepared needs a folder made by catgan prepare; add --data FOLDER"),
         ("train digits --data.source prepared --data.path {dest} --out {tmp}/run", "samples of 3x8x8"),
         ("train digits --data.workers -1 --out {tmp}/run", "data.workers is -1"),
     ],

@@ -14,6 +14,8 @@ from catgan.errors import UserError
 from catgan.recipes import augmentation, nearest_size, recipe, with_size
 from catgan.system.progress import counted
 
+SIZE_64, SIZE_128 = 48, 96  # from which on the recipes of these sizes are taken
+
 
 def fitted(folder: Path, gpu: bool) -> Config:
     """The recipe for prepared data, at their size; for pixels with augmentation by the number of pictures.
@@ -29,7 +31,7 @@ def fitted(folder: Path, gpu: bool) -> Config:
     size = sample_shape(meta)[1]
     if meta["vae"]:
         return with_alignment(with_size(recipe("cat-b2"), size), folder, meta)
-    name = "pictures-32" if size < 48 or not gpu else "pictures-64" if size < 96 else "pictures-128"
+    name = "pictures-32" if size < SIZE_64 or not gpu else "pictures-64" if size < SIZE_128 else "pictures-128"
     return replace(with_size(recipe(name), size), augment=augmentation(meta["samples"], meta["channels"]))
 
 
@@ -86,11 +88,12 @@ def described(config: Config, folder: Path) -> str:
     of = f" of {classes:,} classes" if classes > 1 else ""
     changes = {"colour": a.color, "translation": a.translation, "cutout": a.cutout, "flip": a.flip}
     augmented = ", ".join(f"{name} {value:g}" for name, value in changes.items() if value)
+    small = " (without a GPU)" if config.recipe == "pictures-32" and s.size >= SIZE_64 else ""
     return (
-        f"recipe {config.recipe} for {counted(meta['samples'], 'picture')}{of}, {s.size}x{s.size} {kind}: "
+        f"recipe {config.recipe}{small} for {counted(meta['samples'], 'picture')}{of}, {s.size}x{s.size} {kind}: "
         f"scales {' '.join(map(str, s.scales))}, patches {' '.join(map(str, config.discriminator.patches))} and "
         f"{config.generator.patch}, augmentation {augmented or 'none'}"
-        + ("" if a.flip else " (--augment.flip 0.5 if mirror images are as good)")
+        + ("" if a.flip or meta["vae"] else " (--augment.flip 0.5 if mirror images are as good)")
     )
 
 

@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
             config = with_auto_scales(config)
         config.validate()
     if own.data and not whole_number("RANK", 0):
-        chosen = [] if name or (own.resume and begun) else [described(config, Path(own.data))]
+        chosen = [] if name or own.resume else [described(config, Path(own.data))]
         for line in (*chosen, *(f"warning: {w}" for w in concerns(Path(own.data), config.training.batch))):
             print(line, file=sys.stderr)
 
