@@ -101,6 +101,7 @@ def accepted(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     if "--data" in rest and not Path(rest[rest.index("--data") + 1]).exists():  # then what follows from it is not known
         at = rest.index("--data")
         rest = rest[:at] + rest[at + 2 :]
+        rest = rest if at else ["pictures-32", *rest]
     module = import_module(f"catgan.cli.{name}")
     called = next(n for n in ("parse", "parse_configuration") if hasattr(module, n))
     function = getattr(module, called)
@@ -178,7 +179,7 @@ def short(c: Config) -> Config:
 
 @pytest.fixture
 def short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("digits", "fashion-mnist"):
+    for name in ("digits", "fashion-mnist", "pictures-32"):
         monkeypatch.setitem(RECIPES, name, short(RECIPES[name]))
     monkeypatch.setattr("catgan.evaluation.classifier.FEWEST", 128)
     monkeypatch.setattr("catgan.evaluation.classifier.EPOCHS", 1)
@@ -227,7 +228,10 @@ def supply_runs(text: str, run: Path) -> None:
 def new_run(argv: list[str]) -> list[str]:
     """The folder where a command starts a run."""
     starts = argv[0] == "train" and "--resume" not in argv
-    return [argv[argv.index("--out") + 1] if "--out" in argv else f"runs/{argv[1]}"] if starts else []
+    if not starts:
+        return []
+    named_after = argv[2] if argv[1] == "--data" else argv[1]
+    return [argv[argv.index("--out") + 1] if "--out" in argv else f"runs/{named_after}"]
 
 
 def matching(place: str) -> list[str]:
@@ -319,6 +323,7 @@ def test_the_blocks_of_a_page_run_in_order(
         ("catgan prepare nothing prepared --size 32", False),
         ("catgan train fashion-mnist", False),
         ("catgan train cat-b2 --data nothing", False),
+        ("catgan train --data nothing", False),
         ("catgan train digits --training.compile", False),
         ("catgan evaluate runs/first --features inception", False),
         ("torchrun --standalone -m catgan train digits", False),

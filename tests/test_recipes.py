@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from itertools import pairwise
 
+import pytest
+import torch
+
+from catgan.config import AugmentConfig
 from catgan.config_io import differences
 from catgan.errors import UserError
-from catgan.recipes import RECIPES, gat, recipe, scaled_lr
+from catgan.networks import build_discriminator, build_generator
+from catgan.recipes import RECIPES, augmentation, divides_into_tokens, gat, nearest_size, recipe, scaled_lr, with_size
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -76,3 +81,62 @@ def test_gats_own_recipes_follow_its_rule_for_learning_rates(name: str) -> None:
     config = recipe(name)
     assert config.optimizer.lr_generator == scaled_lr(config.generator.width)
     assert config.optimizer.lr_discriminator == scaled_lr(config.discriminator.width)
+
+
+# -- recipes for other data ----------------------------------------------------------------------------------------------
+
+PICTURES = ("pictures-32", "pictures-64", "pictures-128")
+SIZES = [size for size in range(8, 129) if divides_into_tokens(size)]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("size", SIZES)
+def test_networks_of_any_size_have_scales_that_double_and_few_tokens(name: str, size: int) -> None:
+    c = with_size(recipe(name), size).validate()
+    scales = c.sample.scales
+    grids = [s // p for s, p in zip(scales, c.discriminator.patches, strict=True)]
+    assert c.sample.size == size
+    assert 2 <= scales[0] <= 20
+    assert all(1.6 <= b / a <= 2.5 for a, b in pairwise(scales))
+    assert grids[0] in (2, 3)
+    assert grids == sorted(grids)
+    assert grids[-1] == size // c.generator.patch <= 16
+    with torch.device("meta"):
+        build_generator(c)
+        discriminator = build_discriminator(c)
+    assert sum(discriminator.lengths) <= sum(1 + n * n for n in (4, 8, 16, 16))
+
+
+@pytest.mark.parametrize("name", [*PICTURES, "cat-b2", "cat-h2", "fashion-mnist"])
+def test_at_its_own_size_a_recipe_stays_as_it_is(name: str) -> None:
+    assert with_size(recipe(name), recipe(name).sample.size) == recipe(name)
+
+
+def test_scales_are_halves_wherever_patches_allow_it() -> None:
+    for size in (16, 32, 48, 64, 72, 80, 96, 112, 128):
+        assert with_size(recipe("pictures-64"), size).sample.scales == tuple(size // n for n in (8, 4, 2, 1))
+
+
+def test_a_size_without_patches_names_the_nearest_with() -> None:
+    with pytest.raises(
+        UserError, match=r"sample.size is 37: must be divisible into 6 to 16 patches a side; 36 would do"
+    ):
+        with_size(recipe("pictures-32"), 37)
+    assert [nearest_size(n) for n in (1, 8, 17, 40, 47, 100, 127)] == [6, 8, 16, 40, 48, 100, 126]
+    assert all(abs(nearest_size(n) - n) <= 2 for n in range(8, 129))
+
+
+def test_augmentation_fades_from_a_few_pictures_to_many() -> None:
+    full = AugmentConfig(flip=0.0)
+    assert augmentation(1, 3) == augmentation(2_000, 3) == full
+    assert augmentation(10_000, 3) == AugmentConfig(color=0.25, translation=0.062, cutout=0.25, flip=0.0)
+    none = augmentation(50_000, 3)
+    assert (none.color, none.translation, none.cutout, none.flip) == (0, 0, 0, 0)
+    assert augmentation(10**6, 1) == none
+    strengths = [augmentation(n, 3).cutout for n in range(1_000, 60_000, 1_000)]
+    assert strengths == sorted(strengths, reverse=True)
+
+
+def test_the_colours_of_grey_pictures_stay() -> None:
+    assert augmentation(10, 1).color == 0
+    assert augmentation(10, 1).cutout == 0.5

@@ -21,12 +21,12 @@ from PIL import Image
 
 from catgan.checkpoint import reading as checkpoint
 from catgan.cli import main
-from catgan.cli.fitting import training_command
+from catgan.cli.fitting import fitted
 from catgan.cli.prepare import PrepareOptions, open_encoder
 from catgan.cli.train import on_data
 from catgan.config import Config
 from catgan.config_io import dump_yaml, load_yaml
-from catgan.recipes import recipe
+from catgan.recipes import augmentation, recipe
 from catgan.system.processes import Processes
 
 TINY = (
@@ -118,10 +118,7 @@ def test_a_size_that_the_recipe_does_not_take_says_which_it_takes(
     assert call("train", "digits", "--data", tmp_path / "dest", "--out", tmp_path / "run") == 2
     said = capsys.readouterr().err
     assert "has samples of 32x32, digits takes 8x8 (sample.scales 2 4 8)" in said
-    assert (
-        f"--size 8, take what fits (catgan train fashion-mnist --data {tmp_path / 'dest'}), or give --sample.scales"
-        in said
-    )
+    assert f"--size 8, take what fits (catgan train --data {tmp_path / 'dest'}), or give --sample.scales" in said
     assert not (tmp_path / "run").exists()
     scales = ("--sample.scales", 8, 16, 32, "--discriminator.patches", 8, 8, 8, "--generator.patch", 8)
     run = ("train", "digits", "--data", tmp_path / "dest", "--out", tmp_path / "run", "--steps", 1)
@@ -137,17 +134,16 @@ def test_the_summary_says_what_was_made_and_left_out(tmp_path: Path, capsys: pyt
     said = capsys.readouterr().out
     assert "24 pictures of 3 classes, 8x8, grey" in said
     assert "left out: 1 broken, 1 file of other kinds, 1 folder without pictures" in said
-    assert f"next: catgan train digits --data {tmp_path / 'dest'}" in said
+    assert f"next: catgan train --data {tmp_path / 'dest'}" in said
     assert call("prepare", root, tmp_path / "dest", "--size", 8) == 0, "called again, nothing happens"
 
 
 @pytest.mark.parametrize(
     ("size", "more", "recipe_name", "depth"),
     [
-        (8, "--channels 1", "digits", 3),
-        (28, "", "digits", 3),
-        (32, "", "fashion-mnist", 4),
-        (48, "", "fashion-mnist", 4),
+        (8, "--channels 1", "pictures-32", 3),
+        (28, "", "pictures-32", 4),
+        (100, "", "pictures-32", 4),
         (128, "--vae {vae}", "cat-b2", 4),
         (256, "--vae {vae} --no-images", "cat-b2", 4),
         (128, "--vae {vae} --encoder {dino} --encoder-size 28", "cat-b2", 4),
@@ -155,22 +151,103 @@ def test_the_summary_says_what_was_made_and_left_out(tmp_path: Path, capsys: pyt
 )
 def test_what_is_suggested_next_trains_on_what_was_made(
     size: int, more: str, recipe_name: str, depth: int, source: Path, tmp_path: Path, tiny_vae: Path, tiny_dino: Path,
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    monkeypatch.setattr("catgan.cli.train.gpu_here", lambda: False)
     options = more.format(vae=tiny_vae, dino=tiny_dino).split()
     assert call("prepare", source, tmp_path / "my data", "--size", size, *options) == 0
     program, *command = shlex.split(capsys.readouterr().out.partition("next: ")[2])
-    assert (program, *command[:2]) == ("catgan", "train", recipe_name)
+    assert (program, *command) == ("catgan", "train", "--data", str(tmp_path / "my data"))
     small = TINY.replace("--generator.depth 3", f"--generator.depth {depth}").split()
     if recipe_name == "cat-b2" and "dino" not in more and "--no-images" not in more:
         small += ["--encoder.path", str(tiny_dino), "--discriminator.representation-dim", "32", "--encoder.size", "28"]
     few = ("--steps", 1, "--precision", "float32", "--eval.every", 0, "--log.preview-classes", 1)
     assert call(*command, "--out", tmp_path / "run", *small, *few) == 0
+    said = capsys.readouterr().err
+    assert f"recipe {recipe_name}{' (without a GPU)' if size == 100 else ''} for 24 pictures of 3 classes, " in said
+    assert ("--augment.flip" in said) == (not more.startswith("--vae"))
+    assert load_yaml(tmp_path / "run" / "config.yaml").recipe == recipe_name
 
 
-def test_sizes_that_no_recipe_divides_get_no_command(source: Path, tmp_path: Path) -> None:
-    assert call("prepare", source, tmp_path / "dest", "--size", 30) == 0
-    assert training_command(tmp_path / "dest") is None
+def test_a_run_without_a_recipe_is_named_after_its_data_and_goes_on_without_one(
+    dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("train", "--data", dest, "--steps", 1, "--optimizer.lr-generator", 0.001, *TINY.split()) == 0
+    capsys.readouterr()
+    assert call("train", "--data", dest, "--resume", "--steps", 2) == 0
+    assert "recipe" not in capsys.readouterr().err, "nothing is chosen anew"
+    assert load_yaml(tmp_path / "runs" / "dest" / "config.yaml").optimizer.lr_generator == 0.001
+    assert call("train", "digits", "--data", dest, "--resume", "--out", "runs/dest") == 2
+    assert "is a run of recipe pictures-32, not digits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("size", "gpu", "name"),
+    [
+        (40, True, "pictures-32"), (48, True, "pictures-64"), (96, True, "pictures-128"), (256, True, "pictures-128"),
+        (128, False, "pictures-32"),
+    ],
+)  # fmt: skip
+def test_the_recipe_is_the_one_of_the_nearest_size_or_without_a_gpu_the_smallest(
+    size: int, gpu: bool, name: str, dest: Path, tmp_path: Path
+) -> None:
+    about = json.loads((dest / "catgan.json").read_text()) | {"size": size, "samples": 10_000}
+    (tmp_path / "catgan.json").write_text(json.dumps(about))
+    config = fitted(tmp_path, gpu).validate()
+    assert (config.recipe, config.sample.size, config.augment) == (name, size, augmentation(10_000, 3))
+
+
+def test_a_size_that_no_patches_divide_says_what_to_prepare(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("prepare", source, tmp_path / "odd", "--size", 37) == 0
+    again = f"catgan prepare {source} {tmp_path}/odd-36 --size 36"
+    said = f"{tmp_path}/odd has samples of 37x37, which no patches divide evenly: {again}\n"
+    assert f"next: {said}" in capsys.readouterr().out
+    assert call("train", "--data", tmp_path / "odd", "--out", tmp_path / "run") == 2
+    assert capsys.readouterr().err == f"catgan train: error: {said}"
+    assert not (tmp_path / "run").exists()
+    assert call(*shlex.split(again)[1:]) == 0
+    assert f"next: catgan train --data {tmp_path}/odd-36\n" in capsys.readouterr().out
+
+
+def test_one_picture_is_no_data(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "src").mkdir()
+    shutil.copy(source / "ant" / "0000.png", tmp_path / "src")
+    assert call("prepare", tmp_path / "src", tmp_path / "one", "--size", 8) == 0
+    assert "next: " in (said := capsys.readouterr().out)
+    assert "holds one picture: a generator learns from many" in said
+    assert call("train", "--data", tmp_path / "one", "--out", tmp_path / "run") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_classes_of_one_picture_and_batches_larger_than_the_data_are_warned_of(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("ant/0000.png", "ant/0003.png", "bee/0001.png", "cat/0002.png"):
+        (tmp_path / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / name, tmp_path / "src" / name)
+    assert call("prepare", tmp_path / "src", tmp_path / "few", "--size", 8) == 0
+    alone = "warning: classes bee, cat have one picture each, which the generator can only copy; add pictures, or leave"
+    assert alone in capsys.readouterr().out
+    run = ("train", "--data", tmp_path / "few", *TINY.split(), "--steps", 1)
+    assert call(*run, "--out", tmp_path / "large", "--batch", 5) == 0
+    said = capsys.readouterr().err
+    assert alone in said
+    assert "warning: 4 pictures for batches of 5: " in said
+    assert "or use --batch 2\n" in said
+    assert call(*run, "--out", tmp_path / "small", "--batch", 4) == 0
+    assert "for batches" not in capsys.readouterr().err
+
+
+def test_the_summary_counts_what_the_centre_crop_cut_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "src").mkdir()
+    for k, shape in enumerate([(400, 4000), (40, 80), (90, 40)]):
+        Image.fromarray(np.full((*shape, 3), k, np.uint8)).save(tmp_path / "src" / f"{k}.png")
+    for crop, said in (("center", True), ("resize", False)):
+        assert call("prepare", tmp_path / "src", tmp_path / crop, "--size", 8, "--crop", crop) == 0
+        assert ("warning: 2 pictures are more than twice as long as wide: " in capsys.readouterr().out) == said
 
 
 def test_a_recipe_evaluates_on_prepared_data_unless_there_is_nothing_to_classify(dest: Path, tmp_path: Path) -> None:
@@ -209,8 +286,15 @@ def test_data_of_pixels_has_no_vae_whatever_the_recipe(source: Path, tmp_path: P
         ("prepare {dest} {tmp}/d --size 8", "is prepared data already: train on it with --data"),
         ("prepare {src} /proc/none --size 8", "cannot write to /proc/none"),
         ("prepare {src} {dest} --size 9", "has been prepared with another size (8, not 9)"),
+        ("train --data {src} --out {tmp}/run", "is no prepared data (it has no catgan.json)"),
+        ("train --data {dest} digitz --out {tmp}/run", "recipe is digitz"),
+        ("train --data {dest} --out {tmp}/run --steps many", "--training.steps"),
         ("train digits --data {src} --out {tmp}/run", "is no prepared data (it has no catgan.json)"),
-        ("train digits --data.source prepared --out {tmp}/run", "prepared needs a folder made by catgan prepare"),
+        (
+            "train digits --data.source prepared --out {tmp}/run",
+            "prepared needs a folder made by catgan prepare; add --data F",
+        ),
+        ("train pictures-32 --out {tmp}/run", "prepared needs a folder made by catgan prepare; add --data FOLDER"),
         ("train digits --data.source prepared --data.path {dest} --out {tmp}/run", "samples of 3x8x8"),
         ("train digits --data.workers -1 --out {tmp}/run", "data.workers is -1"),
     ],

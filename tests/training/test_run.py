@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -35,6 +37,7 @@ from catgan.training.parallel import Parallel
 from catgan.training.previews import Previews
 from catgan.training.run import DivergedError, Run
 from catgan.training.step import Metrics, Step
+from catgan.training.timing import Pace
 
 Changed = Callable[..., Config]
 
@@ -105,6 +108,19 @@ def test_reading_ahead_changes_no_number(workers: int, changed: Changed, data: I
         quiet=True,
         resume=True,
     )
+
+
+def test_a_forecast_comes_after_a_few_steps_and_changes_no_number(
+    changed: Changed, data: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = changed(training={"steps": 14}, log={"preview_every": 1, "diagnose_every": 99})
+    train(config, tmp_path / "with", dataset=data)
+    said = r"\nabout \d+ s for 16 more images on this core; previews every 1 s; Ctrl-C saves\n"
+    assert len(re.findall(said, capsys.readouterr().err)) == 1
+    monkeypatch.setattr(Pace, "of_step", lambda self: contextlib.nullcontext())
+    train(config, tmp_path / "without", dataset=data)
+    assert "about" not in capsys.readouterr().err
+    assert_same(final(tmp_path / "with"), final(tmp_path / "without"))
 
 
 def test_an_error_of_the_data_ends_the_run_with_its_own_words(changed: Changed, data: Images, tmp_path: Path) -> None:

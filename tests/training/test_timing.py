@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from catgan.training.timing import PARTS, Stopwatch, peak_memory
+from catgan.training.timing import PARTS, Pace, Stopwatch, peak_memory
 
 CPU = torch.device("cpu")
 
@@ -64,3 +64,17 @@ def test_cpu_seconds_are_of_training_alone() -> None:
         work(0.3)
     assert 0.05 <= watch.cpu() < 0.2
     assert watch.cpu() < 0.05, "counted from the last reading"
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.5, 12), (15.0, 4), (100.0, 3)])
+def test_the_pace_is_known_after_ten_steps_or_twenty_seconds_past_the_warm_up(
+    seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace, clock = Pace(CPU), 0.0
+    monkeypatch.setattr(pace, "now", lambda: clock)
+    for step in range(steps):
+        assert pace.known is None
+        with pace.of_step():
+            clock += seconds + 1000 * (step < 2)
+        clock += 7  # previews and the like
+    assert pace.known == pytest.approx(seconds)

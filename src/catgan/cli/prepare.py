@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from catgan.bounds import Count, CountOrZero, Share
-from catgan.cli.fitting import training_command
+from catgan.cli.fitting import concerns, cut, training_command, unfit
 from catgan.cli.parse import parse
 from catgan.errors import UserError
 from catgan.system.progress import counted
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from catgan.data.encode import LatentEncoder
     from catgan.system.processes import Processes
 
-DESCRIPTION = """Make a folder of pictures into data to train on: catgan train RECIPE --data DEST.
+DESCRIPTION = """Make a folder of pictures into data to train on: catgan train --data DEST.
 
 SOURCE: a folder with one folder per class, or pictures without classes; a zip or tar of either; a folder with IDX
 files as MNIST has them; a Hugging Face dataset, saved in a folder or hf:NAME. Called again after an interruption, it
@@ -137,13 +137,12 @@ def summary(dest: Path) -> str:
     from catgan.system.files import read_json
 
     meta, said = read_meta(dest), read_json(dest / "report.json")
-    shape = sample_shape(meta)
     lines = [
         f"{counted(meta['samples'], 'picture')} of {counted(len(meta['classes']), 'class', 'classes')}, {meta['size']}x{meta['size']}, "
         f"{'grey' if meta['channels'] == 1 else 'RGB'}: {dest}"
     ]
     if meta["vae"]:
-        lines.append(f"latents of {'x'.join(map(str, shape))}")
+        lines.append(f"latents of {'x'.join(map(str, sample_shape(meta)))}")
     if (dest / "features.json").exists():
         about = read_json(dest / "features.json")
         lines.append(f"features: {about['grid']}x{about['grid']} patches and a class token of {about['dim']} numbers")
@@ -155,8 +154,6 @@ def summary(dest: Path) -> str:
     ]
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}; see {dest / 'report.json'}")
-    by_hand = (
-        f"no recipe fits {shape[1]}x{shape[1]}: give one --sample.scales that end at it, and patches that divide them"
-    )
-    lines.append(f"next: {training_command(dest) or by_hand}")
+    lines += [f"warning: {line}" for line in (cut(dest), *concerns(dest)) if line]
+    lines.append(f"next: {unfit(dest, meta) or training_command(dest)}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`catgan train RECIPE`."""
+"""`catgan train RECIPE`, and `catgan train --data DIR`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from catgan.cli.configuration import SHORT, expand, over, recipe_first, split_own
-from catgan.cli.fitting import training_command
+from catgan.cli.fitting import concerns, described, fitted, training_command, unfit
 from catgan.cli.parse import parse
 from catgan.config import Config
 from catgan.config_io import load_yaml
@@ -19,12 +19,13 @@ from catgan.recipes import RECIPES, recipe
 from catgan.system.processes import whole_number
 
 OWN = {"--data": None, "--out": None, "--resume": False, "--config": None}
-USAGE = f"""usage: catgan train RECIPE [--data DIR] [--out DIR] [--resume] [--config FILE] [OPTIONS]
+USAGE = f"""usage: catgan train [RECIPE] [--data DIR] [--out DIR] [--resume] [--config FILE] [OPTIONS]
 
 Train a recipe: {", ".join(RECIPES)}.
 
-  --data DIR      train on what catgan prepare made: channels, size, classes and VAE follow from it
-  --out DIR       run directory (default: runs/RECIPE)
+  --data DIR      train on what catgan prepare made: channels, size, classes and VAE follow from it, and without RECIPE
+                  also the recipe, its scales and patches, and augmentation by the number of pictures
+  --out DIR       run directory (default: runs/RECIPE; without RECIPE runs/ and the name of DIR)
   --resume        go on from the run's latest checkpoint; values then come from the run instead of the recipe
                   (processes that torchrun starts again do so by themselves)
   --config FILE   YAML with some or all fields, over the recipe's values; a run's config.yaml is such a file
@@ -35,7 +36,7 @@ Options go over --data, that over the YAML file, and that over the recipe.
 
   catgan train digits
   catgan train digits --resume --steps 4000
-  catgan train digits --data prepared --out runs/pictures
+  catgan train --data prepared
   catgan train digits --sample.scales auto      # as many as the recipe has, chosen from the data
   catgan train fashion-mnist --data.path /usr/share/datasets/fashion-mnist --batch 64
   torchrun --nproc-per-node 8 -m catgan train cat-h2 --precision bfloat16 --micro-batch 32
@@ -43,16 +44,21 @@ Options go over --data, that over the YAML file, and that over the recipe.
 
 
 def main(argv: Sequence[str]) -> None:
-    name, rest = recipe_first(argv, "train", USAGE)
-    base = recipe(name)
-    own, options = split_own(rest, "train", OWN)
-    out = Path(own.out or f"runs/{name}")
+    own, options = split_own(argv, "train", OWN)
+    name = None
+    if not own.data or (options and not options[0].startswith("-")):
+        name = recipe_first(argv if not own.data else options, "train", USAGE)[0]
+        base, options = recipe(name), options[1:]
+    out = Path(own.out or f"runs/{name or Path(own.data).resolve().name}")
     begun = (out / "config.yaml").exists()
     own.resume |= begun and whole_number("TORCHELASTIC_RESTART_COUNT", 0) > 0
     if own.resume and begun:
         base = load_yaml(out / "config.yaml")
-        if base.recipe != name:
+        if name and base.recipe != name:
             raise UserError(f"{out} is a run of recipe {base.recipe}, not {name}: choose another --out")
+    elif not name:
+        with said_once():
+            base = fitted(Path(own.data), gpu_here())
     if own.config:
         base = over(base, own.config)
     if own.data:
@@ -60,12 +66,18 @@ def main(argv: Sequence[str]) -> None:
     options = [expand(o) for o in options]
     options, auto = without_auto(options, base)
     with said_once():
-        config = parse(Config, options, f"train {name}", default=base, description=USAGE.partition("\n\n")[2])
+        config = parse(
+            Config, options, f"train {name or ''}".rstrip(), default=base, description=USAGE.partition("\n\n")[2]
+        )
         if own.data and config.sample.scales[-1:] != (config.sample.size,):
             raise UserError(sizes_do_not_fit(Path(own.data), config))
         if auto:
             config = with_auto_scales(config)
         config.validate()
+    if own.data and not whole_number("RANK", 0):
+        chosen = [] if name or own.resume else [described(config, Path(own.data))]
+        for line in (*chosen, *(f"warning: {w}" for w in concerns(Path(own.data), config.training.batch))):
+            print(line, file=sys.stderr)
 
     from catgan.training.run import train
 
@@ -73,6 +85,12 @@ def main(argv: Sequence[str]) -> None:
     if not whole_number("RANK", 0):
         run = shlex.quote(str(out))
         print(f"trained {config.training.steps} steps: {out}\nnext: catgan report {run}    catgan sample {run}")
+
+
+def gpu_here() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def without_auto(options: Sequence[str], base: Config) -> tuple[list[str], bool]:
@@ -116,12 +134,13 @@ def on_data(config: Config, folder: Path, keep_sample: bool) -> Config:
 
 def sizes_do_not_fit(folder: Path, config: Config) -> str:
     """What to do about data of another size than the recipe's last scale."""
+    from catgan.data.prepared import read_meta
+
     scales, size, takes = config.sample.scales, config.sample.size, config.sample.scales[-1]
     shown = " ".join(map(str, scales))
-    command = training_command(folder)
     return (
         f"{folder} has samples of {size}x{size}, {config.recipe} takes {takes}x{takes} (sample.scales {shown}): "
         f"prepare the pictures with --size {takes}"
-        + (f", take what fits ({command})" if command else "")
+        + ("" if unfit(folder, read_meta(folder)) else f", take what fits ({training_command(folder)})")
         + f", or give --sample.scales that end at {size}, with --discriminator.patches and --generator.patch that divide them"
     )

@@ -136,7 +136,8 @@ def open_dataset(data: DataConfig, size: int) -> Dataset:
         return fashion_mnist(fashion_folder(data.path), size)
     if data.path is None:
         hint = {"latents": "a folder with moments.npy and labels.npy", "prepared": "a folder made by catgan prepare"}
-        raise UserError(f"data.path is not set: {data.source} needs {hint[data.source]}; add --data.path FOLDER")
+        option = "--data" if data.source == "prepared" else "--data.path"
+        raise UserError(f"data.path is not set: {data.source} needs {hint[data.source]}; add {option} FOLDER")
     folder = Path(data.path)
     if not folder.is_dir():
         raise UserError(f"data.path is {folder}: no such folder")

@@ -67,10 +67,11 @@ class Prepared:
         shards = [self.open_shard(entry) for entry in self.meta["shards"]]
         self.arrays = {name: [shard[name] for shard in shards] for name in self.columns}
         self.labels = np.concatenate([shard["label"] for shard in shards])
+        self.originals = np.stack([np.concatenate([s[name] for s in shards]) for name in ("width", "height")], axis=1)
         self.starts = np.cumsum([0] + [entry["rows"] for entry in self.meta["shards"]])
 
     def open_shard(self, entry: dict[str, Any]) -> dict[str, np.ndarray]:
-        """The array columns (rows, width) and labels (rows,) of a shard, as views of the mapped file."""
+        """The array columns (rows, width), and labels and sizes (rows,), of a shard, as views of the mapped file."""
         pa = arrow()
         path = self.folder / entry["file"]
         try:
@@ -84,7 +85,7 @@ class Prepared:
                 name: batch.column(name).flatten().to_numpy().reshape(entry["rows"], width)
                 for name, width in self.columns.items()
             }
-            return found | {"label": batch.column("label").to_numpy()}
+            return found | {name: batch.column(name).to_numpy() for name in ("label", "width", "height")}
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from None
         except (pa.ArrowException, KeyError, ValueError) as error:

@@ -40,7 +40,7 @@ from catgan.system.devices import keep_freed_memory, memory_error, pick_device
 from catgan.system.files import write_text
 from catgan.system.packages import need
 from catgan.system.processes import Processes
-from catgan.system.progress import Progress
+from catgan.system.progress import Progress, about
 from catgan.training.batches import Batch, Batches
 from catgan.training.best import keep_best
 from catgan.training.directory import Directory
@@ -54,7 +54,7 @@ from catgan.training.scalars import DivergedError, Scalars
 from catgan.training.signals import StopSignal
 from catgan.training.step import Metrics, Step
 from catgan.training.target import RepresentationTarget, representation_target
-from catgan.training.timing import peak_memory
+from catgan.training.timing import Pace, peak_memory
 from catgan.version import __version__
 
 
@@ -236,6 +236,7 @@ class Run:
         log = MetricsLog(self.out, self.config, self.step, self.directory.run_id) if self.processes.first else None
         progress = Progress(self.step, total, self.config.training.batch, quiet=self.quiet)
         stop = StopSignal(noted=self.parallel.hurry)
+        pace, said = Pace(self.device), False
         try:
             with (
                 stop,
@@ -248,14 +249,18 @@ class Run:
                 self.stopwatch.cpu()
                 self.logged = self.step
                 while self.step < total and not stop.agreed:
-                    with self.stopwatch.of("data"):
-                        batch = next(coming)
-                    self.scalars.add(self.step + 1, self.iterate(batch))
+                    with pace.of_step():
+                        with self.stopwatch.of("data"):
+                            batch = next(coming)
+                        self.scalars.add(self.step + 1, self.iterate(batch))
                     self.step += 1
                     stop.agreed = int(self.parallel.max(stop.number))
                     self.look(log)
                     self.save_if_due()
                     progress.update(self.step, log.losses if log else "")
+                    if pace.known and not said and self.step < total:
+                        said = True
+                        progress.note(self.forecast(pace.known))
                 if stop.agreed:
                     self.save()
                 self.saver.wait()
@@ -270,6 +275,19 @@ class Run:
             if log is not None:
                 log.close()
         stop.end()
+
+    def forecast(self, seconds: float) -> str:
+        """How long the rest will take at so many seconds a step, without evaluations, and what to expect meanwhile."""
+        c, left = self.config, self.config.training.steps - self.step
+        cores = torch.get_num_threads()
+        here = {"cuda": "this GPU", "cpu": f"these {cores} cores" if cores > 1 else "this core"}
+        place = self.where if self.processes.several else here.get(self.device.type, self.where)
+        every = about(seconds * c.log.preview_every)
+        previews = f"every {every}" if c.log.preview_every < left else "at the end"
+        return (
+            f"about {about(seconds * left)} for {left * c.training.batch:,} more images on {place}; previews {previews}; "
+            "Ctrl-C saves"
+        )
 
     def iterate(self, batch: Batch) -> Metrics:
         try:

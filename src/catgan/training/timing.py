@@ -72,6 +72,39 @@ class Stopwatch:
         return elapsed, seconds
 
 
+class Pace:
+    """Seconds per step, once a run is under way: the mean of its first steps after two that warm up.
+
+    Measured on the run's own steps, so that no number of theirs depends on it.
+    """
+
+    WARM_UP, STEPS, ENOUGH = 2, 10, 20.0  # ENOUGH: seconds that make do with fewer steps
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.steps, self.spent = device, 0, 0.0
+        self.known: float | None = None
+
+    @contextmanager
+    def of_step(self) -> Iterator[None]:
+        if self.known is not None:
+            yield
+            return
+        began = self.now()
+        yield
+        self.steps += 1
+        timed = self.steps - self.WARM_UP
+        if timed > 0:
+            self.spent += self.now() - began
+            if timed == self.STEPS or self.spent > self.ENOUGH:
+                self.known = self.spent / timed
+
+    def now(self) -> float:
+        """Seconds by the clock, when all that a GPU has to do is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
 def peak_memory(device: torch.device) -> int:
     """Bytes at the most so far: of tensors on a GPU, of the whole process on the CPU."""
     if device.type == "cuda":
