@@ -198,7 +198,8 @@ class Results:
             table(head, rows),
             "Mean ± standard deviation over seeds.\n",
             f"![Samples of each variant: rows of samples, then their stages from coarse to fine]({FOLDER}/{samples})\n",
-            "*Samples of the first seeds, not selected; under the gap the stages h_0 to h_K of more samples, a column each, as the generator makes them: what is too fine for its scale no discriminator sees.*\n",
+            "*Samples of the first seeds, not selected; under the gap the stages h_0 to h_K of more samples, a column each, as the "
+            "generator makes them: what is too fine for its scale no discriminator sees.*\n",
         ]
 
     # -- its pictures --------------------------------------------------------------------------------------------------
