@@ -128,8 +128,8 @@ FASHION_MNIST = Config(
 )
 
 # Pictures of one's own, as catgan prepare makes them: hours on two CPU cores at 32 pixels, for one GPU at 64 and 128.
-# Penalties on the whole of a small batch, because on 8x8 digits that took half as many steps as on a quarter of it. All
-# else is not tuned: no runs were compared at these sizes. So learning rates follow GAT's rule (on digits twice that was
+# Penalties on the whole of a small batch, as in the best runs on 8x8 digits. All else is not tuned: no runs were compared
+# at these sizes. So learning rates follow GAT's rule (on digits twice that was
 # better), and penalties grow with the size between the 0.1 at which digits begin to vary and the paper's 1.
 PICTURES_32 = Config(
     recipe="pictures-32",

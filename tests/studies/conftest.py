@@ -32,9 +32,10 @@ def quick() -> Testbed:
 
 
 def made_up(variant: Variant, testbed: Testbed, seed: int, **numbers: float) -> RunRecord:
-    """A record with these numbers at the end, that fall to them by a half, over 100 CPU seconds and 10 steps."""
+    """A record with these numbers at the end, that fall to them by a half, over 100 CPU seconds."""
     run = Run(variant, testbed, seed)
     curves = {name: [2 * value, value] for name, value in numbers.items()}
+    half, steps = run.config.training.steps / 2, float(run.config.training.steps)
     return RunRecord(
         study=variant.study,
         testbed=testbed.name,
@@ -44,12 +45,12 @@ def made_up(variant: Variant, testbed: Testbed, seed: int, **numbers: float) -> 
         commit="0" * 40,
         changed=False,
         config=run.config,
-        machine={"processor": "a processor"},
+        machine={"processor": "a processor", "threads": 1},
         versions={"torch": "2"},
         began="2026-01-01 00:00:00",
         cpu_seconds=100.0,
-        curves={"step": [5.0, 10.0], "cpu_seconds": [50.0, 100.0]} | curves,
+        curves={"step": [half, steps], "cpu_seconds": [50.0, 100.0]} | curves,
         final=dict(numbers),
         truncated={},
-        protocol={"feature_space": {"identity": "a space"}},
+        protocol={"samples": testbed.samples, "feature_space": {"identity": "a space"}},
     )

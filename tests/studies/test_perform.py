@@ -16,7 +16,7 @@ from tests.studies.conftest import STEPS
 from catgan.config_io import with_values
 from catgan.errors import UserError
 from catgan.studies.catalogue import AGGREGATED, GAT, OFF, Run, Testbed
-from catgan.studies.perform import perform
+from catgan.studies.perform import perform, sources
 from catgan.studies.queue import Queue, last_line, step_of
 from catgan.studies.records import LARGEST, RunRecord, read_record
 
@@ -70,7 +70,7 @@ def test_only_an_aggregated_discriminator_attends_across_scales(done: Path) -> N
 
 
 def test_a_sample_sheet_lies_beside_the_records(done: Path) -> None:
-    with Image.open(done / "records" / "gat" / "digits" / "gat.png") as sheet:
+    with Image.open(done / "records" / "gat" / "digits" / "gat-0.png") as sheet:
         assert sheet.width > 300
         assert len(set(sheet.convert("L").tobytes())) > 10
 
@@ -99,6 +99,29 @@ def test_a_run_directory_of_another_configuration_is_left_alone(done: Path, quic
     other = replace(quick, config=with_values(quick.config, {"objective.penalty": 3.0}))
     with pytest.raises(UserError, match=r"is a run of another configuration \(objective\.penalty\)"):
         perform(Run(OFF, other, 0), done / "runs", tmp_path)
+
+
+def test_a_run_that_another_process_has_recorded_is_left_as_it_is(done: Path, quick: Testbed) -> None:
+    path = done / "records" / "consistency" / "digits" / "off-0.json"
+    before = path.read_bytes()
+    assert perform(Run(OFF, quick, 0), done / "runs", done / "records") == path
+    assert path.read_bytes() == before
+
+
+def test_a_run_that_diverges_leaves_a_record_of_that(quick: Testbed, tmp_path: Path) -> None:
+    wild = {"optimizer.lr_generator": 1e30, "optimizer.lr_discriminator": 1e30}
+    run = Run(OFF, replace(quick, config=with_values(quick.config, wild)), 0)
+    record = read_record(perform(run, tmp_path / "runs", tmp_path / "records"))
+    assert "step" in record.diverged
+    assert not record.final
+    assert record.commit
+
+
+def test_commits_that_trained_a_run_are_all_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for commit in ("one", "one", "two"):
+        monkeypatch.setattr("catgan.studies.perform.checkout", lambda commit=commit: (commit, False))
+        found = sources(tmp_path / "run")
+    assert [s["commit"] for s in found] == ["one", "two"]
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -152,6 +153,8 @@ def at_paper_scale(studies: Sequence[Study], o: ReproduceOptions) -> None:
     from catgan.studies.catalogue import named
     from catgan.studies.paper import paper_runs, start, write
 
+    if o.testbeds:
+        raise UserError("--testbeds is given: runs at the paper's scale have none, leave it out")
     runs = [r for s in studies for r in paper_runs(s, o.seeds)]
     for variant in o.variants:
         named("--variants", variant, {r.variant.name: r for r in runs})
@@ -161,6 +164,6 @@ def at_paper_scale(studies: Sequence[Study], o: ReproduceOptions) -> None:
             raise UserError(f"{len(runs)} runs are named: under torchrun name one, by --variants and --seeds")
         if o.data is None:
             raise UserError("--data is missing: must be the folder that catgan prepare made of ImageNet")
-        start(runs[0], on_data(runs[0].config, o.data, keep_sample=False), o.out)
+        start(runs[0], partial(on_data, folder=o.data, keep_sample=False), o.out)
         return
     print(write(runs, o.out, o.gpus))

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
 from catgan.config import Config
 from catgan.data import Dataset
@@ -18,6 +19,7 @@ from catgan.errors import UserError
 from catgan.evaluation.alignment import alignment
 from catgan.pyramid import Pyramid
 
+BATCH = 50
 SAMPLES = 1000  # real samples that are looked at, evenly spread over the data
 
 
@@ -34,13 +36,14 @@ def auto_scales(config: Config, dataset: Dataset) -> tuple[int, ...]:
 
 def floors(dataset: Dataset, sizes: Sequence[int], down: str = "area", up: str = "bilinear") -> dict[int, float]:
     """The floor of delta of each size below that of the samples: means over real samples, in [0, 1] or a little above."""
-    count = min(SAMPLES, len(dataset))
-    x, _ = dataset.batch(np.arange(count) * len(dataset) // count, 0, 0)
     if not sizes:
         return {}
-    stages = x.expand(len(sizes) + 1, *x.shape)
-    found = alignment(stages, Pyramid((*sizes, dataset.shape[-1]), down, up))["floor"].mean(0)
-    return dict(zip(sizes, found.tolist(), strict=True))
+    count, total = min(SAMPLES, len(dataset)), torch.zeros(len(sizes))
+    rows, pyramid = np.arange(count) * len(dataset) // count, Pyramid((*sizes, dataset.shape[-1]), down, up)
+    for first in range(0, count, BATCH):
+        x, _ = dataset.batch(rows[first : first + BATCH], 0, 0, first)
+        total += alignment(x.expand(len(sizes) + 1, *x.shape), pyramid)["floor"].sum(0)
+    return dict(zip(sizes, (total / count).tolist(), strict=True))
 
 
 def chosen(floor: Mapping[int, float], size: int, patches: Sequence[int]) -> tuple[int, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from catgan.accounting.gpus import GPUS
 from catgan.accounting.plan import plan
 from catgan.config import Config
-from catgan.config_io import dump_yaml, with_values
+from catgan.config_io import dump_yaml, load_yaml, with_values
 from catgan.errors import UserError
 from catgan.studies.catalogue import Study, Variant
 from catgan.system.files import write_text
@@ -42,12 +42,16 @@ def paper_runs(study: Study, seeds: Sequence[int] = ()) -> list[PaperRun]:
     return [PaperRun(study, variant, seed, study.paper) for seed in seeds or (0,) for variant in study.variants]
 
 
-def start(run: PaperRun, config: Config, out: Path) -> None:
-    """Train it, or go on, as one of torchrun's processes. config: the run's, with its data."""
+def start(run: PaperRun, data: Callable[[Config], Config], out: Path) -> None:
+    """Train it, or go on, as one of torchrun's processes; by its config.yaml, if `write` has made one.
+
+    data: puts the data into a configuration.
+    """
     from catgan.training.run import train
 
-    folder = out / run.name / "run"
-    train(config, folder, resume=(folder / "config.yaml").exists())
+    written, folder = out / run.name / "config.yaml", out / run.name / "run"
+    config = load_yaml(written) if written.exists() else run.config
+    train(data(config), folder, resume=(folder / "config.yaml").exists())
 
 
 def write(runs: Sequence[PaperRun], out: Path, gpus: int) -> str:

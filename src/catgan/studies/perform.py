@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import statistics
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,66 +24,90 @@ from catgan.evaluation.protocol import Result, versions
 from catgan.images import grid, save_png, to_bytes, visible
 from catgan.sampling.pipeline import CATPipeline, load, load_discriminator
 from catgan.studies.catalogue import Run
-from catgan.studies.records import RunRecord, other_fields, summary, write_record
-from catgan.system.files import read_rows
+from catgan.studies.records import RunRecord, other_fields, path_of, recorded, summary, write_record
+from catgan.system.files import read_json, read_rows, write_text
+from catgan.system.lock import exclusive
 from catgan.training.run import train
+from catgan.training.scalars import DivergedError
 from catgan.version import __version__
 
 PSI = (0.85, 0.7)  # truncations at which the images are measured beside psi = 1
 SHEET = 12  # samples beside each other on a sample sheet
+SOURCES = ".sources.json"  # hidden: a run starts in an empty folder
 ROWS = 3  # of samples above the stages
 
 
 def perform(run: Run, runs: Path, records: Path) -> Path:
-    """Returns the record's file. Goes on where an earlier call was interrupted.
+    """Returns the record's file. Goes on where an earlier call was interrupted; waits for another process that does it.
 
-    runs: folder of the run directories. Raises UserError for a run directory of another configuration.
+    runs: folder of the run directories. A run that diverges leaves a record of that. Raises UserError for a run directory
+    or record of another configuration.
     """
-    out, config, source = runs / run.name, run.config, checkout()  # now: the code may change while this trains
-    begun = (out / "config.yaml").exists()
-    if begun and (found := other_fields(load_yaml(out / "config.yaml"), config)):
-        raise UserError(
-            f"{out} is a run of another configuration ({', '.join(found)}): delete it, or use another --runs"
-        )
-    train(config, out, resume=begun, quiet=True)
-    torch.set_num_threads(config.training.threads or torch.get_num_threads())
-    began = (out / "config.yaml").stat().st_mtime
-    record = measured(run, out, began, source)
-    sheet = records / run.variant.study / run.testbed.name / f"{run.variant.name}.png"
-    if not sheet.exists():
-        save_png(sample_sheet(load(out)), sheet)
-    return write_record(records, record)
+    out, config = runs / run.name, run.config
+    with exclusive(runs / f"{run.name}.lock", f"waiting for another process to end {run.name}"):
+        if recorded(records, run) is not None:
+            return path_of(records, run)
+        begun = (out / "config.yaml").exists()
+        if begun and (found := other_fields(load_yaml(out / "config.yaml"), config)):
+            raise UserError(
+                f"{out} is a run of another configuration ({', '.join(found)}): delete it, or use another --runs"
+            )
+        source = sources(out)
+        try:
+            train(config, out, resume=begun, quiet=True)
+        except DivergedError as error:
+            return write_record(records, described(run, source, {}, {}, diverged=str(error).partition(";")[0]))
+        torch.set_num_threads(config.training.threads or torch.get_num_threads())
+        pipe = load(out)
+        record = measured(run, out, pipe, source)
+        save_png(sample_sheet(pipe), path_of(records, run).with_suffix(".png"))
+        return write_record(records, record)
 
 
-def measured(run: Run, out: Path, began: float, source: tuple[str, bool]) -> RunRecord:
-    """The record of a trained run. source: the commit that trained it, and whether the checkout differed."""
-    pipe, testbed = load(out), run.testbed
+def measured(run: Run, out: Path, pipe: CATPipeline, source: list[dict[str, Any]]) -> RunRecord:
+    """The record of a trained run."""
+    testbed = run.testbed
     aligned = diagnose_pipeline(pipe)
     final = summary({m: getattr(aligned, m) for m in MEASURES})
     results = {psi: measure(pipe, run, psi) for psi in (1.0, *PSI)}
-    whole = results[1.0]
-    final |= {name: whole.metrics[name] for name in testbed.metrics}
+    final |= {name: results[1.0].metrics[name] for name in testbed.metrics}
     if run.config.objective.supervision == "pyramid":  # else there are no scales to attend to
         attention = diagnose_attention(pipe, load_discriminator(out), None)
         final["cross_scale_attention"] = attention.off_diagonal("generated")
-    curves = courses(read_rows(out / "metrics.jsonl"), testbed.metrics, len(run.config.sample.scales) > 1)
+    several = len(run.config.sample.scales) > 1
+    curves = courses(read_rows(out / "metrics.jsonl"), testbed.metrics, several)
+    truncated = {f"{psi:g}": {n: results[psi].metrics[n] for n in testbed.metrics} for psi in PSI}
+    return described(run, source, curves, final, truncated, results[1.0].to_dict()["protocol"])
+
+
+def described(
+    run: Run,
+    source: list[dict[str, Any]],
+    curves: dict[str, list[float]],
+    final: dict[str, float],
+    truncated: dict[str, dict[str, float]] | None = None,
+    protocol: dict[str, Any] | None = None,
+    diverged: str = "",
+) -> RunRecord:
+    """These numbers with all that is to be known of where they come from."""
     return RunRecord(
         study=run.variant.study,
-        testbed=testbed.name,
+        testbed=run.testbed.name,
         variant=run.variant.name,
         seed=run.seed,
         command=run.command,
-        commit=source[0],
-        changed=source[1],
+        commit=", then ".join(s["commit"] for s in source),
+        changed=any(s["changed"] for s in source),
         config=run.config,
         machine=machine(),
         versions=versions(),
-        began=time.strftime("%F %T", time.gmtime(began)),
-        cpu_seconds=curves["cpu_seconds"][-1],
+        began=source[0]["began"],
+        cpu_seconds=curves["cpu_seconds"][-1] if curves else 0.0,
         curves=curves,
         final=final,
-        truncated={f"{psi:g}": {n: results[psi].metrics[n] for n in testbed.metrics} for psi in PSI},
-        protocol=whole.to_dict()["protocol"],
+        truncated=truncated or {},
+        protocol=protocol or {},
+        diverged=diverged,
     )
 
 
@@ -94,17 +121,19 @@ def measure(pipe: CATPipeline, run: Run, psi: float) -> Result:
 def courses(rows: Sequence[Mapping[str, float]], metrics: Sequence[str], several: bool) -> dict[str, list[float]]:
     """The numbers of a run at the steps that have all of them, and the CPU seconds of training up to there.
 
-    several: whether there are stages to diagnose.
+    several: whether there are stages to diagnose. CPU seconds: the median over log entries, times the steps. So neither
+    interruptions nor what else the machine did count.
     """
     found: dict[str, list[float]] = {"step": [], "cpu_seconds": []}
-    spent = 0.0
+    timed = [row for row in rows if "cpu_seconds" in row]
+    lengths = [b["step"] - a["step"] for a, b in pairwise([{"step": 0.0}, *timed])]
+    per_step = statistics.median(row["cpu_seconds"] / n for row, n in zip(timed, lengths, strict=True))
     for row in rows:
-        spent += row.get("cpu_seconds", 0.0)
         aligned = {m: stages(row, m) for m in MEASURES}
         if (several and not all(aligned.values())) or not all(f"eval/{m}" in row for m in metrics):
             continue
         numbers = summary(aligned) | {m: row[f"eval/{m}"] for m in metrics}
-        for name, value in {"step": row["step"], "cpu_seconds": spent, **numbers}.items():
+        for name, value in {"step": row["step"], "cpu_seconds": per_step * row["step"], **numbers}.items():
             found.setdefault(name, []).append(value)
     if not found["step"]:
         raise UserError("the run has no step with both a diagnosis and an evaluation")
@@ -131,6 +160,20 @@ def sample_sheet(pipe: CATPipeline) -> Any:
 
 
 # -- where it ran ------------------------------------------------------------------------------------------------------
+
+
+def sources(out: Path) -> list[dict[str, Any]]:
+    """What trained a run: commit, whether the checkout differs from it, and when; of every call that another commit made.
+
+    Kept in the run's directory, from before its first step.
+    """
+    path = out / SOURCES
+    found: list[dict[str, Any]] = read_json(path) if path.exists() else []
+    commit, changed = checkout()
+    if not found or (found[-1]["commit"], found[-1]["changed"]) != (commit, changed):
+        found.append({"commit": commit, "changed": changed, "began": time.strftime("%F %T", time.gmtime())})
+        write_text(path, json.dumps(found))
+    return found
 
 
 def checkout() -> tuple[str, bool]:

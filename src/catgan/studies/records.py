@@ -1,7 +1,7 @@
 """What a finished run leaves: one JSON file with all that is needed to believe it, or to run it again.
 
 RECORDS/STUDY/TESTBED/VARIANT-SEED.json    numbers, their course, and how they came about
-RECORDS/STUDY/TESTBED/VARIANT.png          samples of one of its seeds
+RECORDS/STUDY/TESTBED/VARIANT-SEED.png     samples
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class RunRecord:
     final: dict[str, float]  # numbers at the end
     truncated: dict[str, dict[str, float]]  # metrics at other psi, by psi
     protocol: dict[str, Any]  # of the evaluation at the end, with feature space and reference
+    diverged: str = ""  # what was not finite, and when: then there are no numbers
 
     @property
     def name(self) -> str:
@@ -75,11 +76,13 @@ def path_of(folder: Path, run: Run) -> Path:
 
 
 def write_record(folder: Path, record: RunRecord) -> Path:
-    """Write a new record as a whole or not at all."""
+    """Write a new record as a whole or not at all. Raises UserError if there is one already."""
     content = {"format": FORMAT, **asdict(record), "config": to_dict(record.config)}
     text = one_line_lists(json.dumps(rounded(content), indent=1)) + "\n"
     assert len(text) < LARGEST, f"{record.name}: a record of {len(text)} bytes"
     path = folder / f"{record.name}.json"
+    if path.exists():
+        raise UserError(f"{path} is there already: records are not overwritten; move it away")
     write_text(path, text)
     return path
 
@@ -107,6 +110,9 @@ def recorded(folder: Path, run: Run) -> RunRecord | None:
         return None
     record = read_record(path)
     found = other_fields(record.config, run.config)
+    if not record.diverged:
+        found += ["how many samples were measured"] if record.protocol["samples"] != run.testbed.samples else []
+        found += [f"no {metric}" for metric in run.testbed.metrics if metric not in record.final]
     if found:
         raise UserError(
             f"{path} is of another configuration ({', '.join(found)}): move it away to run this one, or use another --records"

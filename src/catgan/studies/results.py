@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from glob import escape
 from pathlib import Path
 
 from PIL import Image
@@ -13,12 +15,21 @@ from catgan.errors import UserError
 from catgan.images import labelled, png
 from catgan.metrics import numbers, titles
 from catgan.report.plots import Course, plot_courses
-from catgan.studies.catalogue import STUDIES, TESTBEDS, Claim, Run, Study, Testbed, Versus, Within
-from catgan.studies.records import RunRecord, path_of, read_record, recorded
-from catgan.studies.statistics import SIGNIFICANT, Records, Verdict, judge, key, spread
+from catgan.studies.catalogue import STUDIES, TESTBEDS, Claim, Run, Study, Testbed, Variant, Versus, Within
+from catgan.studies.records import RunRecord, path_of, recorded
+from catgan.studies.statistics import SIGNIFICANT, Records, Verdict, finished, judge, key, spread
 from catgan.system.files import write_bytes, write_text
 
-ALIGNMENT = ("delta/mean", "excess/mean", "excess/first", "excess/last", "R/mean", "A/mean", "A_without_last")
+ALIGNMENT = (
+    "delta/mean",
+    "floor/mean",
+    "excess/mean",
+    "excess/first",
+    "excess/last",
+    "R/mean",
+    "A/mean",
+    "A_without_last",
+)
 HEADINGS = {
     "delta/mean": "delta",
     "floor/mean": "floor of delta",
@@ -39,10 +50,14 @@ Written by `catgan reproduce --report` from the files in `records/`: no number h
 record: command, commit, configuration, machine, CPU time, the course of all numbers, and how they were measured.
 
 The networks are small and the pictures too, so no number here can be compared with the paper's. What can be compared is the
-*kind* of effect. Per claim: our means over seeds, their difference, the p value of Welch's t test between variants (of the
-paired test between two numbers of the same runs), and one word. **agrees**: the difference has the paper's sign, and
-p < {SIGNIFICANT:g}. **disagrees**: the other sign, and p < {SIGNIFICANT:g}. **no difference seen**: anything else, which with
-few seeds is not the same as no difference. Many claims are tested, so that single p values just below {SIGNIFICANT:g} say little.
+*kind* of effect. Per claim: our means over seeds, their difference with the interval in which it lies at 95 %, the p value of
+Welch's t test between variants (of the paired test between two numbers of the same runs), and one word. **agrees**: the
+difference has the claim's sign, and p < {SIGNIFICANT:g}. **disagrees**: the other sign, and p < {SIGNIFICANT:g}. **no difference
+seen**: anything else; look at the interval for how large a difference may have gone unseen. Many claims are tested, so that
+single p values just below {SIGNIFICANT:g} say little.
+
+Numbers at the end are of 10,000 samples of the averaged generator, classes at random; the course over training, and what is
+compared after equal CPU time, is of 2,000 samples, classes in turn. CPU time is of training alone.
 
 delta, R and A are the paper's measures of alignment (equation 1), means over stages, by the averaged weights on 1,000 fixed
 samples. The *floor* of delta is what coarse resolution alone costs of it; the *excess* is what is above. Distances are
@@ -69,9 +84,8 @@ class Results:
         for study in STUDIES.values():
             for variant in study.variants:
                 for testbed in TESTBEDS.values():
-                    for path in sorted(
-                        (folder / variant.study / testbed.name).glob(f"{variant.name}-*.json"), key=seed_of
-                    ):
+                    there = (folder / variant.study / testbed.name).glob(f"{escape(variant.name)}-*.json")
+                    for path in sorted(there, key=seed_of):
                         run = Run(variant, testbed, seed_of(path))
                         if path in known or path != path_of(folder, run):
                             continue
@@ -80,10 +94,7 @@ class Results:
                         assert record is not None
                         self.found[testbed.name][key(variant)].append(record)
         for path in sorted(set(folder.rglob("*.json")) - known):
-            if len(path.relative_to(folder).parts) == 3 and path.relative_to(folder).parts[0] in STUDIES:
-                raise UserError(
-                    f"{path} is of no study, testbed or variant that there is: {read_record(path).name}; move it away"
-                )
+            raise UserError(f"{path} is of no study, testbed or variant that there is: move it away")
 
     def write(self, docs: Path) -> list[Path]:
         """The page and its figures; figures that it no longer shows are deleted. Returns the files."""
@@ -100,11 +111,15 @@ class Results:
     def records(self, testbed: str) -> Records:
         return self.found[testbed]
 
+    def present(self, study: Study, testbed: str) -> list[Variant]:
+        """The variants of a study that have a run which came to its end."""
+        return [v for v in study.variants if finished(self.records(testbed), v)]
+
     def shown(self) -> Iterator[tuple[Study, Testbed]]:
         """The studies that have records of their own and something to compare, by testbed."""
         for study in STUDIES.values():
             for name in study.testbeds:
-                present = [v for v in study.variants if self.records(name).get(key(v))]
+                present = self.present(study, name)
                 if len(present) > 1 and any(v.study == study.name for v in present):
                     yield study, TESTBEDS[name]
 
@@ -136,23 +151,26 @@ class Results:
         return ["## In short\n", table(["study", "claim", "paper", "here"], rows)]
 
     def unseen(self, shown: Sequence[tuple[Study, Testbed]]) -> list[str]:
-        """The claims of the paper that no testbed bears out, and those that none can."""
+        """The claims of the paper that not every testbed bears out, and those that none can."""
         rows = []
         for study in dict.fromkeys(study.name for study, _ in shown):
             testbeds = [t for s, t in shown if s.name == study]
             for claim in (c for c in STUDIES[study].claims if c.paper != "-"):
                 words = {t.name: v.word for t in testbeds if (v := judge(claim, self.records(t.name)))}
-                if words and "agrees" not in words.values():
+                if set(words.values()) - {"agrees"}:
                     rows.append(
                         f"- `{study}`: {claim.text.lower()} ({'; '.join(f'{t}: {w}' for t, w in words.items())})."
                     )
-        return ["## What of the paper is not seen at this scale\n", "\n".join([*rows, BEYOND]) + "\n"]
+        return [
+            "## What of the paper is not seen at this scale, or not everywhere\n",
+            "\n".join([*rows, BEYOND]) + "\n",
+        ]
 
     def word(self, claim: Claim, testbed: Testbed) -> str:
         verdict = judge(claim, self.records(testbed.name))
         if verdict is None:
             return ""
-        return f"**{verdict.word}**" + (f" ({verdict.percent:+.0f} %)" if verdict.word != "too few runs" else "")
+        return f"**{verdict.word}**" + (f", {difference(verdict)}" if verdict.word != "too few runs" else "")
 
     def machines(self) -> list[str]:
         everything = [r for variants in self.found.values() for records in variants.values() for r in records]
@@ -161,33 +179,36 @@ class Results:
             records = [r for found in variants.values() for r in found]
             if records:
                 spent = sum(r.cpu_seconds for r in records) / 3600
-                spaces = {r.protocol["feature_space"]["identity"] for r in records}
-                note = "" if len(spaces) == 1 else f"; {len(spaces)} feature spaces, between which distances differ"
+                spaces = {r.protocol["feature_space"]["identity"] for r in records if not r.diverged}
+                note = "" if len(spaces) < 2 else f"; {len(spaces)} feature spaces, between which distances differ"
                 rows.append(
                     f"- {testbed}: {TESTBEDS[testbed].about}. {len(records)} runs, {spent:.1f} CPU hours of training{note}."
                 )
         kinds = sorted(
-            {f"{r.machine['processor']}, a thread per run, PyTorch {r.versions['torch']}" for r in everything}
+            {
+                f"{r.machine['processor']}, threads a run: {r.machine['threads']}, PyTorch {r.versions['torch']}"
+                for r in everything
+            }
         )
+        commits = dict.fromkeys(commit[:12] for r in everything for commit in r.commit.split(", then "))
         changed = sorted(r.name for r in everything if r.changed)
         rows += [f"- {kind}." for kind in kinds]
+        rows += [f"- Trained at {'commit' if len(commits) == 1 else 'commits'} {', '.join(sorted(commits))}."]
         rows += [f"- With changes that were not committed: {', '.join(changed)}."] if changed else []
         return ["\n".join(rows) + "\n"]
 
     def section(self, study: Study, testbed: Testbed) -> list[str]:
         records = self.records(testbed.name)
-        present = [v for v in study.variants if records.get(key(v))]
-        columns = [*testbed.metrics, *ALIGNMENT]
-        if any(isinstance(c, Versus) and c.number == "cross_scale_attention" for c in study.claims):
-            columns.append("cross_scale_attention")
+        present = self.present(study, testbed.name)
+        columns = [*testbed.metrics, *ALIGNMENT, *study.columns]
         names = titles("classifier")
         head = ["", "seeds", *(arrowed(HEADINGS.get(c) or names[c], c) for c in columns), "CPU min."]
         rows = []
         for variant in present:
             runs = records[key(variant)]
             values = [[r.final[c] for r in runs if c in r.final] for c in columns]
-            minutes = f"{statistics.fmean(r.cpu_seconds for r in runs) / 60:.1f}"
-            rows.append([variant.about, str(len(runs)), *map(mean_and_spread, values), minutes])
+            spent = [r.cpu_seconds / 60 for r in runs if not r.diverged]
+            rows.append([variant.about, seeds(runs), *map(mean_and_spread, values), mean_and_spread(spent)])
         claims = [[c.text, c.paper, *described(c, v)] for c in study.claims if (v := judge(c, records))]
         figure, samples = f"{study.name}-{testbed.name}.png", f"{study.name}-{testbed.name}-samples.png"
         return [
@@ -209,18 +230,31 @@ class Results:
         names = titles("classifier")
         for study, testbed in self.shown():
             records = self.records(testbed.name)
-            present = [v for v in study.variants if records.get(key(v))]
+            present = self.present(study, testbed.name)
             panels = {
                 HEADINGS.get(c) or names[c]: [
-                    Course(v.name, records[key(v)][0].curves["step"], [r.curves[c] for r in records[key(v)]])
+                    Course(v.name, finished(records, v)[0].curves["step"], [r.curves[c] for r in finished(records, v)])
                     for v in present
-                    if c in records[key(v)][0].curves
+                    if c in finished(records, v)[0].curves
                 ]
                 for c in study.curves
             }
             yield f"{study.name}-{testbed.name}.png", plot_courses(panels)
-            sheets = [Image.open(self.folder / v.study / testbed.name / f"{v.name}.png") for v in present]
+            sheets = [self.sheet(records[key(v)]) for v in present]
             yield f"{study.name}-{testbed.name}-samples.png", png(beside(sheets, [v.name for v in present]))
+
+    def sheet(self, runs: Sequence[RunRecord]) -> Image.Image:
+        """The samples of the first of these runs that has them."""
+        paths = [(self.folder / f"{r.name}.png") for r in runs if not r.diverged]
+        path = next((p for p in paths if p.exists()), None)
+        if path is None:
+            raise UserError(f"{paths[0] if paths else runs[0].name} does not exist: restore it, or run the seed again")
+        return Image.open(path)
+
+
+def seeds(runs: Sequence[RunRecord]) -> str:
+    """0, 1, 2, and which of them diverged."""
+    return ", ".join(f"{r.seed}{' (diverged)' * bool(r.diverged)}" for r in runs)
 
 
 def seed_of(path: Path) -> int:
@@ -250,8 +284,8 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 
 def figures(value: float) -> str:
-    """Three figures for small numbers, three decimals at the most."""
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
+    """Three figures: 12.3, 0.00912."""
+    return "0" if value == 0 else f"{value:.3g}" if 1e-4 <= abs(value) < 1000 else f"{value:.2e}"
 
 
 def described(claim: Claim, verdict: Verdict) -> list[str]:
@@ -270,10 +304,18 @@ def described(claim: Claim, verdict: Verdict) -> list[str]:
     return [
         f"{here}: {mean_and_spread(verdict.of)}{moment}",
         f"{than}: {mean_and_spread(verdict.than)}",
-        f"{verdict.percent:+.0f} %",
+        difference(verdict),
         p,
         f"**{verdict.word}**",
     ]
+
+
+def difference(verdict: Verdict) -> str:
+    """In per cent, with the interval in which it lies at 95 %."""
+    low, high = map(verdict.percent_of, verdict.interval)
+    if math.isnan(verdict.percent):
+        return "-"
+    return f"{verdict.percent:+.0f} %" + ("" if math.isnan(low) else f" ({low:+.0f} to {high:+.0f})")
 
 
 def beside(sheets: Sequence[Image.Image], names: Sequence[str]) -> Image.Image:

@@ -26,12 +26,17 @@ class Verdict:
     than: list[float]
     p: float  # nan where it cannot be had
     word: Word
+    interval: tuple[float, float] = (math.nan, math.nan)  # of the difference, at 95 %
 
     @property
     def percent(self) -> float:
         """Difference of the means, per cent of the second."""
-        reference = statistics.fmean(self.than)
-        return 100 * (statistics.fmean(self.of) - reference) / abs(reference) if reference else math.nan
+        return self.percent_of(statistics.fmean(self.of) - statistics.fmean(self.than))
+
+    def percent_of(self, difference: float) -> float:
+        """A difference in per cent of the mean of `than`; nan if that is 0."""
+        reference = abs(statistics.fmean(self.than))
+        return 100 * difference / reference if reference else math.nan
 
 
 def key(variant: Variant) -> str:
@@ -45,46 +50,64 @@ def judge(claim: Claim, records: Records) -> Verdict | None:
         return None
     if min(len(of), len(than)) < FEWEST:
         return Verdict(of, than, math.nan, "too few runs")
-    p = p_value(of, than, paired=isinstance(claim, Within))
-    return Verdict(of, than, p, word(claim.expected, statistics.fmean(of) - statistics.fmean(than), p))
+    p, interval = t_test(of, than, paired=isinstance(claim, Within))
+    return Verdict(of, than, p, word(claim.expected, statistics.fmean(of) - statistics.fmean(than), p), interval)
 
 
-def p_value(a: Sequence[float], b: Sequence[float], paired: bool) -> float:
-    """Two-sided, of the t test; 0 or 1 where neither varies."""
+def t_test(a: Sequence[float], b: Sequence[float], paired: bool) -> tuple[float, tuple[float, float]]:
+    """The two-sided p value, and the interval in which the difference of the means lies at 95 %.
+
+    Where nothing varies 0 or 1, and the difference itself.
+    """
     need("scipy", "a t test", "studies")
     from scipy import stats
 
     differences = [x - y for x, y in zip(a, b, strict=False)] if paired else []
     if len(set(differences)) == 1 or (len(set(a)) == len(set(b)) == 1):
-        return float(a[0] == b[0])
+        return float(a[0] == b[0]), (a[0] - b[0], a[0] - b[0])
     test = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
-    return float(test.pvalue)
+    low, high = test.confidence_interval(0.95)
+    return float(test.pvalue), (float(low), float(high))
 
 
-def word(expected: Literal["lower", "higher", "not lower"], difference: float, p: float) -> Word:
+def word(expected: Literal["lower", "higher"], difference: float, p: float) -> Word:
     """What a difference with this p value says about what was expected."""
-    seen = p < SIGNIFICANT
-    if expected == "not lower":
-        return "disagrees" if seen and difference < 0 else "agrees"
-    if not seen:
+    if not p < SIGNIFICANT:
         return "no difference seen"
     return "agrees" if (difference < 0) == (expected == "lower") else "disagrees"
 
 
 def versus(claim: Versus, records: Records) -> tuple[list[float], list[float]]:
-    """Numbers of the runs of both variants, at one moment."""
-    of, than = records.get(key(claim.of), ()), records.get(key(claim.than), ())
+    """Numbers of the runs of both variants: at the end, or where both have computed for equal CPU time."""
+    of, than = (finished(records, v) for v in (claim.of, claim.than))
     if claim.at == "end" or not (of and than):
         return [r.number(claim.number) for r in of], [r.number(claim.number) for r in than]
-    over = "step" if claim.at == "equal steps" else "cpu_seconds"
-    # The moment that all runs have reached: runs of either variant take different times.
-    at = min(r.curves[over][-1] for r in (*of, *than))
-    return [r.course(claim.number, over, at) for r in of], [r.course(claim.number, over, at) for r in than]
+    spent = min(seconds_per_step(runs) * steps(runs) for runs in (of, than))
+
+    def then(runs: Sequence[RunRecord]) -> list[float]:
+        return [r.course(claim.number, "step", spent / seconds_per_step(runs)) for r in runs]
+
+    return then(of), then(than)
+
+
+def finished(records: Records, variant: Variant) -> list[RunRecord]:
+    """The records of a variant, without runs that diverged."""
+    return [r for r in records.get(key(variant), ()) if not r.diverged]
+
+
+def steps(runs: Sequence[RunRecord]) -> int:
+    """How long the runs of a variant are."""
+    return runs[0].config.training.steps
+
+
+def seconds_per_step(runs: Sequence[RunRecord]) -> float:
+    """CPU seconds of a step, mean over the runs of a variant."""
+    return statistics.fmean(r.cpu_seconds / r.config.training.steps for r in runs)
 
 
 def within(claim: Within, records: Records) -> tuple[list[float], list[float]]:
     """Two numbers of the same runs."""
-    runs = records.get(key(claim.of), ())
+    runs = finished(records, claim.of)
     if claim.early == 1.0:
         return [r.number(claim.number) for r in runs], [r.number(claim.than_number) for r in runs]
     ends = [r.curves["step"][-1] for r in runs]
