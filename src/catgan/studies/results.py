@@ -156,11 +156,10 @@ class Results:
         for study in dict.fromkeys(study.name for study, _ in shown):
             testbeds = [t for s, t in shown if s.name == study]
             for claim in (c for c in STUDIES[study].claims if c.paper != "-"):
-                words = {t.name: v.word for t in testbeds if (v := judge(claim, self.records(t.name)))}
+                verdicts = {t.name: judge(claim, self.records(t.name)) for t in testbeds}
+                words = {name: v.word for name, v in verdicts.items() if v and v.word != "too few runs"}
                 if set(words.values()) - {"agrees"}:
-                    rows.append(
-                        f"- `{study}`: {claim.text.lower()} ({'; '.join(f'{t}: {w}' for t, w in words.items())})."
-                    )
+                    rows.append(f"- `{study}`: {claim.text} ({'; '.join(f'{t}: {w}' for t, w in words.items())}).")
         return [
             "## What of the paper is not seen at this scale, or not everywhere\n",
             "\n".join([*rows, BEYOND]) + "\n",
