@@ -17,7 +17,18 @@ from catgan.studies.results import Results
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = (
-    *("delta/mean", "floor/mean", "excess/mean", "excess/first", "excess/last", "R/mean", "A/mean", "A_without_last"),
+    *(
+        "delta/mean",
+        "delta/first",
+        "delta/last",
+        "floor/mean",
+        "excess/mean",
+        "excess/first",
+        "excess/last",
+        "R/mean",
+        "A/mean",
+        "A_without_last",
+    ),
     *("frechet_distance", "precision", "recall"),
 )
 
