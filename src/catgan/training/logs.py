@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import platform
+import threading
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,9 +31,11 @@ class MetricsLog:
         write_text(self.path, "".join(line + "\n" for line in keep))
         self.file = self.path.open("a", buffering=1)
         self.tensorboard: Any = None
+        self.excepthook = threading.excepthook
         if has_tensorboard():
             from torch.utils.tensorboard import SummaryWriter
 
+            threading.excepthook = self.end_of_thread
             self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
         self.wandb: Any = None
         if config.log.wandb:
@@ -46,6 +49,11 @@ class MetricsLog:
                 resume="allow",
                 config=to_dict(config),
             )
+
+    def end_of_thread(self, end: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread, when it cannot write, ends here; it says so once more to who writes next, who tells people."""
+        if not (isinstance(end.exc_value, OSError) and type(end.thread).__module__.startswith("tensorboard.")):
+            self.excepthook(end)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         self.file.write(json.dumps({"step": step, **scalars}) + "\n")
@@ -61,6 +69,7 @@ class MetricsLog:
         self.file.close()
         if self.tensorboard is not None:
             self.tensorboard.close()
+        threading.excepthook = self.excepthook
         if self.wandb is not None:
             self.wandb.finish()
 
