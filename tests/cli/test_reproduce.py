@@ -20,7 +20,9 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> 
 
 @pytest.fixture
 def records(tmp_path: Path) -> Path:
-    write_record(tmp_path / "records", made_up(OFF, TESTBEDS["digits"], 0, frechet_distance=1.0, precision=0.5, recall=0.5))
+    write_record(
+        tmp_path / "records", made_up(OFF, TESTBEDS["digits"], 0, frechet_distance=1.0, precision=0.5, recall=0.5)
+    )
     return tmp_path / "records"
 
 

@@ -56,7 +56,7 @@ def test_the_page_in_the_repository_is_what_its_records_make(tmp_path: Path) -> 
 def test_the_numbers_on_the_page_are_those_of_the_records(records: Path) -> None:
     page = Results(records).page()
     row = next(line for line in page.splitlines() if line.startswith("| It improves the images: distance | FID"))
-    assert "| on: 1.01 ± 0.01 | off: 2.02 ± 0.02 | -50 % (-52 to -48) | < 0.001 | **agrees** |" in row
+    assert "| on: 1.010 ± 0.010 | off: 2.020 ± 0.020 | -50 % (-52 to -48) | < 0.001 | **agrees** |" in row
     assert "**disagrees**" in page, "A falls by a half"
     assert "`lambda`: How strong" in page.partition("Not recorded yet")[2]
 
@@ -93,7 +93,7 @@ def test_courses_of_one_variant_alone_are_no_comparison(records: Path) -> None:
 def test_a_run_that_diverged_is_named_and_not_counted(records: Path) -> None:
     lost = replace(made_up(OFF, TESTBEDS["digits"], 3), protocol={}, diverged="a loss is nan at step 7")
     write_record(records, lost)
-    assert "| no consistency loss (lambda 0) | 0, 1, 2, 3 (diverged) | 2.02 ± 0.02 |" in Results(records).page()
+    assert "| no consistency loss (lambda 0) | 0, 1, 2, 3 (diverged) | 2.020 ± 0.020 |" in Results(records).page()
 
 
 def test_a_missing_sheet_is_said(records: Path, tmp_path: Path) -> None:

@@ -75,6 +75,15 @@ def test_at_equal_cpu_time_the_slower_variant_is_looked_at_earlier(quick: Testbe
     assert verdict.than == pytest.approx([2.0, 2.1, 1.9])
 
 
+def test_over_training_the_mean_of_the_course_counts(quick: Testbed) -> None:
+    verdict = judge(
+        Versus("", "-", "frechet_distance", ON, OFF, "lower", "over training"),
+        records(quick, [1.0, 1.1, 0.9], [2.0, 2.1, 1.9]),
+    )
+    assert verdict is not None
+    assert verdict.of == pytest.approx([1.5, 1.65, 1.35])
+
+
 def test_runs_that_diverged_are_no_numbers(quick: Testbed) -> None:
     found = records(quick, [1.0, 1.1, 0.9, 1.0], [2.0, 2.1, 1.9])
     found["consistency/on"][3] = replace(found["consistency/on"][3], final={}, curves={}, diverged="a loss at step 3")

@@ -56,7 +56,7 @@ class Variant:
         return with_values(base, values | {"training.seed": seed}).validate()
 
 
-Moment = Literal["end", "equal CPU time"]
+Moment = Literal["end", "equal CPU time", "over training"]
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,7 @@ CONSISTENCY = Study(
         Within("Nor is its excess", "-", "excess/last", OFF, "excess/first", "higher"),
         Versus("It lowers delta", "-39 % (Base), -45 % (Medium)", "delta/mean", ON, OFF, "lower"),
         Versus("It lowers the excess of delta", "-", "excess/mean", ON, OFF, "lower"),
+        Versus("Also over the whole training", "-", "excess/mean", ON, OFF, "lower", "over training"),
         Versus("It lowers R", "-43 % (Base), -46 % (Medium)", "R/mean", ON, OFF, "lower"),
         Versus("It raises A", "+46 % (Base), +66 % (Medium)", "A/mean", ON, OFF, "higher"),
         Versus(

@@ -32,6 +32,8 @@ ALIGNMENT = (
 )
 HEADINGS = {
     "delta/mean": "delta",
+    "delta/first": "delta, coarsest stage",
+    "delta/last": "delta, finest stage",
     "floor/mean": "floor of delta",
     "excess/mean": "excess of delta",
     "excess/first": "excess, coarsest stage",
@@ -275,11 +277,14 @@ def arrowed(title: str, name: str) -> str:
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """0.43 ± 0.02, or what there is of it."""
+    """0.430 ± 0.021, or what there is of it."""
     if not values:
         return "-"
-    mean = figures(statistics.fmean(values))
-    return f"{mean} ± {figures(spread(values))}" if len(values) > 1 else mean
+    mean, deviation = statistics.fmean(values), spread(values)
+    if not deviation > 0:
+        return figures(mean)
+    decimals = max(0, 1 - math.floor(math.log10(deviation)))  # two figures of the deviation
+    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
 
 
 def figures(value: float) -> str:
@@ -289,7 +294,8 @@ def figures(value: float) -> str:
 
 def described(claim: Claim, verdict: Verdict) -> list[str]:
     """The cells of a claim's row."""
-    moment = f" after {claim.at}" if isinstance(claim, Versus) and claim.at != "end" else ""
+    moments = {"equal CPU time": " after equal CPU time", "over training": ", mean over training"}
+    moment = moments.get(claim.at, "") if isinstance(claim, Versus) else ""
     if isinstance(claim, Within):
         here = HEADINGS.get(claim.number, claim.number)
         than = HEADINGS.get(claim.than_number, claim.than_number)
@@ -314,7 +320,12 @@ def difference(verdict: Verdict) -> str:
     low, high = map(verdict.percent_of, verdict.interval)
     if math.isnan(verdict.percent):
         return "-"
-    return f"{verdict.percent:+.0f} %" + ("" if math.isnan(low) else f" ({low:+.0f} to {high:+.0f})")
+    return f"{signed(verdict.percent)} %" + ("" if math.isnan(low) else f" ({signed(low)} to {signed(high)})")
+
+
+def signed(percent: float) -> str:
+    """A whole number with its sign; none for 0."""
+    return f"{round(percent):+d}" if round(percent) else "0"
 
 
 def beside(sheets: Sequence[Image.Image], names: Sequence[str]) -> Image.Image:

@@ -78,10 +78,14 @@ def word(expected: Literal["lower", "higher"], difference: float, p: float) -> W
 
 
 def versus(claim: Versus, records: Records) -> tuple[list[float], list[float]]:
-    """Numbers of the runs of both variants: at the end, or where both have computed for equal CPU time."""
+    """Numbers of the runs of both variants: at the end, where both have computed for equal CPU time, or means of courses."""
     of, than = (finished(records, v) for v in (claim.of, claim.than))
     if claim.at == "end" or not (of and than):
         return [r.number(claim.number) for r in of], [r.number(claim.number) for r in than]
+    if claim.at == "over training":
+        return [statistics.fmean(r.curves[claim.number]) for r in of], [
+            statistics.fmean(r.curves[claim.number]) for r in than
+        ]
     spent = min(seconds_per_step(runs) * steps(runs) for runs in (of, than))
 
     def then(runs: Sequence[RunRecord]) -> list[float]:
