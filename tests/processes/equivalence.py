@@ -1,4 +1,5 @@
-"""What each of several processes does in test_parallel.py: some iterations in float64, by DDP and by FSDP2.
+"""What each of several processes does in test_parallel.py: some iterations in float64, by DDP and by FSDP2, then one in
+float32 and one under bfloat16.
 
 With a head in the discriminator that is trained with it.
 """
@@ -27,6 +28,15 @@ STEPS = 20
 MODES = ("ddp", "fsdp2")
 # One pass per process and step; and two passes, with activations recomputed (and so fakes generated twice).
 VARIANTS: dict[str, dict[str, Any]] = {"whole": {}, "accumulated": {"recompute": True}}
+
+
+# Of weights and samples: under bfloat16 they are float32.
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
+
+
+def precision(numbers: str) -> dict[str, str]:
+    """The option that asks for bfloat16."""
+    return {"precision": "bfloat16"} if numbers == "bfloat16" else {}
 
 
 def passes(variant: str, world: int) -> int:
@@ -105,11 +115,10 @@ def work(rank: int, world: int, folder: Path) -> None:
     for mode in MODES:
         parallel = Parallel(processes, torch.device("cpu"), mode == "fsdp2", timeout=120)
         for variant, training in VARIANTS.items():
-            for dtype, steps in ((torch.float64, STEPS), (torch.float32, 1)):
-                result = iterations(
-                    configuration(micro_batch=passes(variant, world), **training), parallel, steps, dtype
-                )
-                name = f"{mode} {variant} {str(dtype).removeprefix('torch.')}"
+            for numbers, steps in (("float64", STEPS), ("float32", 1), ("bfloat16", 1)):
+                config = configuration(micro_batch=passes(variant, world), **training, **precision(numbers))
+                result = iterations(config, parallel, steps, DTYPES[numbers])
+                name = f"{mode} {variant} {numbers}"
                 found |= {f"{name} {key}": value for key, value in result.items()}
     if processes.first:
         torch.save(found, folder / "found.pt")

@@ -84,6 +84,21 @@ def test_its_first_step_equals_that_of_one_process_in_float32(several: Found, mo
     assert difference < 1e-5, name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("mode", MODES)
+def test_its_first_step_is_that_of_one_process_under_bfloat16(several: Found, mode: str, variant: str) -> None:
+    """Penalised samples, of which a pass of several may have none, are judged in float32, all others in bfloat16."""
+    found = {n: v for n, v in chosen(several, f"{mode} {variant} bfloat16 ").items() if not n.startswith("final ")}
+    size = equivalence.passes(variant, int(several["world"]))
+    alone = iterations(configuration(micro_batch=size, precision="bfloat16"), None, 1, torch.float32)
+    penalties = {n: v for n, v in found.items() if "/r1" in n or "/r2" in n}
+    assert len(penalties) == 2
+    assert furthest(penalties, {n: alone[n] for n in penalties})[0] < 1e-5
+    difference, name = furthest(found, {n: alone[n] for n in found})
+    assert difference < 0.02, name
+
+
 def test_each_process_takes_consecutive_samples() -> None:
     alone = Parallel(Processes(), torch.device("cpu"))
     assert alone.share(8) == (0, 8)
