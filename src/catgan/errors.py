@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 
@@ -32,3 +33,11 @@ def require(ok: bool, name: str, value: object, allowed: str, todo: str = "") ->
     """Raise UserError unless ok: the field, its value, what is allowed, what to do."""
     if not ok:
         raise UserError(f"{name} is {value}: must be {allowed}" + (f"; {todo}" if todo else ""))
+
+
+def check_known(kind: str, name: str, known: Collection[str]) -> None:
+    """Raise UserError unless the name is one of the known ones; it says which is nearest."""
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"{kind} is {name}: must be one of {', '.join(known)}{meant}")

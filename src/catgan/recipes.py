@@ -5,7 +5,6 @@ A recipe is a starting point. Every field can be changed on the command line, fr
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import replace
 
@@ -24,7 +23,7 @@ from catgan.config import (
     SampleConfig,
     TrainingConfig,
 )
-from catgan.errors import UserError, require
+from catgan.errors import check_known, require
 
 
 def scaled_lr(width: int) -> float:
@@ -177,11 +176,7 @@ RECIPES = {
 
 def recipe(name: str) -> Config:
     """The recipe of that name. Raises UserError for an unknown one."""
-    if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, 1)
-        raise UserError(
-            f"recipe is {name}: must be one of {', '.join(RECIPES)}" + (f"; did you mean {close[0]}?" if close else "")
-        )
+    check_known("recipe", name, RECIPES)
     return RECIPES[name]
 
 

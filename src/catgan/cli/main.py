@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from difflib import get_close_matches
 from importlib import import_module
 
-from catgan.errors import UserError
+from catgan.errors import UserError, check_known
 from catgan.version import __version__
 
 COMMANDS = {
@@ -55,10 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     name, *rest = argv
     try:
-        if name not in COMMANDS:
-            close = get_close_matches(name, COMMANDS, 1)
-            meant = f"; did you mean {close[0]}?" if close else ""
-            raise UserError(f"command is {name}: must be one of {', '.join(COMMANDS)}{meant}")
+        check_known("command", name, COMMANDS)
         import_module(f"catgan.cli.{name}").main(rest)
     except UserError as error:
         if not (error.raised_by_all and rank()):

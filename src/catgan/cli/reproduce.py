@@ -13,7 +13,7 @@ import tyro
 
 from catgan.bounds import Count
 from catgan.cli.parse import parse
-from catgan.errors import UserError
+from catgan.errors import UserError, check_known
 from catgan.system.progress import counted
 from catgan.system.tables import aligned
 
@@ -68,9 +68,11 @@ class ReproduceOptions:
 def main(argv: Sequence[str]) -> None:
     o = parse(ReproduceOptions, argv, "reproduce", description=DESCRIPTION)
 
-    from catgan.studies.catalogue import STUDIES, named, runs_of
+    from catgan.studies.catalogue import STUDIES, runs_of
 
-    studies: Sequence[Study] = [named("study", name, STUDIES) for name in o.studies]
+    for name in o.studies:
+        check_known("study", name, STUDIES)
+    studies = [STUDIES[name] for name in o.studies]
     if o.report:
         report(o)
     elif not studies or o.list:
@@ -113,18 +115,17 @@ def overview(studies: Sequence[Study], records: Path) -> str:
     from catgan.studies.catalogue import runs_of
     from catgan.studies.records import path_of
 
-    rows: list[Sequence[str]] = [("study", "runs", "recorded", "core hours", "question", "paper")]
-    for study in studies:
-        runs = runs_of([study])
+    def counts(runs: list[Run]) -> tuple[str, str, str]:
+        """How many there are, how many are recorded, and what all of them take."""
         done = sum(path_of(records, r).exists() for r in runs)
-        hours = sum(r.testbed.minutes for r in runs) / 60
-        rows.append((study.name, str(len(runs)), str(done), f"{hours:.1f}", study.question, study.figure))
-    total = runs_of(studies)
-    hours = sum(r.testbed.minutes for r in total) / 60
-    done = sum(path_of(records, r).exists() for r in total)
+        return str(len(runs)), str(done), f"{sum(r.testbed.minutes for r in runs) / 60:.1f}"
+
+    rows: list[Sequence[str]] = [("study", "runs", "recorded", "core hours", "question", "paper")]
+    rows += [(s.name, *counts(runs_of([s])), s.question, s.figure) for s in studies]
+    total, done, hours = counts(runs_of(studies))
     return (
         aligned(rows, (0, 4, 5))
-        + f"\n\nRuns that studies share are made once: {len(total)} in all, {done} recorded, {hours:.1f} core hours.\n"
+        + f"\n\nRuns that studies share are made once: {total} in all, {done} recorded, {hours} core hours.\n"
         + "next: catgan reproduce STUDY --list    catgan reproduce STUDY --jobs 2"
     )
 
@@ -150,14 +151,13 @@ def listed(studies: Sequence[Study], o: ReproduceOptions) -> str:
 def at_paper_scale(studies: Sequence[Study], o: ReproduceOptions) -> None:
     """Write the runs, or start one under torchrun."""
     from catgan.cli.train import on_data
-    from catgan.studies.catalogue import named
     from catgan.studies.paper import paper_runs, start, write
 
     if o.testbeds:
         raise UserError("--testbeds is given: runs at the paper's scale have none, leave it out")
     runs = [r for s in studies for r in paper_runs(s, o.seeds)]
     for variant in o.variants:
-        named("--variants", variant, {r.variant.name: r for r in runs})
+        check_known("--variants", variant, dict.fromkeys(r.variant.name for r in runs))
     runs = [r for r in runs if not o.variants or r.variant.name in o.variants]
     if "RANK" in os.environ:
         if len(runs) != 1:

@@ -6,14 +6,14 @@ may belong to another study, whose record then counts. All that a run is follows
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from catgan.config import Config
 from catgan.config_io import attribute, with_values
-from catgan.errors import UserError
+from catgan.errors import check_known
 from catgan.metrics import NumberName
 from catgan.recipes import CAT_B2, CAT_M2, DIGITS, gat
 
@@ -395,7 +395,7 @@ class Run:
         """STUDY/TESTBED/VARIANT-SEED: where its record lies."""
         return f"{self.variant.study}/{self.testbed.name}/{self.variant.name}-{self.seed}"
 
-    @property
+    @cached_property
     def config(self) -> Config:
         return self.variant.config(self.testbed.config, self.seed)
 
@@ -404,16 +404,6 @@ class Run:
         """What runs this one alone."""
         v = self.variant
         return f"catgan reproduce {v.study} --testbeds {self.testbed.name} --variants {v.name} --seeds {self.seed}"
-
-
-def named(kind: str, name: str, known: Mapping[str, Any]) -> Any:
-    """An entry of a table. Raises UserError for a name that is not there."""
-    if name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        raise UserError(
-            f"{kind} is {name}: must be one of {', '.join(known)}" + (f"; did you mean {close[0]}?" if close else "")
-        )
-    return known[name]
 
 
 def runs_of(
@@ -428,12 +418,12 @@ def runs_of(
     do not have.
     """
     studies, wanted_testbeds, wanted_variants, wanted_seeds = list(studies), list(testbeds), list(variants), list(seeds)
-    known_variants = {v.name: v for s in studies for v in s.variants}
-    known_testbeds = {t: TESTBEDS[t] for s in studies for t in s.testbeds}
+    known_variants = dict.fromkeys(v.name for s in studies for v in s.variants)
+    known_testbeds = dict.fromkeys(t for s in studies for t in s.testbeds)
     for name in wanted_variants:
-        named("--variants", name, known_variants)
+        check_known("--variants", name, known_variants)
     for name in wanted_testbeds:
-        named("--testbeds", name, known_testbeds)
+        check_known("--testbeds", name, known_testbeds)
     found: dict[str, Run] = {}
     for study in studies:
         for testbed in (t for t in study.testbeds if not wanted_testbeds or t in wanted_testbeds):

@@ -7,12 +7,12 @@ RECORDS/STUDY/TESTBED/VARIANT-SEED.png     samples
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from catgan.config import Config
@@ -125,20 +125,15 @@ def other_fields(stored: Config, wanted: Config) -> list[str]:
     return [n for n in differences(stored, wanted) if not any(f"{n}.".startswith(f"{free}.") for free in FREE)]
 
 
-def mean(values: Sequence[float]) -> float:
-    """Raises ZeroDivisionError where there are none."""
-    return math.fsum(values) / len(values)
-
-
 def summary(stages: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Alignment per stage, by measure, as numbers by name; A also without the last stage, which is 1 by definition."""
     found: dict[str, float] = {}
     for measure, values in stages.items():
         if values:
             found |= {f"{measure}/{k}": v for k, v in enumerate(values)}
-            found |= {f"{measure}/first": values[0], f"{measure}/last": values[-1], f"{measure}/mean": mean(values)}
+            found |= {f"{measure}/first": values[0], f"{measure}/last": values[-1], f"{measure}/mean": fmean(values)}
     if len(stages.get("A", ())) > 1:
-        found["A_without_last"] = mean(stages["A"][:-1])
+        found["A_without_last"] = fmean(stages["A"][:-1])
     return found
 
 

@@ -117,46 +117,46 @@ class Results:
         """The variants of a study that have a run which came to its end."""
         return [v for v in study.variants if finished(self.records(testbed), v)]
 
-    def shown(self) -> Iterator[tuple[Study, Testbed]]:
-        """The studies that have records of their own and something to compare, by testbed."""
+    def shown(self) -> dict[str, list[Testbed]]:
+        """The studies that have records of their own and something to compare, with the testbeds where they have."""
+        found: dict[str, list[Testbed]] = {}
         for study in STUDIES.values():
             for name in study.testbeds:
                 present = self.present(study, name)
                 if len(present) > 1 and any(v.study == study.name for v in present):
-                    yield study, TESTBEDS[name]
+                    found.setdefault(study.name, []).append(TESTBEDS[name])
+        return found
 
     # -- the page ------------------------------------------------------------------------------------------------------
 
     def page(self) -> str:
-        shown = list(self.shown())
+        shown = self.shown()
         parts = [INTRODUCTION, *self.summary(shown), *self.unseen(shown), "## Where it ran\n", *self.machines()]
-        studies = dict.fromkeys(study.name for study, _ in shown)
-        for name in studies:
+        for name, testbeds in shown.items():
             study = STUDIES[name]
             parts += [
                 f"## {study.question}\n",
                 f"`{study.name}`: the paper's {study.figure}. {study.remark}".strip() + "\n",
             ]
-            for testbed in (t for s, t in shown if s is study):
+            for testbed in testbeds:
                 parts += self.section(study, testbed)
-        missing = [s for s in STUDIES.values() if s.name not in studies]
+        missing = [s for s in STUDIES.values() if s.name not in shown]
         if missing:
             parts += ["## Not recorded yet\n", "\n".join(f"- `{s.name}`: {s.question}" for s in missing) + "\n"]
         return "\n".join(parts)
 
-    def summary(self, shown: Sequence[tuple[Study, Testbed]]) -> list[str]:
+    def summary(self, shown: dict[str, list[Testbed]]) -> list[str]:
         rows = []
-        for study in dict.fromkeys(study.name for study, _ in shown):
+        for study, testbeds in shown.items():
             for claim in STUDIES[study].claims:
-                words = {t.name: self.word(claim, t) for s, t in shown if s.name == study}
+                words = {t.name: self.word(claim, t) for t in testbeds}
                 rows.append([study, claim.text, claim.paper, "; ".join(f"{t}: {w}" for t, w in words.items() if w)])
         return ["## In short\n", table(["study", "claim", "paper", "here"], rows)]
 
-    def unseen(self, shown: Sequence[tuple[Study, Testbed]]) -> list[str]:
+    def unseen(self, shown: dict[str, list[Testbed]]) -> list[str]:
         """The claims of the paper that not every testbed bears out, and those that none can."""
         rows = []
-        for study in dict.fromkeys(study.name for study, _ in shown):
-            testbeds = [t for s, t in shown if s.name == study]
+        for study, testbeds in shown.items():
             for claim in (c for c in STUDIES[study].claims if c.paper != "-"):
                 verdicts = {t.name: judge(claim, self.records(t.name)) for t in testbeds}
                 words = {name: v.word for name, v in verdicts.items() if v and v.word != "too few runs"}
@@ -202,8 +202,7 @@ class Results:
         records = self.records(testbed.name)
         present = self.present(study, testbed.name)
         columns = [*testbed.metrics, *ALIGNMENT, *study.columns]
-        names = titles("classifier")
-        head = ["", "seeds", *(arrowed(HEADINGS.get(c) or names[c], c) for c in columns), "CPU min."]
+        head = ["", "seeds", *(arrowed(c) for c in columns), "CPU min."]
         rows = []
         for variant in present:
             runs = records[key(variant)]
@@ -215,7 +214,7 @@ class Results:
         return [
             f"### {testbed.name}: {testbed.about}\n",
             table(["claim", "paper", "here", "against", "difference", "p", "verdict"], claims),
-            f"![The course of {', '.join(HEADINGS.get(c) or names[c] for c in study.curves)} over training, by variant]({FOLDER}/{figure})\n",
+            f"![The course of {', '.join(heading(c) for c in study.curves)} over training, by variant]({FOLDER}/{figure})\n",
             "*Mean over seeds, in the band from the lowest to the highest.*\n",
             table(head, rows),
             "Mean ± standard deviation over seeds.\n",
@@ -228,12 +227,11 @@ class Results:
 
     def pictures(self) -> Iterator[tuple[str, bytes]]:
         """File names and PNG data."""
-        names = titles("classifier")
-        for study, testbed in self.shown():
+        for study, testbed in ((STUDIES[name], t) for name, testbeds in self.shown().items() for t in testbeds):
             records = self.records(testbed.name)
             present = self.present(study, testbed.name)
             panels = {
-                HEADINGS.get(c) or names[c]: [
+                heading(c): [
                     Course(v.name, finished(records, v)[0].curves["step"], [r.curves[c] for r in finished(records, v)])
                     for v in present
                     if c in finished(records, v)[0].curves
@@ -270,10 +268,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def arrowed(title: str, name: str) -> str:
+def heading(name: str) -> str:
+    """What a number is called on the page."""
+    return HEADINGS.get(name) or titles("classifier")[name]
+
+
+def arrowed(name: str) -> str:
+    """Its heading, and which way is better."""
     known = numbers().get(name)
     better = known.better if known else ("higher" if name.startswith("A") else "lower" if name in ALIGNMENT else None)
-    return title + {"lower": " ↓", "higher": " ↑"}.get(better or "", "")
+    return heading(name) + {"lower": " ↓", "higher": " ↑"}.get(better or "", "")
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
