@@ -247,11 +247,12 @@ class EvalConfig:
     samples: AtLeast2 = 10_000
     """Samples to generate each time: seeds 0, 1, ..., classes in turn."""
     features: Features = "inception"
-    """Feature space; classifier is a small network trained on the data, for small or grey images."""
+    """Feature space; classifier is a small network trained on the data, for small or grey images; pixels needs none."""
     metrics: tuple[MetricName, ...] = ("distance",)
-    """What to measure; all but distance, class_distance and class_accuracy need `pip install catgan[eval]`."""
+    """What to measure; kid, inception_score and precision_recall need `pip install catgan[eval]`. Collapse is seen by
+    recall, memorisation by authenticity."""
     best: NumberName = "frechet_distance"
-    """The number by which checkpoints/best-XXXXXXXX is kept."""
+    """The number by which checkpoints/best-XXXXXXXX is kept, of evaluations that see neither collapse nor memorisation."""
     reference: str | None = None
     """Images, or an .npz with mu and sigma, to compare with; None is the training data."""
     weights: str | None = None

@@ -79,6 +79,16 @@ METRICS: dict[str, Metric] = {
         fewest=lambda protocol: protocol.neighbours + 1,
         package="torch_fidelity",
     ),
+    "authenticity": Metric(
+        "share of samples that are no nearer to an image of the reference than its nearest other is",
+        {
+            "authenticity": Number("{}authenticity", "higher"),
+            "authenticity_real": Number("{}authenticity of real images", None),
+        },
+        "catgan.evaluation.metrics:authenticity",
+        rows=True,
+        fewest=lambda protocol: 3,
+    ),
     "class_distance": Metric(
         "Frechet distance within each class, mean over classes",
         {"class_distance": Number("per-class {}Frechet distance, mean", "lower", "per-class FID, mean")},
@@ -93,8 +103,13 @@ METRICS: dict[str, Metric] = {
     ),
 }
 RENAMED = {"score": "inception_score", "recognised": "class_accuracy"}
-Features = Literal["inception", "dinov2", "classifier"]
-FEATURES = {"inception": "", "dinov2": "DINOv2 ", "classifier": "classifier "}  # as titles name them
+Features = Literal["inception", "dinov2", "classifier", "pixels"]
+FEATURES = {
+    "inception": "",
+    "dinov2": "DINOv2 ",
+    "classifier": "classifier ",
+    "pixels": "pixel ",
+}  # as titles name them
 
 
 def numbers() -> dict[str, Number]:

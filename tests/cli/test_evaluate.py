@@ -117,7 +117,7 @@ def test_given_images_are_recorded_as_given(
         ("{run} --psi 2", "psi is 2.0"),
         ("{run} --metrics fid", "--metrics"),
         ("{run} --features classifier --reference {stats}", "trained on the reference's images"),
-        ("{colours} --reference digits", "colour images, the classifier was trained on grey ones"),
+        ("{colours} --reference digits", "colour images, the reference grey ones"),
         (
             "{run} --features dinov2 --feature-weights {tmp}/none",
             "does not exist; give a folder with config.json and model.safetensors as --feature-weights",

@@ -196,6 +196,9 @@ def test_the_recipe_is_the_one_of_the_nearest_size_or_without_a_gpu_the_smallest
     (tmp_path / "catgan.json").write_text(json.dumps(about))
     config = fitted(tmp_path, gpu).validate()
     assert (config.recipe, config.sample.size, config.augment) == (name, size, augmentation(10_000, 3))
+    assert config.eval.features == "pixels", "needs neither classes nor weights"
+    assert {"authenticity", "precision_recall"} < set(config.eval.metrics)
+    assert (config.eval.samples, config.training.steps // config.eval.every) == (5000, 10)
 
 
 def test_a_size_that_no_patches_divide_says_what_to_prepare(

@@ -75,9 +75,22 @@ def test_given_statistics_count_and_images_give_the_features(adm: Path, projecti
 @pytest.mark.parametrize(
     ("labelled", "classes", "images", "expected"),
     [
-        (True, 3, True, {"distance", "kid", "precision_recall", "inception_score", "class_distance", "class_accuracy"}),
-        (False, 3, True, {"distance", "kid", "precision_recall", "inception_score"}),
-        (True, 0, True, {"distance", "kid", "precision_recall"}),
+        (
+            True,
+            3,
+            True,
+            {
+                "distance",
+                "kid",
+                "precision_recall",
+                "authenticity",
+                "inception_score",
+                "class_distance",
+                "class_accuracy",
+            },
+        ),
+        (False, 3, True, {"distance", "kid", "precision_recall", "authenticity", "inception_score"}),
+        (True, 0, True, {"distance", "kid", "precision_recall", "authenticity"}),
         (True, 3, False, {"distance", "inception_score"}),
     ],
 )
@@ -99,10 +112,12 @@ def test_what_needs_more_samples_than_there_are_is_not_measured_by_itself(noise:
 
 
 def test_small_or_grey_images_are_for_the_classifier(noise: Noise, tmp_path: Path) -> None:
-    assert opening.fitting_features(noise(3)) == "classifier"
+    classes, none = (None, noise(3)), (None, noise(3, classes=1))
+    assert opening.fitting_features(noise(3), classes) == "classifier"
+    assert opening.fitting_features(noise(3), none) == "pixels"
     for size, channels, expected in ((64, 3, "inception"), (63, 3, "classifier"), (64, 1, "classifier")):
         np.savez(tmp_path / "a.npz", arr_0=np.zeros((2, size, size, channels), np.uint8))
-        assert opening.fitting_features(Npz(tmp_path / "a.npz")) == expected
+        assert opening.fitting_features(Npz(tmp_path / "a.npz"), classes) == expected
 
 
 def test_a_classifier_needs_images(tmp_path: Path) -> None:

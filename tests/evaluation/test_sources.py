@@ -367,7 +367,7 @@ def test_latents_in_memory_are_refused() -> None:
 def test_grey_may_become_colour_and_not_the_other_way_round() -> None:
     grey = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4)
     assert torch.equal(with_channels(grey, 3, "x"), grey.repeat(1, 3, 1, 1))
-    with pytest.raises(UserError, match="x has colour images, the classifier was trained on grey ones"):
+    with pytest.raises(UserError, match="x has colour images, the reference grey ones"):
         with_channels(grey.repeat(1, 3, 1, 1), 1, "x")
 
 

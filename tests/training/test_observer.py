@@ -184,6 +184,32 @@ def test_a_best_checkpoint_that_is_gone_or_unexplained_does_not_count(tmp_path: 
     assert best_so_far(tmp_path) is None
 
 
+def test_what_fails_is_said_recorded_and_not_kept_as_best(
+    changed: Changed, data: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An untrained generator covers nothing of the data: past half of the run, that is a collapse."""
+    values = FEW | {"metrics": ("distance", "authenticity", "precision_recall"), "features": "pixels"}
+    run = train(changed(4, **values), tmp_path / "run", dataset=data, quiet=True)
+    assert "warning: step 4: collapse: samples cover 0.0% of the pictures" in capsys.readouterr().err
+    stored = [json.loads(p.read_text()) for p in sorted((run / "evaluations").iterdir())]
+    assert [bool(s["failures"]) for s in stored] == [True, True]
+    assert not list((run / "checkpoints").glob("best*"))
+    (run / "evaluations" / "training-00000001.json").write_text('{"metrics": {"recall": 0.8}}')
+    train(changed(5, **values), run, dataset=data, quiet=True, resume=True)
+    assert "step 5: collapse: samples cover 0% of the pictures (recall), 80% before" in capsys.readouterr().err
+
+
+def test_a_classifier_that_knows_little_is_said_before_the_first_step(
+    changed: Changed, data: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "DOUBTFUL", 1.1)
+    run = train(changed(2, **FEW), tmp_path / "run", dataset=data)
+    said = "held-out real images, so its numbers say little"
+    assert capsys.readouterr().err.count(said) == 1
+    stored = json.loads((run / "evaluations" / "training-00000002.json").read_text())
+    assert any(said in warning for warning in stored["warnings"])
+
+
 def test_a_number_that_could_not_be_had_keeps_nothing_and_ends_nothing(
     changed: Changed, data: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

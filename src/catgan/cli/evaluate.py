@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> None:
         protocol = protocol.of_given_images(len(source)).check()
     real = opening.open_real(o.reference, source, o.data_path)
     if o.features == "auto" and o.preset is None:
-        protocol = replace(protocol, features=opening.fitting_features(source))
+        protocol = replace(protocol, features=opening.fitting_features(source, real))
     work = Work(o.batch, processes, o.max_broken, quiet=not processes.first)
     place = o.out.parent if o.out else results_folder(o)
     evaluator = opening.open_evaluator(real, Facts.of(source), protocol, work, device, o.feature_weights, place)

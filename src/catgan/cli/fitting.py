@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from catgan.config import Config
+from catgan.config import Config, EvalConfig
 from catgan.errors import UserError
 from catgan.recipes import augmentation, nearest_size, recipe, with_size
+from catgan.system.packages import installed
 from catgan.system.progress import counted
 
 SIZE_64, SIZE_128 = 48, 96  # from which on the recipes of these sizes are taken
+SAMPLES = 5000  # that evaluations of a run look at, and as many pictures, or all if there are fewer
 
 
 def fitted(folder: Path, gpu: bool) -> Config:
@@ -32,7 +34,17 @@ def fitted(folder: Path, gpu: bool) -> Config:
     if meta["vae"]:
         return with_alignment(with_size(recipe("cat-b2"), size), folder, meta)
     name = "pictures-32" if size < SIZE_64 or not gpu else "pictures-64" if size < SIZE_128 else "pictures-128"
-    return replace(with_size(recipe(name), size), augment=augmentation(meta["samples"], meta["channels"]))
+    config = with_size(recipe(name), size)
+    return replace(
+        config, augment=augmentation(meta["samples"], meta["channels"]), eval=watched(config, meta["samples"])
+    )
+
+
+def watched(config: Config, pictures: int) -> EvalConfig:
+    """Evaluations that see a generator collapse or copy, without weights and for few seconds: every tenth of the run."""
+    metrics = ("distance", "authenticity") + ("precision_recall",) * installed("torch_fidelity")
+    samples = max(2, min(pictures, SAMPLES))
+    return EvalConfig(every=config.training.steps // 10, samples=samples, features="pixels", metrics=metrics)
 
 
 def with_alignment(config: Config, folder: Path, meta: dict[str, Any]) -> Config:

@@ -26,6 +26,7 @@ LARGEST = 64  # pixels; larger images are reduced to this
 WIDTHS = (32, 64, 128, 128)
 BATCH = 128
 EPOCHS, FEWEST = 3, 80_000  # training looks at every image so often, and at so many images at least
+DOUBTFUL = 0.8  # one that recognises fewer of the held-out images says little
 VERSION = 2  # of network and training: raise it when either changes
 
 
@@ -56,6 +57,16 @@ class Classifier:
         self.device = device
         return self
 
+    @property
+    def doubt(self) -> str | None:
+        """Why its numbers say little, if they do."""
+        if self.accuracy >= DOUBTFUL:
+            return None
+        return (
+            f"the classifier recognises only {self.accuracy:.0%} of held-out real images, so its numbers say little; "
+            "features that need no classes: pixels, dinov2, inception"
+        )
+
     def identity(self) -> str:
         state = self.network.state_dict().items()
         return digest("classifier", *(f"{n}{tuple(t.shape)}".encode() + t.cpu().numpy().tobytes() for n, t in state))
@@ -78,7 +89,7 @@ def classifier(source: ImageSource, device: torch.device, quiet: bool = False) -
     """
     if len(source.class_names) < 2:
         raise UserError(
-            f"{source.name} has no classes, so no classifier can be trained on it: use --features inception or dinov2"
+            f"{source.name} has no classes, so no classifier can be trained on it: use --features pixels, inception or dinov2"
         )
     key = digest(str(VERSION), str(len(source.class_names)), source.identity())
     path = cache_folder() / "classifiers" / f"{key}.safetensors"

@@ -32,9 +32,10 @@ def evaluate(
 
     samples: a pipeline; or a run, a checkpoint, an exported model, a folder of images, an .npz or a data set, by name;
     or a dataset or image source of one's own. reference: real images in any of these forms, or an .npz with mu and
-    sigma; None is what the generator was trained on. features: auto is inception, or classifier for small or grey
-    images. metrics: names in `catgan.metrics.METRICS`; none are all that are possible. protocol: other fields of
-    `catgan.evaluation.protocol.Protocol`, as samples=10_000 or psi=0.9. Raises UserError for what cannot be measured.
+    sigma; None is what the generator was trained on. features: auto is inception, or for small or grey ones
+    classifier, or pixels where the real images have no classes. metrics: names in `catgan.metrics.METRICS`; none are all
+    that are possible. protocol: other fields of `catgan.evaluation.protocol.Protocol`, as samples=10_000 or psi=0.9.
+    Raises UserError for what cannot be measured.
     """
     if isinstance(samples, CATPipeline):
         protocol |= {"weights": samples.weights, "precision": samples.precision}
@@ -42,6 +43,6 @@ def evaluate(
     chosen = pick_device(device)
     source = opening.open_samples(samples, asked, str(chosen))
     real = opening.open_real(reference, source)
-    asked = replace(asked, features=opening.fitting_features(source) if features == "auto" else features)
+    asked = replace(asked, features=opening.fitting_features(source, real) if features == "auto" else features)
     work = Work(batch, quiet=quiet)
     return opening.open_evaluator(real, Facts.of(source), asked, work, chosen, feature_weights).measure(source)

@@ -99,6 +99,8 @@ class Evaluator:
             warnings.simplefilter("always")
             numbers = measured(found, self.reference, protocol)
         notes = list(dict.fromkeys(str(w.message) for w in said if issubclass(w.category, UserWarning)))
+        if isinstance(self.features, Classifier) and self.features.doubt:
+            notes.append(self.features.doubt)
         for name, broken in ((source.name, found.broken), (self.reference.name, self.reference.broken)):
             if broken:
                 notes.append(

@@ -3,6 +3,7 @@
 `inception`   FID's Inception-v3: its 2048 pooled features, and logits for the Inception Score
 `dinov2`      DINOv2's class token; a discriminator that was trained with DINOv2 biases it
 `classifier`  a small convolutional network trained on the real data, for small or grey images (classifier.py)
+`pixels`      brightness and contrast in each of 8 by 8 cells: no network, for data without classes
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Protocol
 from urllib.request import urlopen
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from catgan.encoders import load_dino
@@ -34,7 +36,7 @@ DINOV2 = "facebook/dinov2-base"
 class FeatureSpace(Protocol):
     """Images to features, and to logits where the network has classes."""
 
-    name: str  # inception, dinov2 or classifier
+    name: str  # in `catgan.metrics.FEATURES`
     channels: int  # of the images it takes: 1 or 3
     dim: int  # of its features
     classes: int  # of its logits, 0 without
@@ -108,6 +110,29 @@ class Dinov2:
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.encoder.encode(images.to(self.device))[0].float(), None
+
+
+class Pixels:
+    """Mean and standard deviation of each channel, in [-1, 1], in each of 8 by 8 cells of an image.
+
+    It sees colours, layout, and how much detail there is, but not what an image shows: enough to notice samples that
+    are all alike or copies. Where cells are single pixels, deviations are 0.
+    """
+
+    name, classes, names_classes = "pixels", 0, False
+    cells = 8
+
+    def __init__(self, channels: int) -> None:
+        self.channels, self.dim = channels, 2 * channels * self.cells**2
+
+    def identity(self) -> str:
+        return digest("pixels", str(self.cells))
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        x = images.float() / 127.5 - 1
+        mean, square = (F.adaptive_avg_pool2d(v, self.cells) for v in (x, x * x))
+        deviation = (square - mean * mean).clamp(min=0).sqrt()
+        return torch.cat([mean, deviation], 1).flatten(1), None
 
 
 def first_line(error: Exception) -> str:

@@ -18,7 +18,7 @@ from catgan.errors import UserError
 from catgan.evaluation.classifier import classifier
 from catgan.evaluation.collect import Keep, Work
 from catgan.evaluation.evaluator import Evaluator, Facts, applicable, check_possible, too_few
-from catgan.evaluation.features import Dinov2, FeatureSpace, Inception
+from catgan.evaluation.features import Dinov2, FeatureSpace, Inception, Pixels
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import Reference, has_images, has_statistics, of_source, read_npz
 from catgan.evaluation.sources import DatasetImages, Folder, Generated, ImageSource, Npz
@@ -97,6 +97,8 @@ def open_features(
         return in_turn(work.processes, lambda: Inception(device, Path(weights) if weights else None))
     if name == "dinov2":
         return in_turn(work.processes, lambda: Dinov2(device, weights) if weights else Dinov2(device))
+    if name == "pixels":
+        return Pixels(3 if real is None else real.channels)
     if real is None:
         raise UserError(
             "the classifier is trained on the reference's images: give images as --reference, not statistics"
@@ -106,9 +108,12 @@ def open_features(
     return made.to(device)
 
 
-def fitting_features(source: ImageSource) -> Features:
-    """Inception for what it knows: colour images of some size."""
-    return "classifier" if source.channels == 1 or source.read(0, 1)[0].shape[-1] < SMALL else "inception"
+def fitting_features(source: ImageSource, real: Real) -> Features:
+    """Inception for what it knows, colour images of some size; else a classifier, where the real images have classes."""
+    if source.channels == 3 and source.read(0, 1)[0].shape[-1] >= SMALL:
+        return "inception"
+    images = real[1]
+    return "pixels" if images is not None and len(images.class_names) < 2 else "classifier"
 
 
 def open_reference(

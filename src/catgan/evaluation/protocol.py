@@ -99,6 +99,7 @@ class Result:
     seconds: float
     warnings: list[str] = field(default_factory=list)
     step: int = 0
+    failures: list[str] = field(default_factory=list)  # of the generator, while it trains
 
     @property
     def names(self) -> dict[str, str]:
@@ -112,6 +113,7 @@ class Result:
             "names": self.names,
             "protocol": asdict(self.protocol) | self.about,
             "warnings": self.warnings,
+            "failures": self.failures,
             "seconds": round(self.seconds, 1),
         }
 

@@ -290,4 +290,4 @@ def with_channels(images: Tensor, channels: int, name: str) -> Tensor:
         return images
     if channels == 3:
         return images.expand(-1, 3, -1, -1)
-    raise UserError(f"{name} has colour images, the classifier was trained on grey ones: use images of one kind")
+    raise UserError(f"{name} has colour images, the reference grey ones: use images of one kind")

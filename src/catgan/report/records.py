@@ -36,6 +36,7 @@ class Evaluation:
     metrics: dict[str, float]
     names: dict[str, str]
     protocol: dict[str, Any]
+    failures: list[str]  # of the generator, as `evaluation.failures` sees them
 
     @property
     def features(self) -> str:
@@ -143,7 +144,14 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 def evaluation(name: str, content: Mapping[str, Any]) -> Evaluation:
     metrics = {m: float(v) for m, v in content["metrics"].items() if isinstance(v, (int, float))}
-    return Evaluation(name, content["step"], metrics, content.get("names", {}), content.get("protocol", {}))
+    return Evaluation(
+        name,
+        content["step"],
+        metrics,
+        content.get("names", {}),
+        content.get("protocol", {}),
+        content.get("failures", []),
+    )
 
 
 def read_object(path: Path, keys: Sequence[str]) -> dict[str, Any]:

@@ -253,6 +253,10 @@ def evaluation_section(record: Record) -> list[str]:
     if not record.evaluations:
         return []
     parts = [page.heading("Evaluation")]
+    failed = [(e, failure) for e in record.evaluations for failure in e.failures]
+    if failed:
+        parts.append(page.paragraph("What has gone wrong (evaluations of these steps keep no best checkpoint):"))
+        parts.append(page.table(["step", ""], [[f"{e.step:,}", failure] for e, failure in failed], "text"))
     by_protocol: dict[str, list[Evaluation]] = {}  # those whose numbers may be compared, together
     for e in record.evaluations:
         by_protocol.setdefault(e.key(), []).append(e)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from catgan.errors import UserError
+
+
+def installed(module: str) -> bool:
+    """Whether a module of an extra could be imported."""
+    return importlib.util.find_spec(module) is not None
 
 
 def need(module: str, what: str, extra: str) -> Any:

@@ -19,13 +19,18 @@ Save = Callable[[Path, Callable[[], None]], None]
 
 
 def keep_best(folder: Path, metric: str, result: Result, save: Save, processes: Processes, quiet: bool = False) -> bool:
-    """Save a checkpoint in `folder` as the best one if `metric` is better than ever before; whether it was.
+    """Save a checkpoint in `folder` as the best one if `metric` is better than ever before and nothing has failed; whether it was.
 
     save: writes a checkpoint, and calls what it is given when that is complete.
     """
     if metric not in result.metrics:
         if processes.first:
             Progress.print(f"warning: no {metric} at step {result.step}: {'; '.join(result.warnings)}")
+        return False
+    if result.failures:
+        if processes.first:
+            for failure in result.failures:
+                Progress.print(f"warning: step {result.step}: {failure}")
         return False
     value, measured_by = result.metrics[metric], how_measured(result)
     known = processes.from_first(lambda: best_so_far(folder))

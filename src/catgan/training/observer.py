@@ -17,14 +17,17 @@ from catgan.config import Config
 from catgan.data import Dataset, data_identity
 from catgan.errors import UserError
 from catgan.evaluation.alignment import MEASURES, alignment, diagnose
+from catgan.evaluation.classifier import Classifier
 from catgan.evaluation.collect import Work
 from catgan.evaluation.evaluator import Evaluator, Facts
+from catgan.evaluation.failures import failures
 from catgan.evaluation.opening import open_evaluator, real_images
 from catgan.evaluation.protocol import Protocol, Result
 from catgan.evaluation.sources import DatasetImages, Generated
 from catgan.sampling.pipeline import CATPipeline
-from catgan.system.files import discard, write_text
+from catgan.system.files import discard, read_if_there, write_text
 from catgan.system.processes import Processes
+from catgan.system.progress import Progress
 from catgan.training.previews import Previews
 from catgan.training.step import Step
 
@@ -55,6 +58,9 @@ class Observer:
             self.evaluator = evaluator_of_run(
                 self.config, self.out, dataset, self.class_names, self.engine.device, self.processes, self.quiet
             )
+            space = self.evaluator.features
+            if isinstance(space, Classifier) and space.doubt and not self.quiet:
+                Progress.print(f"warning: {space.doubt}")
 
     def alignment(self) -> dict[str, float]:
         """Alignment of the training fakes of the last step: free, but of raw weights and random samples."""
@@ -112,9 +118,19 @@ class Observer:
                 discard(folder)  # of a run that ended here and went on from an earlier checkpoint
             self.processes.wait()
         result = self.evaluator.measure(source, folder)
+        result.failures.extend(self.processes.from_first(lambda: self.failures(result)))
         if self.processes.first:
             write_text(out, json.dumps(result.to_dict(), indent=2) + "\n")
         return result
+
+    def failures(self, result: Result) -> list[str]:
+        """What this evaluation says has gone wrong, by those of the run before."""
+        before = [
+            read_if_there(path).get("metrics", {})
+            for path in sorted((self.out / "evaluations").glob("training-*.json"))
+            if path.stem < f"training-{result.step:08d}"
+        ]
+        return failures(result.metrics, before, result.step / self.config.training.steps)
 
 
 def evaluator_of_run(
