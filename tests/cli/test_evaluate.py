@@ -71,7 +71,7 @@ def test_a_run_is_compared_with_its_data_and_the_result_lies_in_it(
     result = json.loads(stored.read_text())
     assert set(result["metrics"]) == {
         "frechet_distance", "kid", "kid_std", "precision", "recall", "inception_score", "inception_score_std",
-        "class_distance", "class_accuracy",
+        "authenticity", "authenticity_real", "class_distance", "class_accuracy",
     }  # fmt: skip
     assert result["warnings"]
     assert read_npz(tmp_path / "digits.npz").statistics.count == 1797
