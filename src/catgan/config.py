@@ -173,6 +173,10 @@ class OptimizerConfig:
     """AdamW learning rate of the generator."""
     lr_discriminator: Above0 = 2e-4
     """AdamW learning rate of the discriminator."""
+    lr_warmup: CountOrZero = 0
+    """Steps over which learning rates rise from 0; 0 is off."""
+    lr_decay: CountOrZero = 0
+    """Step n from which learning rates fall as sqrt(n / step); 0 is off."""
     beta1: ShareBelow1 = 0.0
     """AdamW's first beta."""
     beta2: ShareBelow1 = 0.99

@@ -15,6 +15,7 @@ from catgan.networks import build_generator, build_networks, build_pyramid
 from catgan.objective.choice import default_supervision
 from catgan.objective.supervision import Network, Supervision
 from catgan.objective.terms import Objective, StepState, Term
+from catgan.schedules import rate
 from catgan.system.devices import check_compiler, memory_error, tensor_float32
 from catgan.system.processes import Processes
 from catgan.training import ema
@@ -77,10 +78,10 @@ class Step:
             "discriminator": self.parallel.wrap(self.discriminator),
         }
         self.judging = [p for p in self.discriminator.parameters() if p.requires_grad]
-        self.optimizers = {
-            "generator": build_optimizer(config, self.generator, config.optimizer.lr_generator),
-            "discriminator": build_optimizer(config, self.discriminator, config.optimizer.lr_discriminator),
-        }
+        o = config.optimizer
+        self.learning_rates = {"generator": o.lr_generator, "discriminator": o.lr_discriminator}
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        self.optimizers = {n: build_optimizer(config, networks[n], lr) for n, lr in self.learning_rates.items()}
         self.fakes: Tensor | None = None  # h of the last generator step, for the diagnostics
         if config.training.compile:
             check_compiler(device, "training.compile is true", "set it to false")
@@ -100,6 +101,9 @@ class Step:
         g' of all other losses.
         """
         sums, norms = Metrics(), Metrics()
+        o = self.config.optimizer
+        for network, optimizer in self.optimizers.items():
+            optimizer.param_groups[0]["lr"] = self.learning_rates[network] * rate(o.lr_warmup, o.lr_decay, step)
         with self.float32_products():
             reused = self.discriminator_step(step, x, y, encoded, sums)
             self.update("discriminator", norms)
@@ -107,7 +111,6 @@ class Step:
             self.update("generator", norms)
 
         self.generator.update_style_mean(self.parallel.gather(w), self.parallel.gather(y))
-        o = self.config.optimizer
         ema.update(self.ema, self.generator, ema.decay(step + 1, o.ema_half_life, o.ema_warmup))
         metrics = self.parallel.sum(sums)
         if PULLS[0] in metrics:
