@@ -31,6 +31,7 @@ from catgan.data.order import rows
 from catgan.errors import UserError
 from catgan.objective import StepState, Term, default_objective
 from catgan.system.lock import RunLock
+from catgan.training import run as run_module
 from catgan.training import train
 from catgan.training.microbatches import MicroBatch
 from catgan.training.parallel import Parallel
@@ -108,6 +109,18 @@ def test_reading_ahead_changes_no_number(workers: int, changed: Changed, data: I
         quiet=True,
         resume=True,
     )
+
+
+@pytest.mark.parametrize(("compiler", "compiled", "said"), [(True, False, 1), (True, True, 0), (False, False, 0)])
+def test_long_runs_are_told_of_compiling_where_that_is_possible(
+    compiler: bool, compiled: bool, said: int, changed: Changed, data: Images, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(run_module, "LONG", 0)
+    monkeypatch.setattr(run_module, "can_compile", lambda device: compiler)
+    run = Run(changed(), tmp_path, data, default_objective(changed()), quiet=True)
+    run.config = changed(training={"compile": compiled})
+    assert run.forecast(1.0).count("; a quarter less with --training.compile, also with --resume") == said
 
 
 def test_a_forecast_comes_after_a_few_steps_and_changes_no_number(

@@ -32,9 +32,17 @@ def check_compiler(device: torch.device, asked: str, instead: str) -> None:
 
     asked, instead: what wants it, and what else there is to do, for the message.
     """
-    wanted = os.environ.get("CXX", "g++")
-    if device.type == "cpu" and not (shutil.which(wanted) or shutil.which("clang++")):
-        raise UserError(f"{asked}, but there is no C++ compiler ({wanted}): install one, or {instead}")
+    if not can_compile(device):
+        raise UserError(f"{asked}, but there is no C++ compiler ({wanted_compiler()}): install one, or {instead}")
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile has what it needs: on CPU, a C++ compiler."""
+    return device.type != "cpu" or bool(shutil.which(wanted_compiler()) or shutil.which("clang++"))
+
+
+def wanted_compiler() -> str:
+    return os.environ.get("CXX", "g++")
 
 
 @contextmanager
