@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from catgan import config, metrics
+from catgan.accounting.compute import compute
 from catgan.bounds import Allowed
 from catgan.config_io import to_dict
 from catgan.recipes import RECIPES
@@ -30,6 +31,12 @@ SEE = {  # pages with more about a group
     "checkpoint": "[Training](training.md#checkpoints)",
 }
 
+DATA = {
+    "latents": "ImageNet-256",
+    "digits": "scikit-learn's digits",
+    "fashion-mnist": "Fashion-MNIST",
+    "prepared": "your own",
+}
 
 # -- fields ------------------------------------------------------------------------------------------------------------
 
@@ -101,6 +108,25 @@ def recipes() -> str:
     return table(("field", *(f"`{name}`" for name in flat)), rows)
 
 
+def sizes() -> str:
+    """What each recipe trains on, and how large its networks are."""
+    rows = []
+    for name, c in RECIPES.items():
+        found, s = compute(c), c.sample
+        networks = [found[network] for network in ("generator", "discriminator")]
+        kind = {1: "grey", 3: "RGB"}.get(s.channels, "latents")
+        data = DATA[c.data.source]
+        rows.append(
+            (
+                f"`{name}`",
+                f"{data}, {s.size}x{s.size} {kind}",
+                *(f"{n['parameters'] / 1e6:.1f} M" for n in networks),
+                ", ".join(f"{n['gmacs']:.2g}" if n["gmacs"] < 10 else f"{n['gmacs']:.1f}" for n in networks),
+            )
+        )
+    return table(("recipe", "data", "generator", "discriminator", "forward GMACs (G, D)"), rows)
+
+
 def measures() -> str:
     """What each metric measures, by which numbers, and what it needs."""
     needs = {"rows": "images as reference", "logits": "features with classes", "by_class": "classes on both sides"}
@@ -132,7 +158,10 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
-TABLES = {"configuration.md": {"fields": fields, "recipes": recipes}, "evaluation.md": {"metrics": measures}}
+TABLES = {
+    "configuration.md": {"fields": fields, "sizes": sizes, "recipes": recipes},
+    "evaluation.md": {"metrics": measures},
+}
 
 
 def filled(page: str) -> str:
