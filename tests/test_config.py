@@ -132,8 +132,8 @@ def test_check_seed_names_what_it_checks(seed: int) -> None:
         check_seed(seed, "seeds")
 
 
-@pytest.mark.parametrize("psi", [-0.1, 1.1, NAN])
-def test_psi_is_between_zero_and_one(psi: float) -> None:
+@pytest.mark.parametrize("psi", [-0.1, 1.1, NAN, "a"])
+def test_psi_is_between_zero_and_one(psi: Any) -> None:
     assert (check_psi(0.0), check_psi(1.0)) == (0.0, 1.0)
     with pytest.raises(UserError, match=f"psi is {psi}"):
         check_psi(psi)

@@ -7,7 +7,7 @@ import math
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Annotated, Any
 
 from catgan.errors import require
@@ -32,7 +32,7 @@ Share = Annotated[float, Allowed("in [0, 1]", lambda v: 0 <= v <= 1)]
 ShareAbove0 = Annotated[float, Allowed("in (0, 1]", lambda v: 0 < v <= 1)]
 ShareBelow1 = Annotated[float, Allowed("in [0, 1)", lambda v: 0 <= v < 1)]
 Seed = Annotated[int, Allowed("in [0, 2^63)", lambda n: isinstance(n, Integral) and 0 <= n < MAX_SEED)]
-Psi = Annotated[float, Allowed("in [0, 1] (1 is no truncation)", lambda v: 0 <= v <= 1)]
+Psi = Annotated[float, Allowed("in [0, 1] (1 is no truncation)", lambda v: isinstance(v, Real) and 0 <= v <= 1)]
 
 
 def rules(hint: Any) -> Iterator[tuple[bool, Allowed]]:

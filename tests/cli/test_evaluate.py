@@ -116,6 +116,7 @@ def test_given_images_are_recorded_as_given(
         ("{run} --count 1", "samples is 1: must be at least 2"),
         ("{run} --psi 2", "psi is 2.0"),
         ("{run} --metrics fid", "--metrics"),
+        ("{run} --metrics score", "score is now inception_score"),
         ("{run} --features classifier --reference {stats}", "trained on the reference's images"),
         ("{colours} --reference digits", "colour images, the reference grey ones"),
         (

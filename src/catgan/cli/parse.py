@@ -14,6 +14,7 @@ import tyro
 
 from catgan.bounds import check
 from catgan.errors import UserError
+from catgan.metrics import RENAMED
 
 T = TypeVar("T")
 
@@ -49,6 +50,9 @@ def one_line(box: str) -> str:
     meant = [m.group(0) for line in lines if (m := re.match(r"--\w[\w.-]+", line))]
     if "nrecognized" in message and meant:
         message += f"; did you mean {' or '.join(dict.fromkeys(meant))}?"
+    for old, new in RENAMED.items():
+        if f"choice '{old}'" in message:
+            message += f"; {old} is now {new}"
     return message or "the arguments do not fit"
 
 
