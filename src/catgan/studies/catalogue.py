@@ -15,7 +15,7 @@ from catgan.config import Config
 from catgan.config_io import attribute, with_values
 from catgan.errors import check_known
 from catgan.metrics import NumberName
-from catgan.recipes import CAT_B2, CAT_M2, DIGITS, gat
+from catgan.recipes import CAT_B2, CAT_M2, DIGITS, FASHION_MNIST, gat
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,8 @@ TUNED = with_values(
     },
 )
 
+FASHION = with_values(FASHION_MNIST, {"training.steps": 2160, "training.compile": True})
+
 TESTBEDS = {
     t.name: t
     for t in (
@@ -159,6 +161,22 @@ TESTBEDS = {
             "the digits with their ten classes, by the recipe `digits`",
             observed(DIGITS, 12, 2000, WITH_CLASSES),
             5,
+            10_000,
+            ("frechet_distance", "precision", "recall", "class_accuracy"),
+        ),
+        Testbed(
+            "fashion",
+            "Fashion-MNIST without its classes, 32x32, scales 4, 8, 16, 32",
+            observed(with_values(FASHION, {"sample.classes": 1}), 12, 2000, WITHOUT_CLASSES),
+            18,
+            10_000,
+            ("frechet_distance", "precision", "recall"),
+        ),
+        Testbed(
+            "fashion-classes",
+            "Fashion-MNIST with its ten classes, by the recipe `fashion-mnist`",
+            observed(FASHION, 12, 2000, WITH_CLASSES),
+            18,
             10_000,
             ("frechet_distance", "precision", "recall", "class_accuracy"),
         ),
@@ -207,7 +225,7 @@ CONSISTENCY = Study(
         Versus("It improves the images: precision", "-", "precision", ON, OFF, "higher"),
         Versus("It improves the images: recall", "-", "recall", ON, OFF, "higher"),
     ),
-    testbeds=("digits", "digits-slow", "digits-classes"),
+    testbeds=("digits", "digits-slow", "digits-classes", "fashion", "fashion-classes"),
     curves=("frechet_distance", "excess/mean", "R/mean", "A/mean"),
     paper=CAT_B2,
 )
