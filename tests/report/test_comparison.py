@@ -54,7 +54,7 @@ def test_groups_are_runs_of_one_configuration_up_to_the_seed(make_run: Made) -> 
     ("changes", "label"),
     [
         ({"sample__scales": [2, 4, 8], "log__diagnose_samples": 5}, "log.diagnose_samples 5"),
-        ({"objective__penalty_end": None}, "objective.penalty_end none"),
+        ({"training__init_from": "x"}, "training.init_from x"),
         ({"generator__width": 32, "objective__consistency": 0.5}, "generator.width 32, objective.consistency 0.5"),
         ({"data__path": "x", "generator__width": 8, "generator__depth": 6, "training__batch": 9}, "b"),
     ],
@@ -70,7 +70,7 @@ def test_recipes_are_labels_and_fields_differ_within_a_recipe(make_run: Made) ->
     comparison = compare(runs)
     assert [g.label for g in comparison.groups] == [
         "digits",
-        "fashion-mnist, objective.penalty 1",
+        "fashion-mnist, objective.penalty 0.1",
         "fashion-mnist, objective.penalty 2",
     ]
     assert "sample.scales (2 4 8 / 4 8 16 32)" in comparison.notes[0]
@@ -161,7 +161,7 @@ def test_figures_are_of_the_last_common_step(
 
 def test_runs_of_other_lengths_are_apart(make_run: Made) -> None:
     runs = [make_run("a", config(), diagnoses({5: 1.0})), make_run("b", config(training__steps=9), diagnoses({5: 1.0}))]
-    assert [g.label for g in compare(runs).groups] == ["training.steps 1800", "training.steps 9"]
+    assert [g.label for g in compare(runs).groups] == [f"training.steps {DIGITS.training.steps}", "training.steps 9"]
 
 
 def fake_evaluation(distance: float, samples: int = 100, step: int = 4) -> dict[str, Any]:
