@@ -60,7 +60,7 @@ def training(recipes: dict[str, Any]) -> str:
         rows.append((name, f"{images:,}", number(twice), number(once), total(twice * images), total(once * images)))
     title = (
         "Training, GMACs per sample and step, and multiply-accumulates of the whole run\n"
-        "(fakes generated twice, 4 F_G, as in the paper, or once, 3 F_G; 10.5 F_D, or 15 F_D in gat-* and pictures-*)"
+        "(fakes generated twice, 4 F_G, as in the paper, or once, 3 F_G; 10.5 F_D in cat-*, 15 F_D in the others)"
     )
     return title + "\n" + aligned(rows)
 
