@@ -79,12 +79,21 @@ def test_a_record_is_not_overwritten(tmp_path: Path, quick: Testbed) -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"samples": 99}, "how many samples were measured"), ({"metrics": ("kid",)}, "no kid")],
+    [({"samples": 99}, "how many samples were measured")],
 )
 def test_a_record_of_another_measurement_is_refused(tmp_path: Path, quick: Testbed, change, said: str) -> None:
     write_record(tmp_path, made_up(ON, quick, 0, **NUMBERS))
     with pytest.raises(UserError, match=said):
         recorded(tmp_path, Run(ON, replace(quick, **change), 0))
+
+
+def test_a_record_without_a_number_that_is_measured_by_now_is_refused(tmp_path: Path, quick: Testbed) -> None:
+    path = write_record(tmp_path, made_up(ON, quick, 0, **NUMBERS))
+    content = json.loads(path.read_text())
+    del content["final"]["recall"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="no recall"):
+        recorded(tmp_path, Run(ON, quick, 0))
 
 
 def test_that_a_run_diverged_is_a_record_too(tmp_path: Path, quick: Testbed) -> None:

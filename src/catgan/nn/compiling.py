@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import cast
 
@@ -20,6 +21,7 @@ def compile_blocks(*networks: nn.Module, dynamic: bool | None) -> None:
     dynamic: False for a graph for each size of batch; None for one for any from the second size on. fullgraph: what
     torch would leave uncompiled, with a warning at most, is an error.
     """
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # on CPU it warns that there is no CUDA
     # On CPU one C++ file per graph rather than one per kernel: the C++ compiler is half of the wait.
     on_cpu = {"cpp_wrapper": True, "post_grad_custom_post_pass": SumsInTwo()}
     for network in networks:
