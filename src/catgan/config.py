@@ -228,9 +228,9 @@ class LogConfig:
     preview_every: Count = 1000
     """Steps between sample grids and stage grids."""
     preview_classes: Count = 10
-    """How many classes (evenly spread) the previews show."""
+    """How many classes (evenly spread) the previews show, a column each; as many columns where there is only one."""
     preview_rows: Count = 4
-    """Seeds per class in the sample grid."""
+    """Seeds per column of the sample grid."""
     diagnose_every: Count = 1000
     """Steps between alignment diagnostics of the averaged generator."""
     diagnose_samples: Count = 1000
@@ -307,7 +307,9 @@ class Config:
 
     @property
     def previewed(self) -> list[int]:
-        """The classes that previews show, evenly spread."""
+        """The class of each column of the previews: classes evenly spread, or the only one."""
+        if self.sample.classes == 1:
+            return [0] * self.log.preview_classes
         shown = min(self.log.preview_classes, self.sample.classes)
         return [k * self.sample.classes // shown for k in range(shown)]
 

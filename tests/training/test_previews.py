@@ -51,6 +51,10 @@ def test_columns_are_the_previewed_classes(labelled: bool, tiny_config: Config, 
     assert drawn(tiny_config, dataset, tmp_path).tolist() == [[*SHADES], [*SHADES[:2], 255]]
 
 
-def test_without_classes_any_samples_are_shown(tiny_config: Config, tmp_path: Path) -> None:
-    config = from_dict({"sample": {"classes": 1}}, tiny_config)
-    assert drawn(config, Unlabelled(np.full(9, 1)), tmp_path).tolist() == [[SHADES[1]], [SHADES[1]]]
+def test_without_classes_the_columns_are_filled_with_any_samples_each_once(tiny_config: Config, tmp_path: Path) -> None:
+    """Two rows of three columns, as many as classes would be shown, of five samples."""
+    config = from_dict({"sample": {"classes": 1}, "log": {"preview_classes": 3}}, tiny_config)
+    assert config.previewed == [0, 0, 0]
+    shades = drawn(config, Unlabelled(np.array([0, 1, 2, 0, 1])), tmp_path)
+    assert sorted(shades.flatten().tolist()) == sorted([*SHADES, *SHADES[:2], 255])
+    assert shades[1, 2] == 255

@@ -109,7 +109,8 @@ def samples_section(record: Record) -> list[str]:
     if not found:
         return []
     *before, last = found
-    text = "Averaged weights, psi = 1, not selected: a column per class, every tile with a fixed seed of its own."
+    by_class = "a column per class, " if record.config.sample.classes > 1 else ""
+    text = f"Averaged weights, psi = 1, not selected: {by_class}every tile with a fixed seed of its own."
     parts = [
         page.heading("Samples"),
         page.paragraph(f"{text} {columns(record)}{latent_note(record.config)}"),

@@ -31,7 +31,7 @@ class Previews:
         self.config, self.folder, self.device, self.say, self.dataset = config, folder, device, say, dataset
 
     def draw(self, synthesize: Callable[[Tensor, Tensor], Tensor], step: int) -> None:
-        """A grid of samples (a column per class) and a grid of stages (h_0..h_K of one sample per row).
+        """A grid of samples (a column per class; several of an only one) and a grid of stages (h_0..h_K of one sample per row).
 
         synthesize: z (n, z_dim) and classes (n,) to stages (K + 1, n, C, S, S).
         """
@@ -57,16 +57,18 @@ class Previews:
         else:  # only some are looked at
             order = order[:LOOKED_AT]
             y = torch.cat([self.dataset.batch(order[i : i + 1], 0, 0)[1] for i in range(len(order))]).numpy()
+        columns, height = self.config.previewed, self.config.log.preview_rows
         if self.config.sample.classes == 1:
-            y = np.zeros_like(y)
-        found = [order[y == k][: self.config.log.preview_rows] for k in self.config.previewed]
+            found = [order[i * height : (i + 1) * height] for i in range(len(columns))]
+        else:
+            found = [order[y == k][:height] for k in columns]
         if not any(len(column) for column in found):
             return
         x, _ = self.dataset.batch(np.concatenate(found), 0, 0)
         tiles = iter(to_bytes(self.visible(x.to(self.device))))
-        columns = [[next(tiles) for _ in column] for column in found]
-        white = np.full_like(next(tile for column in columns for tile in column), 255)
-        filled = zip_longest(*columns, fillvalue=white)
+        drawn = [[next(tiles) for _ in column] for column in found]
+        white = np.full_like(next(tile for column in drawn for tile in column), 255)
+        filled = zip_longest(*drawn, fillvalue=white)
         save_png(grid([list(row) for row in filled], tile_zoom(len(white))), self.folder / "real.png")
 
     @cached_property
