@@ -201,6 +201,18 @@ def test_the_recipe_is_the_one_of_the_nearest_size_or_without_a_gpu_the_smallest
     assert (config.eval.samples, config.training.steps // config.eval.every) == (5000, 10)
 
 
+def test_evaluations_come_ten_times_in_a_run_of_another_length_too(
+    dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("catgan.training.run.train", lambda *arguments, **options: None)
+    seen: list[Config] = []
+    monkeypatch.setattr(Config, "validate", lambda self: seen.append(self) or self)
+    for options, every in (([], 2000), (["--steps", 300], 30), (["--steps", 300, "--eval.every", 7], 7)):
+        call("train", "--data", dest, *options)
+        assert seen[-1].eval.every == every
+
+
 def test_a_size_that_no_patches_divide_says_what_to_prepare(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,10 +41,22 @@ def fitted(folder: Path, gpu: bool) -> Config:
 
 
 def watched(config: Config, pictures: int) -> EvalConfig:
-    """Evaluations that see a generator collapse or copy, without weights and for few seconds: every tenth of the run."""
+    """Evaluations that see a generator collapse or copy, without weights and for few seconds."""
     metrics = ("distance", "authenticity") + ("precision_recall",) * installed("torch_fidelity")
     samples = max(2, min(pictures, SAMPLES))
-    return EvalConfig(every=config.training.steps // 10, samples=samples, features="pixels", metrics=metrics)
+    return EvalConfig(every=tenth(config), samples=samples, features="pixels", metrics=metrics)
+
+
+def tenth(config: Config) -> int:
+    """Steps between evaluations."""
+    return max(1, config.training.steps // 10)
+
+
+def of_another_length(config: Config, chosen: Config) -> Config:
+    """What was chosen for data, with other steps asked for: evaluations still come ten times, if they were not set."""
+    if config.training.steps == chosen.training.steps or config.eval.every != chosen.eval.every or not config.eval.every:
+        return config
+    return replace(config, eval=replace(config.eval, every=tenth(config)))
 
 
 def with_alignment(config: Config, folder: Path, meta: dict[str, Any]) -> Config:

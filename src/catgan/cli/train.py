@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from catgan.cli.configuration import SHORT, expand, over, recipe_first, split_own
-from catgan.cli.fitting import concerns, described, fitted, training_command, unfit
+from catgan.cli.fitting import concerns, described, fitted, of_another_length, training_command, unfit
 from catgan.cli.parse import parse
 from catgan.config import Config
 from catgan.config_io import load_yaml
@@ -71,6 +71,8 @@ def main(argv: Sequence[str]) -> None:
         )
         if own.data and config.sample.scales[-1:] != (config.sample.size,):
             raise UserError(sizes_do_not_fit(Path(own.data), config))
+        if own.data and not name and not own.resume:
+            config = of_another_length(config, base)
         if auto:
             config = with_auto_scales(config)
         config.validate()
