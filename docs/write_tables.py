@@ -16,6 +16,7 @@ from typing import Any
 from catgan import config, metrics
 from catgan.accounting.compute import compute
 from catgan.bounds import Allowed
+from catgan.cli.compute import number
 from catgan.config_io import to_dict
 from catgan.recipes import RECIPES
 
@@ -121,7 +122,7 @@ def sizes() -> str:
                 f"`{name}`",
                 f"{data}, {s.size}x{s.size} {kind}",
                 *(f"{n['parameters'] / 1e6:.1f} M" for n in networks),
-                ", ".join(f"{n['gmacs']:.2g}" if n["gmacs"] < 10 else f"{n['gmacs']:.1f}" for n in networks),
+                ", ".join(number(n["gmacs"]) for n in networks),
             )
         )
     return table(("recipe", "data", "generator", "discriminator", "forward GMACs (G, D)"), rows)

@@ -15,7 +15,7 @@ class Number:
     """One number that a metric gives."""
 
     title: str  # what it is called in reports; {} stands for the feature space
-    better: Literal["lower", "higher"] | None = None  # None for a deviation, by which nothing is judged
+    better: Literal["lower", "higher"] | None = None  # None for what nothing is judged by, as deviations
     published: str | None = None  # what it may be called in Inception's features, which alone give published numbers
 
 
@@ -80,9 +80,9 @@ METRICS: dict[str, Metric] = {
         package="torch_fidelity",
     ),
     "authenticity": Metric(
-        "share of samples that are no nearer to an image of the reference than its nearest other is",
+        "share of samples that are farther from their nearest image of the reference than its nearest other is",
         {
-            "authenticity": Number("{}authenticity", "higher"),
+            "authenticity": Number("{}authenticity", None),
             "authenticity_real": Number("{}authenticity of real images", None),
         },
         "catgan.evaluation.metrics:authenticity",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 from catgan.config import (
     AugmentConfig,
@@ -124,12 +125,7 @@ FASHION_MNIST = Config(
     optimizer=OptimizerConfig(lr_generator=0.0036, lr_discriminator=0.0036, lr_decay=4000, ema_half_life=1000),
     training=TrainingConfig(steps=60_000, batch=32),
     log=LogConfig(every=50, preview_every=1000, diagnose_every=2000, diagnose_samples=500),
-    eval=EvalConfig(
-        every=2000,
-        samples=5000,
-        features="classifier",
-        metrics=("distance", "precision_recall", "class_accuracy"),
-    ),
+    eval=EvalConfig(every=2000, samples=5000, features="classifier", metrics=("distance", "class_accuracy")),
     checkpoint=CheckpointConfig(every=1000),
 )
 
@@ -141,6 +137,7 @@ PICTURES_32 = replace(
     recipe="pictures-32",
     data=DataConfig(source="prepared"),
     sample=replace(FASHION_MNIST.sample, channels=3, classes=1),
+    augment=AugmentConfig(flip=0.0),
     training=TrainingConfig(steps=20_000, batch=32),
     log=LogConfig(every=50, preview_every=500, diagnose_every=2000, diagnose_samples=500),
     eval=EvalConfig(),
@@ -221,14 +218,11 @@ def with_size(config: Config, size: int) -> Config:
     )
     finest = min(grids, key=lambda n: off(n, s.size / g.patch))
     below = min(len(s.scales) - 1, int(math.log2(size / 2)))  # scales below the finest
-    coarser = d.patches[-1] // g.patch  # than the generator's is the discriminator's grid, where 4 tokens a side remain
-    judged = finest if finest % coarser or finest < 4 * coarser else finest // coarser
-    chosen = [(judged, size // judged)]  # tokens along a side, and patch: from the finest scale down
-    for k in reversed(range(below)):
-        half, even = size / 2 ** (below - k), 2 * (judged / 2) ** (k / below)
-        chosen.append(nearest_scale(half, even, most=chosen[-1][0]))
-    chosen.reverse()
-    scales, patches = tuple(n * patch for n, patch in chosen), tuple(patch for _, patch in chosen)
+    nearest = sorted((n for n in range(3, finest + 1) if size % n == 0), key=lambda n: off(n, s.size / d.patches[-1]))
+    tried = [halved(size, judged, below) for judged in nearest]
+    scales, patches = next(
+        (found for found in tried if all(1.6 <= b / a <= 2.5 for a, b in pairwise(found[0]))), tried[0]
+    )
     depth = max(g.depth - g.depth % len(scales), len(scales))
     return replace(
         config,
@@ -236,6 +230,16 @@ def with_size(config: Config, size: int) -> Config:
         generator=replace(g, patch=size // finest, depth=depth),
         discriminator=replace(d, patches=patches),
     )
+
+
+def halved(size: int, finest: int, below: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Scales, coarse to fine, and their patches: `size` in so many tokens along a side, and so many halves below."""
+    chosen = [(finest, size // finest)]  # tokens along a side, and patch: from the finest scale down
+    for k in reversed(range(below)):
+        half, even = size / 2 ** (below - k), 2 * (finest / 2) ** (k / below)
+        chosen.append(nearest_scale(half, even, most=chosen[-1][0]))
+    chosen.reverse()
+    return tuple(n * patch for n, patch in chosen), tuple(patch for _, patch in chosen)
 
 
 def nearest_scale(half: float, even: float, most: int) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from catgan.checkpoint import reading as checkpoint
 from catgan.cli import main
-from catgan.cli.fitting import fitted
+from catgan.cli.fitting import described, fitted
 from catgan.cli.prepare import PrepareOptions, open_encoder
 from catgan.cli.train import on_data
 from catgan.config import Config
@@ -208,9 +208,36 @@ def test_evaluations_come_ten_times_in_a_run_of_another_length_too(
     monkeypatch.setattr("catgan.training.run.train", lambda *arguments, **options: None)
     seen: list[Config] = []
     monkeypatch.setattr(Config, "validate", lambda self: seen.append(self) or self)
-    for options, every in (([], 2000), (["--steps", 300], 30), (["--steps", 300, "--eval.every", 7], 7)):
-        call("train", "--data", dest, *options)
-        assert seen[-1].eval.every == every
+    about = json.loads((dest / "catgan.json").read_text()) | {"samples": 600}
+    monkeypatch.setattr("catgan.data.prepared.read_meta", lambda folder: about)
+    monkeypatch.setattr("catgan.cli.train.concerns", lambda *arguments: [])
+    Path("steps.yaml").write_text("training: {steps: 300}")
+    Path("every.yaml").write_text("eval: {every: 7}")
+    for options, every in (
+        ("", 2000),
+        ("--steps 300", 30),
+        ("--steps 300 --eval.every 7", 7),
+        ("--config steps.yaml", 30),
+        ("--config every.yaml --steps 300", 7),
+    ):
+        call("train", "--data", dest, *options.split())
+        assert seen[-1].eval.every == every, options
+
+
+def test_so_few_pictures_that_nothing_can_be_told_are_not_evaluated(dest: Path, tmp_path: Path) -> None:
+    about = json.loads((dest / "catgan.json").read_text())
+    for count, evaluated in ((3, False), (10, True)):
+        (tmp_path / "catgan.json").write_text(json.dumps(about | {"samples": count}))
+        assert bool(fitted(tmp_path, False).eval.every) == evaluated
+
+
+def test_without_what_measures_recall_that_is_said(dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = json.loads((dest / "catgan.json").read_text()) | {"samples": 600}
+    (tmp_path / "catgan.json").write_text(json.dumps(about))
+    monkeypatch.setattr("catgan.cli.fitting.installed", lambda module: module != "torch_fidelity")
+    config = fitted(tmp_path, False)
+    assert config.eval.metrics == ("distance", "authenticity")
+    assert "to notice collapse: pip install 'catgan[eval]'" in described(config, tmp_path)
 
 
 def test_a_size_that_no_patches_divide_says_what_to_prepare(

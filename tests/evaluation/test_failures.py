@@ -40,6 +40,11 @@ def test_copies_are_not_authentic_and_unseen_images_are_as_often_as_real_ones(di
     assert share(mixed, seen) == pytest.approx(share(unseen[:500], seen) / 2)
 
 
+def test_copies_of_pictures_that_are_there_twice_are_no_more_authentic() -> None:
+    x = 3 + torch.randn(300, 20, generator=torch.Generator().manual_seed(0))
+    assert shares(x, torch.cat([x, x])) == (0.0, 0.0)
+
+
 def test_authenticity_is_its_definition_for_a_reference_of_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     from catgan.evaluation import metrics
 
@@ -51,14 +56,14 @@ def test_authenticity_is_its_definition_for_a_reference_of_several_blocks(monkey
         row = int(away.argmin())
         others = (b - b[row]).norm(dim=1)
         others[row] = torch.inf
-        expected.append(bool(away[row] >= others.min()))
+        expected.append(bool(away[row] > others.min()))
     for i, x in enumerate(b):
         rest = torch.cat([b[:i], b[i + 1 :]])
         away = (rest - x).norm(dim=1)
         row = int(away.argmin())
         others = (rest - rest[row]).norm(dim=1)
         others[row] = torch.inf
-        left_out.append(bool(away[row] >= others.min()))
+        left_out.append(bool(away[row] > others.min()))
     assert shares(a, b) == pytest.approx((sum(expected) / 40, sum(left_out) / 40))
 
 

@@ -194,9 +194,11 @@ def test_what_fails_is_said_recorded_and_not_kept_as_best(
     stored = [json.loads(p.read_text()) for p in sorted((run / "evaluations").iterdir())]
     assert [bool(s["failures"]) for s in stored] == [True, True]
     assert not list((run / "checkpoints").glob("best*"))
-    (run / "evaluations" / "training-00000001.json").write_text('{"metrics": {"recall": 0.8}}')
+    for step, measured_by in ((1, stored[0]["measured_by"]), (3, "other features")):
+        before = {"metrics": {"recall": 0.3 * step}, "measured_by": measured_by}
+        (run / "evaluations" / f"training-{step:08d}.json").write_text(json.dumps(before))
     train(changed(5, **values), run, dataset=data, quiet=True, resume=True)
-    assert "step 5: collapse: samples cover 0% of the pictures (recall), 80% before" in capsys.readouterr().err
+    assert "step 5: collapse: samples cover 0% of the pictures (recall), 30% before" in capsys.readouterr().err
 
 
 def test_a_classifier_that_knows_little_is_said_before_the_first_step(

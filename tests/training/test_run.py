@@ -120,7 +120,7 @@ def test_long_runs_are_told_of_compiling_where_that_is_possible(
     monkeypatch.setattr(run_module, "can_compile", lambda device: compiler)
     run = Run(changed(), tmp_path, data, default_objective(changed()), quiet=True)
     run.config = changed(training={"compile": compiled})
-    assert run.forecast(1.0).count("; a quarter less with --training.compile, also with --resume") == said
+    assert run.forecast(1.0).count("; less with --training.compile, also with --resume") == said
 
 
 def test_a_forecast_comes_after_a_few_steps_and_changes_no_number(

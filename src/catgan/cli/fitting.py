@@ -11,11 +11,13 @@ import numpy as np
 
 from catgan.config import Config, EvalConfig
 from catgan.errors import UserError
+from catgan.metrics import METRICS
 from catgan.recipes import augmentation, nearest_size, recipe, with_size
 from catgan.system.packages import installed
 from catgan.system.progress import counted
 
 SIZE_64, SIZE_128 = 48, 96  # from which on the recipes of these sizes are taken
+FEWEST = 10  # pictures that a run is evaluated by
 SAMPLES = 5000  # that evaluations of a run look at, and as many pictures, or all if there are fewer
 
 
@@ -41,10 +43,17 @@ def fitted(folder: Path, gpu: bool) -> Config:
 
 
 def watched(config: Config, pictures: int) -> EvalConfig:
-    """Evaluations that see a generator collapse or copy, without weights and for few seconds."""
-    metrics = ("distance", "authenticity") + ("precision_recall",) * installed("torch_fidelity")
-    samples = max(2, min(pictures, SAMPLES))
-    return EvalConfig(every=tenth(config), samples=samples, features="pixels", metrics=metrics)
+    """Evaluations that see a generator collapse or copy, without weights and for few seconds; none of so few pictures
+    that these cannot be told."""
+    if pictures < FEWEST:
+        return EvalConfig()
+    metrics = ("distance", "authenticity") + ("precision_recall",) * sees_collapse()
+    return EvalConfig(every=tenth(config), samples=min(pictures, SAMPLES), features="pixels", metrics=metrics)
+
+
+def sees_collapse() -> bool:
+    """Whether recall can be measured."""
+    return installed(METRICS["precision_recall"].package or "")
 
 
 def tenth(config: Config) -> int:
@@ -54,7 +63,11 @@ def tenth(config: Config) -> int:
 
 def of_another_length(config: Config, chosen: Config) -> Config:
     """What was chosen for data, with other steps asked for: evaluations still come ten times, if they were not set."""
-    if config.training.steps == chosen.training.steps or config.eval.every != chosen.eval.every or not config.eval.every:
+    if (
+        config.training.steps == chosen.training.steps
+        or config.eval.every != chosen.eval.every
+        or not config.eval.every
+    ):
         return config
     return replace(config, eval=replace(config.eval, every=tenth(config)))
 
@@ -118,6 +131,7 @@ def described(config: Config, folder: Path) -> str:
         f"scales {' '.join(map(str, s.scales))}, patches {' '.join(map(str, config.discriminator.patches))} and "
         f"{config.generator.patch}, augmentation {augmented or 'none'}"
         + ("" if a.flip or meta["vae"] else " (--augment.flip 0.5 if mirror images are as good)")
+        + ("" if not config.eval.every or sees_collapse() else "; to notice collapse: pip install 'catgan[eval]'")
     )
 
 

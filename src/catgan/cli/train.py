@@ -45,7 +45,7 @@ Options go over --data, that over the YAML file, and that over the recipe.
 
 def main(argv: Sequence[str]) -> None:
     own, options = split_own(argv, "train", OWN)
-    name = None
+    name, chosen = None, None  # the recipe, or what was chosen for the data
     if not own.data or (options and not options[0].startswith("-")):
         name = recipe_first(argv if not own.data else options, "train", USAGE)[0]
         base, options = recipe(name), options[1:]
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
             raise UserError(f"{out} is a run of recipe {base.recipe}, not {name}: choose another --out")
     elif not name:
         with said_once():
-            base = fitted(Path(own.data), gpu_here())
+            base = chosen = fitted(Path(own.data), gpu_here())
     if own.config:
         base = over(base, own.config)
     if own.data:
@@ -71,14 +71,14 @@ def main(argv: Sequence[str]) -> None:
         )
         if own.data and config.sample.scales[-1:] != (config.sample.size,):
             raise UserError(sizes_do_not_fit(Path(own.data), config))
-        if own.data and not name and not own.resume:
-            config = of_another_length(config, base)
+        if chosen is not None:
+            config = of_another_length(config, chosen)
         if auto:
             config = with_auto_scales(config)
         config.validate()
     if own.data and not whole_number("RANK", 0):
-        chosen = [] if name or own.resume else [described(config, Path(own.data))]
-        for line in (*chosen, *(f"warning: {w}" for w in concerns(Path(own.data), config.training.batch))):
+        said = [] if name or own.resume else [described(config, Path(own.data))]
+        for line in (*said, *(f"warning: {w}" for w in concerns(Path(own.data), config.training.batch))):
             print(line, file=sys.stderr)
 
     from catgan.training.run import train

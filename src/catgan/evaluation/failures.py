@@ -23,18 +23,18 @@ def failures(metrics: Mapping[str, float], earlier: Sequence[Mapping[str, float]
     if recall is not None and recall < COLLAPSED * best and best > LEAST_RECALL:
         said.append(
             f"collapse: samples cover {recall:.0%} of the pictures (recall), {best:.0%} before: they become alike; "
-            "go on from the best checkpoint with a larger objective.penalty or lower learning rates"
+            "start again with lower learning rates or another objective.penalty, --init-from the best checkpoint if there is one"
         )
     elif recall is not None and recall < LEAST_RECALL and progress >= 0.5:
         said.append(
             f"collapse: samples cover {recall:.1%} of the pictures (recall) past half of the training; "
-            "try lower learning rates or another objective.penalty"
+            "start again with lower learning rates or another objective.penalty"
         )
     authenticity = metrics.get("authenticity")
     real = metrics.get("authenticity_real", 0.0)
     if authenticity is not None and authenticity < COPIED * real:
         said.append(
             f"memorisation: {1 - authenticity:.0%} of the samples lie nearer to a picture than its nearest other "
-            f"(of real pictures: {1 - real:.0%}); add pictures, raise augment.*, or stop earlier"
+            f"(of real pictures: {1 - real:.0%}); add pictures, start again with more of augment.*, or take an earlier checkpoint"
         )
     return said

@@ -90,7 +90,12 @@ def open_images(given: Images, size: int = 32, data_path: str | None = None) -> 
 
 
 def open_features(
-    name: Features, device: torch.device, weights: str | None, real: ImageSource | None, work: Work
+    name: Features,
+    device: torch.device,
+    weights: str | None,
+    real: ImageSource | None,
+    work: Work,
+    dim: int | None = None,
 ) -> FeatureSpace:
     """The feature space of a name; the classifier is trained on the reference's images if it is not cached."""
     if name == "inception":
@@ -98,7 +103,8 @@ def open_features(
     if name == "dinov2":
         return in_turn(work.processes, lambda: Dinov2(device, weights) if weights else Dinov2(device))
     if name == "pixels":
-        return Pixels(3 if real is None else real.channels)
+        grey = real.channels == 1 if real is not None else dim == Pixels(1).dim
+        return Pixels(1 if grey else 3)
     if real is None:
         raise UserError(
             "the classifier is trained on the reference's images: give images as --reference, not statistics"
@@ -181,7 +187,8 @@ def open_evaluator(
     for name in protocol.wanted:
         if reason := too_few(name, protocol, samples, known):  # before a classifier is trained
             raise UserError(reason)
-    space = open_features(protocol.features, device, weights, images, work)
+    dim = read_npz(statistics).statistics.dim if statistics else None
+    space = open_features(protocol.features, device, weights, images, work, dim)
     if not protocol.metrics:
         protocol = replace(protocol, metrics=applicable(protocol, space, samples, plain if statistics else known))
     check_possible(protocol, space, samples, known)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from catgan.bounds import check_psi, check_seed
 from catgan.errors import require
 from catgan.metrics import FEATURES, METRICS, RENAMED, Features, Metric, titles
+from catgan.system.files import digest
 from catgan.version import __version__
 
 PACKAGES = ("torch", "torch-fidelity", "torchvision", "transformers", "numpy", "pillow")
@@ -47,7 +48,7 @@ class Protocol:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the generator; features are always computed in float32."""
     reference_features: int = 50_000
-    """How many reference images, evenly spread, KID, precision and recall look at."""
+    """How many reference images, evenly spread, KID, precision, recall and authenticity look at."""
     kid_subsets: int = 100
     """Subsets that KID averages over, of at most 1,000 samples each."""
     score_splits: int = 10
@@ -105,6 +106,12 @@ class Result:
     def names(self) -> dict[str, str]:
         known = titles(self.protocol.features)
         return {name: known[name] for name in self.metrics}
+
+    @property
+    def measured_by(self) -> str:
+        """A digest of all that makes two numbers of one name comparable: they are not, where a resumed run changed it."""
+        protocol = replace(self.protocol, metrics=())
+        return digest(str(protocol), self.about["reference"]["identity"], self.about["feature_space"]["identity"])
 
     def to_dict(self) -> dict[str, Any]:
         return {

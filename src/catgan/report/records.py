@@ -124,7 +124,7 @@ def read_evaluations(folder: Path, rows: Sequence[Mapping[str, float]]) -> list[
     """Those of training by the rows of metrics.jsonl, which a resumed run keeps true, and the files of all others."""
     files = {p.stem: read_evaluation(p) for p in sorted(folder.glob("*.json"))}
     trained = {int(m[1]): f for name, f in files.items() if (m := DURING_TRAINING.fullmatch(name))}
-    usual = trained[max(trained)] if trained else {}
+    usual = trained[max(trained)] | {"failures": []} if trained else {}
     found = []
     for row in rows:
         metrics = {name.removeprefix("eval/"): v for name, v in row.items() if name.startswith("eval/")}

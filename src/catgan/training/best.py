@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from catgan.checkpoint.manifest import MANIFEST
 from catgan.evaluation.protocol import Result
 from catgan.metrics import numbers
-from catgan.system.files import delete_folder, digest, read_if_there, write_text
+from catgan.system.files import delete_folder, read_if_there, write_text
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
@@ -23,16 +22,14 @@ def keep_best(folder: Path, metric: str, result: Result, save: Save, processes: 
 
     save: writes a checkpoint, and calls what it is given when that is complete.
     """
-    if metric not in result.metrics:
-        if processes.first:
+    if processes.first:
+        for failure in result.failures:
+            Progress.print(f"warning: step {result.step}: {failure}")
+        if metric not in result.metrics:
             Progress.print(f"warning: no {metric} at step {result.step}: {'; '.join(result.warnings)}")
+    if result.failures or metric not in result.metrics:
         return False
-    if result.failures:
-        if processes.first:
-            for failure in result.failures:
-                Progress.print(f"warning: step {result.step}: {failure}")
-        return False
-    value, measured_by = result.metrics[metric], how_measured(result)
+    value, measured_by = result.metrics[metric], result.measured_by
     known = processes.from_first(lambda: best_so_far(folder))
     sign = -1 if numbers()[metric].better == "higher" else 1
     if (
@@ -60,12 +57,6 @@ def keep_best(folder: Path, metric: str, result: Result, save: Save, processes: 
 
 def best_name(step: int) -> str:
     return f"best-{step:08d}"
-
-
-def how_measured(result: Result) -> str:
-    """A digest of all that makes two numbers of one name comparable: they are not, where a resumed run changed it."""
-    protocol = replace(result.protocol, metrics=())
-    return digest(str(protocol), result.about["reference"]["identity"], result.about["feature_space"]["identity"])
 
 
 def best_so_far(folder: Path) -> dict[str, Any] | None:

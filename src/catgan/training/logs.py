@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import platform
@@ -16,6 +15,7 @@ from typing import Any
 from catgan.config import Config
 from catgan.config_io import to_dict
 from catgan.system.files import read_rows, write_text
+from catgan.system.packages import installed
 from catgan.system.processes import Processes
 
 
@@ -32,7 +32,7 @@ class MetricsLog:
         self.file = self.path.open("a", buffering=1)
         self.tensorboard: Any = None
         self.excepthook = threading.excepthook
-        if has_tensorboard():
+        if installed("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
             threading.excepthook = self.end_of_thread
@@ -103,11 +103,6 @@ class RankLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None:
             self.write("ended by " + "".join(traceback.format_exception(error)).rstrip())
-
-
-def has_tensorboard() -> bool:
-    """Whether scalars can go to TensorBoard, which is an extra."""
-    return importlib.util.find_spec("tensorboard") is not None
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

@@ -120,17 +120,19 @@ class Observer:
         result = self.evaluator.measure(source, folder)
         result.failures.extend(self.processes.from_first(lambda: self.failures(result)))
         if self.processes.first:
-            write_text(out, json.dumps(result.to_dict(), indent=2) + "\n")
+            content = result.to_dict() | {"measured_by": result.measured_by}
+            write_text(out, json.dumps(content, indent=2) + "\n")
         return result
 
     def failures(self, result: Result) -> list[str]:
         """What this evaluation says has gone wrong, by those of the run before."""
         before = [
-            read_if_there(path).get("metrics", {})
+            read_if_there(path)
             for path in sorted((self.out / "evaluations").glob("training-*.json"))
             if path.stem < f"training-{result.step:08d}"
         ]
-        return failures(result.metrics, before, result.step / self.config.training.steps)
+        same = [e.get("metrics", {}) for e in before if e.get("measured_by") == result.measured_by]
+        return failures(result.metrics, same, result.step / self.config.training.steps)
 
 
 def evaluator_of_run(

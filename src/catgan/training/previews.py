@@ -51,16 +51,11 @@ class Previews:
     def draw_real(self) -> None:
         """A grid of real samples with the columns of that of generated ones; white where none were found."""
         order = rows(0, 0, len(self.dataset), len(self.dataset))
-        labels = np.asarray(getattr(self.dataset, "labels", ()))
-        if labels.shape == order.shape and labels.dtype.kind in "iu":
-            y = labels[order]
-        else:  # only some are looked at
-            order = order[:LOOKED_AT]
-            y = torch.cat([self.dataset.batch(order[i : i + 1], 0, 0)[1] for i in range(len(order))]).numpy()
         columns, height = self.config.previewed, self.config.log.preview_rows
         if self.config.sample.classes == 1:
             found = [order[i * height : (i + 1) * height] for i in range(len(columns))]
         else:
+            order, y = self.labelled(order)
             found = [order[y == k][:height] for k in columns]
         if not any(len(column) for column in found):
             return
@@ -70,6 +65,14 @@ class Previews:
         white = np.full_like(next(tile for column in drawn for tile in column), 255)
         filled = zip_longest(*drawn, fillvalue=white)
         save_png(grid([list(row) for row in filled], tile_zoom(len(white))), self.folder / "real.png")
+
+    def labelled(self, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows in this order, or the first of them where their classes must be read, and their classes."""
+        labels = np.asarray(getattr(self.dataset, "labels", ()))
+        if labels.shape == order.shape and labels.dtype.kind in "iu":
+            return order, labels[order]
+        order = order[:LOOKED_AT]
+        return order, torch.cat([self.dataset.batch(order[i : i + 1], 0, 0)[1] for i in range(len(order))]).numpy()
 
     @cached_property
     def vae(self) -> VAE | None:

@@ -38,14 +38,14 @@ from catgan.objective.supervision import Supervision
 from catgan.objective.terms import Objective, default_objective
 from catgan.system.devices import can_compile, keep_freed_memory, memory_error, pick_device
 from catgan.system.files import write_text
-from catgan.system.packages import need
+from catgan.system.packages import installed, need
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress, about
 from catgan.training.batches import Batch, Batches
 from catgan.training.best import keep_best
 from catgan.training.directory import Directory
 from catgan.training.fine_tuning import start_from
-from catgan.training.logs import MetricsLog, RankLog, has_tensorboard
+from catgan.training.logs import MetricsLog, RankLog
 from catgan.training.observer import Observer
 from catgan.training.out_of_memory import advice
 from catgan.training.parallel import Parallel, StalledError
@@ -164,7 +164,7 @@ class Run:
         """Check the directory, restore what is to be restored, and write what says what the run is."""
         if self.config.log.wandb:
             need("wandb", "log.wandb", "wandb")
-        if not has_tensorboard():
+        if not installed("tensorboard"):
             self.say("no log for TensorBoard, which is not installed: pip install 'catgan[tensorboard]'")
         needed = self.kept * checkpoint.forecast(self.networks)
         path = self.processes.from_first(lambda: self.directory.open(resume, needed))
@@ -288,15 +288,15 @@ class Run:
         previews = f"every {every}" if c.log.preview_every < left else "at the end"
         return (
             f"about {about(seconds * left)} for {left * c.training.batch:,} more images on {place}; previews {previews}; "
-            f"Ctrl-C saves{self.advice(seconds * left)}"
+            f"Ctrl-C saves{self.shorter(seconds * left)}"
         )
 
-    def advice(self, seconds: float) -> str:
+    def shorter(self, seconds: float) -> str:
         """How a long run on CPUs becomes shorter, if it can."""
         compiled, on_cpu = self.config.training.compile, self.device.type == "cpu"
         if compiled or not on_cpu or seconds < LONG or not can_compile(self.device):
             return ""
-        return "; a quarter less with --training.compile, also with --resume"
+        return "; less with --training.compile, also with --resume"
 
     def iterate(self, batch: Batch) -> Metrics:
         try:
