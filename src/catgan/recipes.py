@@ -105,8 +105,8 @@ DIGITS = Config(
     discriminator=DiscriminatorConfig(depth=3, width=64, heads=2, patches=(2, 2, 2), head_dim=256),
     augment=AugmentConfig(color=0.0, translation=0.0, cutout=0.0, flip=0.0),
     objective=ObjectiveConfig(penalty=0.03, penalty_fraction=1.0),
-    optimizer=OptimizerConfig(lr_generator=0.005, lr_discriminator=0.005, ema_half_life=100),
-    training=TrainingConfig(steps=1440, batch=64),
+    optimizer=OptimizerConfig(lr_generator=0.005, lr_discriminator=0.005, lr_decay=800, ema_half_life=100),
+    training=TrainingConfig(steps=1680, batch=64),
     log=LogConfig(every=15, preview_every=360, diagnose_every=180),
     checkpoint=CheckpointConfig(every=360),
 )
