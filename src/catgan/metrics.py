@@ -104,12 +104,8 @@ METRICS: dict[str, Metric] = {
 }
 RENAMED = {"score": "inception_score", "recognised": "class_accuracy"}
 Features = Literal["inception", "dinov2", "classifier", "pixels"]
-FEATURES = {
-    "inception": "",
-    "dinov2": "DINOv2 ",
-    "classifier": "classifier ",
-    "pixels": "pixel ",
-}  # as titles name them
+# As titles name them.
+FEATURES = {"inception": "", "dinov2": "DINOv2 ", "classifier": "classifier ", "pixels": "pixel "}
 
 
 def numbers() -> dict[str, Number]:

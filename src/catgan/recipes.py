@@ -138,8 +138,8 @@ PICTURES_32 = replace(
     data=DataConfig(source="prepared"),
     sample=replace(FASHION_MNIST.sample, channels=3, classes=1),
     augment=AugmentConfig(flip=0.0),
-    training=TrainingConfig(steps=20_000, batch=32),
-    log=LogConfig(every=50, preview_every=500, diagnose_every=2000, diagnose_samples=500),
+    training=replace(FASHION_MNIST.training, steps=20_000),
+    log=replace(FASHION_MNIST.log, preview_every=500),
     eval=EvalConfig(),
 )
 PICTURES_64 = replace(

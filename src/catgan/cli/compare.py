@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from catgan.cli.parse import parse
+from catgan.system.packages import installed
 
 DESCRIPTION = """Put runs beside each other: alignment and evaluation in a table, curves on one page.
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
 
     comparison = compare(o.runs, o.at)
     content = json.dumps(to_dict(comparison), indent=2, ensure_ascii=False)
-    drawn = importlib.util.find_spec("matplotlib") is not None
+    drawn = installed("matplotlib")
     write_text(o.out / "compare.json", content + "\n")
     if drawn:
         from catgan.report.comparison_page import write_comparison

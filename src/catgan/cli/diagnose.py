@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from catgan.bounds import Count
 from catgan.cli.options import RunOptions
 from catgan.cli.parse import parse
 from catgan.errors import UserError
+from catgan.system.packages import installed
 
 if TYPE_CHECKING:
     from catgan.data import Dataset
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     pipe = o.load()
     attention = measure_attention(o, pipe) if o.attention else None  # first: not every discriminator has one
     result = diagnose_pipeline(pipe, o.samples, o.batch)
-    plots = importlib.util.find_spec("matplotlib") is not None
+    plots = installed("matplotlib")
     written = {"diagnosis.json": result.to_dict()}
     pictures = {"diagnosis.png": plot_alignment(result)} if plots else {}
     if attention is not None:

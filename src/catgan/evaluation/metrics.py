@@ -94,9 +94,7 @@ def authenticity(samples: Collected, reference: Reference, protocol: Protocol) -
     )
     next_one = others[:, 0]
     mutual = others[next_one, 0] == torch.arange(len(b))
-    without = away[next_one].gather(1, mutual.long()[:, None])[
-        :, 0
-    ]  # of its nearest to that one's nearest, itself apart
+    without = away[next_one, mutual.long()]  # of its nearest to that one's nearest, itself apart
     return {
         "authenticity": (found > away[rows_found, 0]).double().mean().item(),
         "authenticity_real": (away[:, 0] > without).double().mean().item(),

@@ -95,7 +95,7 @@ def open_features(
     weights: str | None,
     real: ImageSource | None,
     work: Work,
-    dim: int | None = None,
+    statistics: Path | None = None,
 ) -> FeatureSpace:
     """The feature space of a name; the classifier is trained on the reference's images if it is not cached."""
     if name == "inception":
@@ -103,7 +103,9 @@ def open_features(
     if name == "dinov2":
         return in_turn(work.processes, lambda: Dinov2(device, weights) if weights else Dinov2(device))
     if name == "pixels":
-        grey = real.channels == 1 if real is not None else dim == Pixels(1).dim
+        if real is not None:
+            return Pixels(real.channels)
+        grey = statistics is not None and read_npz(statistics).statistics.dim == Pixels(1).dim
         return Pixels(1 if grey else 3)
     if real is None:
         raise UserError(
@@ -187,8 +189,7 @@ def open_evaluator(
     for name in protocol.wanted:
         if reason := too_few(name, protocol, samples, known):  # before a classifier is trained
             raise UserError(reason)
-    dim = read_npz(statistics).statistics.dim if statistics else None
-    space = open_features(protocol.features, device, weights, images, work, dim)
+    space = open_features(protocol.features, device, weights, images, work, statistics)
     if not protocol.metrics:
         protocol = replace(protocol, metrics=applicable(protocol, space, samples, plain if statistics else known))
     check_possible(protocol, space, samples, known)

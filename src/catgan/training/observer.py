@@ -128,7 +128,7 @@ class Observer:
         """What this evaluation says has gone wrong, by those of the run before."""
         before = [
             read_if_there(path)
-            for path in sorted((self.out / "evaluations").glob("training-*.json"))
+            for path in (self.out / "evaluations").glob("training-*.json")
             if path.stem < f"training-{result.step:08d}"
         ]
         same = [e.get("metrics", {}) for e in before if e.get("measured_by") == result.measured_by]
