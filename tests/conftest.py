@@ -104,6 +104,18 @@ def tiny_dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_convnext(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained ConvNextV2Model as transformers saves it: maps of 8, 16, 24 and 32 channels, 16 pixels per last cell."""
+    from transformers import ConvNextV2Config, ConvNextV2Model
+
+    folder = tmp_path_factory.mktemp("convnext")
+    torch.manual_seed(0)
+    sizes = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32], "initializer_range": 0.3}
+    ConvNextV2Model(ConvNextV2Config(patch_size=2, image_size=32, **sizes)).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     """Random weights and inputs are the same in every run of a test."""

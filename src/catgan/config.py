@@ -136,6 +136,27 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class VisionConfig:
+    """The vision-aided loss (paper A.3): heads of the discriminator that look at h_K through a frozen network."""
+
+    path: str | None = None
+    """Folder or Hugging Face name of a ConvNeXtV2 or of a network of timm's; rotations: a small one, trained on the data
+    without labels; None leaves the loss out."""
+    size: CountOrZero = 0
+    """Pixels to which pictures are resized for it; 0 is 224, for rotations about the sample size."""
+    stages: tuple[Count, ...] = (2, 3, 4)
+    """Stages of the network whose feature maps get a head, 1 is the first; of a transformer its blocks."""
+    width: Count = 256
+    """Channels of each head."""
+    weight: Above0 = 1.0
+    """Weight of the loss in both networks."""
+    warmup: CountOrZero = 1000
+    """Steps over which the weight rises from 0."""
+    normalisation: Literal["own", "imagenet", "half"] = "own"
+    """Of pixels: what the network's files say, ImageNet's mean and deviation, or 0.5 and 0.5."""
+
+
+@dataclass(frozen=True)
 class ObjectiveConfig:
     supervision: Literal["pyramid", "noise_levels"] = "pyramid"
     """What the discriminator sees of stage k: resolution k and a logit for each (CAT), or noise of level k and one logit (GAT)."""
@@ -287,6 +308,7 @@ class Config:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -323,6 +345,7 @@ class Config:
         check_width("discriminator", d.width, d.heads)
         check_patch(s.size, g.patch)
         check_objective(self)
+        check_vision(self)
         check_evaluation(self)
         return self
 
@@ -413,6 +436,21 @@ def check_objective(c: Config) -> None:
             moved,
             "0 with encoder.cached, whose features are of images as they are",
         )
+
+
+def check_vision(c: Config) -> None:
+    """Raise UserError for a vision-aided loss where h_K is not seen as a picture."""
+    if c.vision.path is None:
+        return
+    s, todo = c.sample, "train without: --vision.path None"
+    require(s.vae is None, "vision.path", c.vision.path, f"None where samples are latents (sample.vae {s.vae})", todo)
+    require(s.channels in (1, 3), "sample.channels", s.channels, "1 or 3, pictures, with vision.path", todo)
+    require(
+        c.objective.supervision == "pyramid",
+        "vision.path",
+        c.vision.path,
+        "None with objective.supervision noise_levels, which shows h_K under noise",
+    )
 
 
 def check_evaluation(c: Config) -> None:

@@ -23,6 +23,7 @@ RESUMABLE = (
     "training.steps", "training.batch", "training.micro_batch", "training.parallel", "training.recompute",
     "training.compile", "training.device", "training.threads", "training.timeout", "training.reuse_fakes",
     "data.path", "data.workers", "log", "eval", "checkpoint", "sample.vae", "encoder.path",
+    "vision.path",
 )  # fmt: skip
 
 

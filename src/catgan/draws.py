@@ -43,6 +43,7 @@ class Purpose(IntEnum):
     LEVELS_FAKE_D = 16
     LEVELS_REAL_G = 17
     LEVELS_FAKE_G = 18
+    ROTATIONS = 19
 
 
 def uniform(

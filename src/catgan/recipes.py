@@ -23,6 +23,7 @@ from catgan.config import (
     OptimizerConfig,
     SampleConfig,
     TrainingConfig,
+    VisionConfig,
 )
 from catgan.errors import check_known, require
 
@@ -33,7 +34,8 @@ def scaled_lr(width: int) -> float:
 
 
 def gat(config: Config) -> Config:
-    """The same run under GAT's supervision, penalties, modulation and class mapping: a baseline for CAT.
+    """The same run under GAT's supervision, penalties, modulation and class mapping, without vision-aided heads: a
+    baseline for CAT.
 
     Sizes, data, augmentation, learning rates and lengths stay as they are, and so does the name of a recipe that does not
     say cat-. GAT's rule for learning rates is `scaled_lr`.
@@ -43,6 +45,7 @@ def gat(config: Config) -> Config:
         recipe=config.recipe.replace("cat-", "gat-"),
         generator=replace(config.generator, shift=False),
         discriminator=replace(config.discriminator, class_mapping=True, aggregated=False),
+        vision=replace(config.vision, path=None),
         objective=replace(
             config.objective,
             supervision="noise_levels",
@@ -80,6 +83,19 @@ CAT_H2 = replace(
     recipe="cat-h2",
     generator=replace(CAT_B2.generator, depth=32, width=1280, heads=16),
     training=replace(CAT_B2.training, steps=150_000),
+)
+
+# ImageNet-256 in pixels, with token grids as in latents and a vision-aided loss (paper A.3: 40 epochs). That the loss is
+# adversarial, its heads, weight and warm-up are choices: docs/pixels.md.
+CAT_B2_PIXELS = replace(
+    CAT_B2,
+    recipe="cat-b2-pixels",
+    data=DataConfig(source="prepared"),
+    sample=SampleConfig(size=256, channels=3, classes=1000, scales=(16, 32, 64, 256)),
+    generator=replace(CAT_B2.generator, patch=16),
+    discriminator=replace(CAT_B2.discriminator, patches=(8, 8, 8, 16)),
+    vision=VisionConfig(path="facebook/convnextv2-base-22k-224"),
+    training=replace(CAT_B2.training, steps=100_000),
 )
 
 # The baseline of CAT-B/2's size (paper table 4), and GAT's own largest: 60 epochs.
@@ -168,7 +184,7 @@ PICTURES_128 = replace(
 RECIPES = {
     c.recipe: c
     for c in (
-        CAT_B2, CAT_M2, CAT_H2, GAT_B2, GAT_XL2, DIGITS, FASHION_MNIST, PICTURES_32, PICTURES_64, PICTURES_128,
+        CAT_B2, CAT_M2, CAT_H2, CAT_B2_PIXELS, GAT_B2, GAT_XL2, DIGITS, FASHION_MNIST, PICTURES_32, PICTURES_64, PICTURES_128,
     )
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """What each of several processes does in test_parallel.py: some iterations in float64, by DDP and by FSDP2, then one in
 float32 and one under bfloat16.
 
-With a head in the discriminator that is trained with it.
+With vision-aided heads in the discriminator.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vision_aided import build_heads, vision_aided
+from vision_aided import build_heads
 
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.networks import build_networks
-from catgan.objective import default_objective
+from catgan.objective import default_objective, vision_aided
 from catgan.system.processes import Processes
 from catgan.training import step as stepping
 from catgan.training.parallel import Parallel, full_tensor
@@ -80,8 +80,8 @@ def iterations(config: Config, parallel: Parallel | None, steps: int, dtype: tor
     """Every metric of every step, every gradient of the first one, and all weights and buffers at the end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stepping, "build_networks", lambda c: tuple(n.to(dtype) for n in build_networks(c)))
-        heads = {n: head.to(dtype) for n, head in build_heads(config.sample.channels, config.sample.classes).items()}
-        objective = vision_aided(default_objective(config))
+        heads = {n: head.to(dtype) for n, head in build_heads(config.sample.classes).items()}
+        objective = vision_aided(default_objective(config), 0.5)
         step = Step(config, objective, torch.device("cpu"), parallel=parallel, heads=heads)
     found: dict[str, Tensor] = {}
     update = step.update

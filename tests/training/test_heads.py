@@ -1,4 +1,4 @@
-"""Heads that are trained with the discriminator, as `vision_aided` adds one on frozen features."""
+"""Heads that are trained with the discriminator, as those of the vision-aided loss are."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from vision_aided import NAME, Frozen, Head, build_heads, vision_aided
+from vision_aided import Frozen, build_heads
 
 from catgan.checkpoint import reading as checkpoint
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.data.datasets import Images
 from catgan.errors import UserError
-from catgan.objective import PyramidSupervision, default_objective
+from catgan.objective import VISION, PyramidSupervision, VisionHeads, default_objective, vision_aided
 from catgan.sampling.pipeline import load_discriminator
 from catgan.training import train
 from catgan.training.step import Metrics, Step
@@ -26,7 +26,7 @@ Gradients = dict[str, dict[str, Tensor]]
 def build(config: Config, weight: float = 0.5) -> Step:
     objective = vision_aided(default_objective(config), weight)
     return Step(
-        config, objective, torch.device("cpu"), heads=build_heads(config.sample.channels, config.sample.classes)
+        config, objective, torch.device("cpu"), heads=build_heads(config.sample.classes)
     )
 
 
@@ -48,22 +48,22 @@ def gradients(step: Step) -> tuple[Gradients, Metrics]:
 def test_a_head_gets_gradients_of_its_term_and_gives_them_to_the_generator(tiny_config: Config) -> None:
     with_term, metrics = gradients(build(tiny_config))
     without, plain = gradients(build(tiny_config, weight=0.0))
-    name = f"heads.{NAME}.hidden.weight"
+    name = f"heads.{VISION}.whole.weight"
     assert with_term["discriminator"][name].any()
     assert not without["discriminator"][name].any()
     own = [n for n in without["discriminator"] if not n.startswith("heads.")]
     assert all(torch.equal(with_term["discriminator"][n], without["discriminator"][n]) for n in own)
     assert any(not torch.equal(g, without["generator"][n]) for n, g in with_term["generator"].items())
-    assert {f"discriminator/{NAME}", f"generator/{NAME}"} <= metrics.keys()
+    assert {f"discriminator/{VISION}", f"generator/{VISION}"} <= metrics.keys()
     assert torch.equal(metrics["generator/adversarial"], plain["generator/adversarial"])
 
 
 def test_it_is_frozen_in_the_generators_step_and_learns_in_its_own(tiny_config: Config) -> None:
     step, before, frozen = build(tiny_config), {}, []
-    head = step.discriminator.heads[NAME]
-    assert isinstance(head, Head)
+    head = step.discriminator.heads[VISION]
+    assert isinstance(head, VisionHeads)
     before = {n: p.clone() for n, p in head.named_parameters()}
-    head.register_forward_hook(lambda *_: frozen.append(not head.hidden.weight.requires_grad))
+    head.register_forward_hook(lambda *_: frozen.append(not head.whole.weight.requires_grad))
     step.run(0, torch.rand(8, 1, 8, 8), torch.arange(8) % 3)
     assert frozen == [
         False,
@@ -76,7 +76,7 @@ def test_it_is_frozen_in_the_generators_step_and_learns_in_its_own(tiny_config: 
 def test_micro_batches_give_it_the_gradients_of_the_full_batch(tiny_config: Config) -> None:
     whole, _ = gradients(build(tiny_config))
     parts, _ = gradients(build(from_dict({"training": {"micro_batch": 3}}, tiny_config)))
-    for name in (f"heads.{NAME}.hidden.weight", f"heads.{NAME}.class_embedding.weight"):
+    for name in (f"heads.{VISION}.whole.weight", f"heads.{VISION}.class_embedding.weight"):
         assert torch.allclose(parts["discriminator"][name], whole["discriminator"][name], rtol=1e-4, atol=1e-7)
 
 
@@ -92,20 +92,20 @@ def test_it_is_saved_resumed_bit_for_bit_and_left_out_where_nobody_asks_for_it(
             config,
             tmp_path / out,
             resume=resume,
-            objective=vision_aided(objective) if aided else objective,
-            heads=build_heads(1, 3) if aided else None,
+            objective=vision_aided(objective, 0.5) if aided else objective,
+            heads=build_heads(3) if aided else None,
             dataset=data,
             quiet=True,
         )
 
     whole = checkpoint.read(checkpoint.listed(go("whole", 3) / "checkpoints")[-1])[1]
     go("parts", 2)
-    with pytest.raises(UserError, match=f"another objective.*{NAME}"):
+    with pytest.raises(UserError, match=f"another objective.*{VISION}"):
         go("parts", 3, resume=True, aided=False)
     parts = checkpoint.read(checkpoint.listed(go("parts", 3, resume=True) / "checkpoints")[-1])[1]
     assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
-    saved = {name for name in whole if f"heads.{NAME}." in name}
-    assert f"discriminator.heads.{NAME}.hidden.weight" in saved
+    saved = {name for name in whole if f"heads.{VISION}." in name}
+    assert f"discriminator.heads.{VISION}.whole.weight" in saved
     assert not any(name.startswith("ema.") for name in saved)
     assert not load_discriminator(tmp_path / "whole").heads
     tuned = from_dict({"training": {"init_from": str(tmp_path / "whole")}}, tiny_config)
@@ -115,24 +115,24 @@ def test_it_is_saved_resumed_bit_for_bit_and_left_out_where_nobody_asks_for_it(
 def test_another_head_or_supervision_of_a_resumed_run_is_named(
     tiny_config: Config, some_digits: Callable[[int], Images], tmp_path: Path
 ) -> None:
-    class Other(Head):
+    class Other(VisionHeads):
         def forward(self, pyramid: Sequence[Tensor], y: Tensor) -> Tensor:
             return -super().forward(pyramid, y)
 
     class Shifted(PyramidSupervision):
         pass
 
-    def go(head: type[Head], supervision: PyramidSupervision | None = None, resume: bool = True) -> None:
-        objective = vision_aided(default_objective(tiny_config))
-        heads: dict[str, nn.Module] = {NAME: head(Frozen(1), 3)}
+    def go(head: type[VisionHeads], supervision: PyramidSupervision | None = None, resume: bool = True) -> None:
+        objective = vision_aided(default_objective(tiny_config), 0.5)
+        heads: dict[str, nn.Module] = {VISION: head(Frozen(), 3, 8)}
         data = some_digits(12)
         train(
             tiny_config, tmp_path / "run", objective=objective, heads=heads, supervision=supervision,
             dataset=data, resume=resume, quiet=True,
         )  # fmt: skip
 
-    go(Head, resume=False)
-    with pytest.raises(UserError, match=rf"the head {NAME} was vision_aided\.Head#\w+, is .*Other#"):
+    go(VisionHeads, resume=False)
+    with pytest.raises(UserError, match=rf"the head {VISION} was catgan\.objective\.vision\.VisionHeads#\w+, is .*Other#"):
         go(Other)
     with pytest.raises(UserError, match=r"the supervision was not there, is .*Shifted#"):
-        go(Head, Shifted(tiny_config))
+        go(VisionHeads, Shifted(tiny_config))

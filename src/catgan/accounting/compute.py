@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from catgan.accounting.published import FAKES_TWICE, dinov2_b
+from catgan.accounting.vision import HEAD_PASSES, NETWORK_PASSES, heads_of, trunk
 from catgan.config import Config
 from catgan.networks import build_discriminator, build_generator
 
@@ -33,8 +34,9 @@ def compute(config: Config, processes: int = 1) -> dict[str, Any]:
     """Sizes, and costs in GMACs per sample, of a configuration: in seconds and without allocating weights.
 
     The discriminator's `gmacs` is that of one sample at all scales, without its representation head;
-    `representation_gmacs` is the head's. With a head, `auxiliary_gmacs` is what aligning it costs per sample and step:
-    its training on real samples and the frozen encoder's forward pass (paper A.2). `gmacs_per_sample` is what a step of
+    `representation_gmacs` is the head's. With a head, `alignment_gmacs` is what aligning it costs per sample and step:
+    its training on real samples and the frozen encoder's forward pass (paper A.2); with config.vision.path `vision_gmacs`
+    is what the vision-aided loss costs, and `auxiliary_gmacs` is both. `gmacs_per_sample` is what a step of
     this run of so many processes computes, `paper_gmacs_per_sample` what the paper counts: fakes generated twice.
     """
     config.validate()
@@ -49,7 +51,9 @@ def compute(config: Config, processes: int = 1) -> dict[str, Any]:
         if discriminator.representation is not None:
             features = [torch.empty(1, n, d.width) for n in discriminator.lengths]
             head = gmacs(lambda: discriminator.represent(features))
-    auxiliary = 3 * head + dinov2_b() if head else 0.0
+        vision = vision_gmacs(config, y)
+    alignment = 3 * head + dinov2_b() if head else 0.0
+    auxiliary = alignment + vision
     passes = training_passes(config, processes)
     forward = {"generator": forward_g, "discriminator": forward_d}
     per_sample = step_gmacs(forward, passes, auxiliary)
@@ -82,12 +86,23 @@ def compute(config: Config, processes: int = 1) -> dict[str, Any]:
             "samples": samples,
             "generator_passes": passes["generator"],
             "discriminator_passes": passes["discriminator"],
+            "alignment_gmacs": alignment,
+            "vision_gmacs": vision,
             "auxiliary_gmacs": auxiliary,
             "gmacs_per_sample": per_sample,
             "paper_gmacs_per_sample": step_gmacs(forward, passes | {"generator": FAKES_TWICE}, auxiliary),
             "total_gmacs": per_sample * samples,
         },
     }
+
+
+def vision_gmacs(config: Config, y: torch.Tensor) -> float:
+    """GMACs per sample and step of the vision-aided loss: of its frozen network, and of its heads for classes y (1,)."""
+    network, heads = trunk(config), heads_of(config)
+    if network is None or heads is None:
+        return 0.0
+    each = gmacs(lambda: heads([torch.empty(1, 3, network.size, network.size, device="meta")], y))
+    return NETWORK_PASSES * network.gmacs + HEAD_PASSES * each
 
 
 def step_gmacs(forward: Mapping[str, float], passes: Mapping[str, float], auxiliary: float) -> float:

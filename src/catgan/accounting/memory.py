@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 from catgan.accounting.graphs import Graph, discriminator_graph, generator_graph, perturbed
+from catgan.accounting.vision import heads_of, kept, trunk
 from catgan.checkpoint.reading import forecast
 from catgan.config import Config
 from catgan.networks import build_discriminator, build_generator
+from catgan.objective import VISION
 
 WIDE = 4  # bytes of a float32: weights, gradients, moments
 ENCODER = 86_580_480  # weights of DINOv2's ViT-B/14
@@ -53,6 +55,14 @@ class Networks:
         self.a = 2 if config.training.precision == "bfloat16" else WIDE  # bytes of a number in matrix products
         with torch.device("meta"):
             self.generator, self.discriminator = build_generator(config), build_discriminator(config)
+        heads = heads_of(config)
+        self.discriminator.add_heads({} if heads is None else {VISION: heads})
+
+    @property
+    def frozen(self) -> int:
+        """Bytes of pretrained weights: DINOv2's, and those that vision-aided heads look through."""
+        vision = trunk(self.config)
+        return WIDE * (ENCODER * self.aligned + (0 if vision is None else vision.parameters))
 
     @property
     def aligned(self) -> bool:
@@ -95,7 +105,7 @@ def state(n: Networks, share: Share, layout: Layout, training: str) -> dict[str,
         "gradients": gradients / shards,
         "moments": (moments(g) + moments(d)) / shards,
         "ema": parameters(g) / shards + buffers(g),
-        "encoder": WIDE * ENCODER if n.aligned else 0,
+        "encoder": n.frozen,
     }
 
 
@@ -150,6 +160,6 @@ def generator_step(n: Networks, share: Share, layout: Layout) -> dict[str, float
     d = discriminator_graph(n.config, layout.checkpointing, frozen=True)
     return state(n, share, layout, "generator") | {
         "gathered": copies(n, layout, [g, d]),
-        "activations": (g.kept + d.kept) * share.micro,
+        "activations": (g.kept + d.kept + kept(n.config)) * share.micro,
         "backward": max(d.working, g.working - d.kept) * share.micro,
     }

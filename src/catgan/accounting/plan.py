@@ -58,6 +58,7 @@ def plan(config: Config, gpu: GPU, gpus: int, utilisation: float = 0.4, price: f
         "micro_batch": share.micro,
         "reuses_fakes": share.reuses_fakes(config),
         "aligned": networks.aligned,
+        "vision_aided": config.vision.path is not None,
         "precision": config.training.precision,
         "utilisation": utilisation,
         "price": price,

@@ -12,7 +12,7 @@ from typing import Any
 
 EPOCH = 1_281_167  # training images of ImageNet-1k
 CAT = "arXiv:2605.26449"
-PAPER_EPOCHS = {"cat-b2": 20, "cat-m2": 40, "cat-h2": 60}  # section 3.1, table 2
+PAPER_EPOCHS = {"cat-b2": 20, "cat-m2": 40, "cat-h2": 60, "cat-b2-pixels": 40}  # section 3.1, table 2, A.3
 FAKES_TWICE = 4.0  # generator passes per step: 1 for the discriminator's fakes, then 3 to train on new ones
 
 

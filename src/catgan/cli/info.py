@@ -29,7 +29,8 @@ def table(result: dict[str, Any]) -> str:
     g, d, t = result["generator"], result["discriminator"], result["training"]
     scales = " + ".join(str(n) for n in d["tokens_per_scale"])
     head = f" (+ {d['representation_gmacs']:.3g} representation head)" if d["representation_gmacs"] else ""
-    auxiliary = f" + {t['auxiliary_gmacs']:.1f} (alignment with DINOv2-B)" if t["auxiliary_gmacs"] else ""
+    beside = (("alignment with DINOv2-B", "alignment_gmacs"), ("vision-aided loss", "vision_gmacs"))
+    auxiliary = "".join(f" + {t[name]:.1f} ({what})" for what, name in beside if t[name])
     rows = [
         ("", "generator", "discriminator"),
         ("blocks", g["depth"], d["depth"]),

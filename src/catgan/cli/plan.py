@@ -110,7 +110,7 @@ PARTS = {
     "moments": "AdamW's moments",
     "ema": "weight average (EMA)",
     "gathered": "bfloat16 copies, gathered blocks",
-    "encoder": "DINOv2",
+    "encoder": "frozen networks",
     "activations": "activations",
     "backward": "backward pass at work",
 }
@@ -159,6 +159,8 @@ def memory(r: dict[str, Any]) -> str:
     notes = ["ckpt: activation checkpointing of every block. 10 % of memory is left to driver and fragments."]
     if r["aligned"]:
         notes.append("The alignment with DINOv2 is counted, in memory and in time.")
+    if r["vision_aided"]:
+        notes.append("So is the vision-aided loss, as with a ConvNeXtV2-Base.")
     return "\n".join([table(r, "GiB per GPU", rows), *notes, f"checkpoint on disk: {gib(r['checkpoint_bytes'])} GiB"])
 
 

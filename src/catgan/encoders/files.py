@@ -77,12 +77,12 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".:")
 
 
-def read_config(folder: Path, what: str) -> dict[str, Any]:
-    """The config.json of a folder. Raises UserError if it is damaged."""
+def read_config(folder: Path, what: str, name: str = "config.json") -> dict[str, Any]:
+    """The config.json of a folder, or another JSON file. Raises UserError if it is damaged."""
     try:
-        values: dict[str, Any] = dict(json.loads((folder / "config.json").read_text("utf-8")))
+        values: dict[str, Any] = dict(json.loads((folder / name).read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{what}: {folder / 'config.json'} cannot be read: {error}") from None
+        raise UserError(f"{what}: {folder / name} cannot be read: {error}") from None
     return values
 
 

@@ -5,9 +5,11 @@ from catgan.objective.choice import default_supervision
 from catgan.objective.losses import approximate_penalty, consistency, exact_penalty, relativistic, representation
 from catgan.objective.noise_levels import NoiseLevelSupervision
 from catgan.objective.supervision import Draws, PyramidSupervision, Supervision
-from catgan.objective.terms import Objective, StepState, Term, default_objective
+from catgan.objective.terms import VISION, Objective, StepState, Term, default_objective, vision_aided
+from catgan.objective.vision import VisionEncoder, VisionHeads
 
 __all__ = [
+    "VISION",
     "Draws",
     "NoiseLevelSupervision",
     "Objective",
@@ -15,6 +17,8 @@ __all__ = [
     "StepState",
     "Supervision",
     "Term",
+    "VisionEncoder",
+    "VisionHeads",
     "approximate_penalty",
     "augment",
     "consistency",
@@ -24,4 +28,5 @@ __all__ = [
     "register",
     "relativistic",
     "representation",
+    "vision_aided",
 ]

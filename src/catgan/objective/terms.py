@@ -23,7 +23,9 @@ from torch import Tensor
 from catgan.config import Config
 from catgan.networks import build_pyramid
 from catgan.objective.losses import approximate_penalty, consistency, relativistic, representation, stage_weights
-from catgan.schedules import geometric
+from catgan.schedules import geometric, rate
+
+VISION = "vision"  # the name of the vision-aided heads, and of their terms in both networks
 
 
 @dataclass
@@ -92,7 +94,7 @@ class Objective:
 
 def default_objective(config: Config) -> Objective:
     """CAT's objective: relativistic loss, approximated R1 and R2, and representation alignment; consistency for the
-    generator. Terms of weight 0 are left out."""
+    generator; the vision-aided loss where config.vision.path names a network. Terms of weight 0 are left out."""
     o = config.objective
     eps = o.penalty_eps
     weights = stage_weights(len(config.sample.scales)) if o.consistency_weights is None else o.consistency_weights
@@ -120,4 +122,25 @@ def default_objective(config: Config) -> Objective:
         pyramid = build_pyramid(config) if o.consistency_at == "scale" else None
         pull = partial(consistency, weights=weights, detach_anchor=o.detach_anchor, pyramid=pyramid)
         generator.append(Term("consistency", o.consistency, lambda s: pull(s.h)))
-    return Objective(tuple(discriminator), tuple(generator))
+    objective = Objective(tuple(discriminator), tuple(generator))
+    return objective if config.vision.path is None else vision_aided(objective, config.vision.weight, config.vision.warmup)
+
+
+def vision_aided(objective: Objective, weight: float = 1.0, warmup: int = 0) -> Objective:
+    """The objective with the relativistic loss of the heads named "vision" (`VisionHeads`) in both networks (paper A.3).
+
+    warmup: steps over which its weight rises from 0.
+    """
+
+    def weight_at(step: int) -> float:
+        return weight * rate(warmup, 0, step)
+
+    def judged(state: StepState) -> Tensor:
+        return relativistic(state.real_heads[VISION], state.fake_heads[VISION]).mean(2)
+
+    def believed(state: StepState) -> Tensor:
+        return relativistic(state.fake_heads[VISION], state.real_heads[VISION]).mean(2)
+
+    return objective.with_term("discriminator", Term(VISION, weight_at, judged)).with_term(
+        "generator", Term(VISION, weight_at, believed)
+    )

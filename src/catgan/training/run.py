@@ -55,6 +55,7 @@ from catgan.training.signals import StopSignal
 from catgan.training.step import Metrics, Step
 from catgan.training.target import RepresentationTarget, representation_target
 from catgan.training.timing import Pace, peak_memory
+from catgan.training.vision import vision_heads
 from catgan.version import __version__
 
 LONG = 1800  # seconds of a run on CPUs from which on compiling the block is worth its minute
@@ -95,6 +96,7 @@ def train(
     parallel = Parallel(processes, device, config.training.parallel == "fsdp2", config.training.timeout)
     with parallel.watched(lambda: "start"):
         objective = objective or default_objective(config)
+        heads = vision_heads(config, dataset, device, processes, quiet) | dict(heads or {})
         run = Run(config, out, dataset, objective, quiet, target, parallel, supervision, heads)
     with run.log:
         try:

@@ -39,14 +39,19 @@ class ComputedTarget:
     def __init__(self, encoder: Encoder, config: Config, dataset: Dataset) -> None:
         self.encoder, self.dataset, self.identity = encoder, dataset, encoder.identity
         self.size, self.grid = config.encoder.size, patches_per_side(config)
+        self.sample_size = config.sample.size
 
     def read(self, rows: np.ndarray, seed: int, step: int, first: int) -> Tensor:
         """Raw images, uint8 (n, 3, P, P)."""
         return raw_images(self.dataset, rows, seed, step, first)
 
     def tokens(self, read: Tensor, dtype: torch.dtype, register: Callable[[Tensor], Tensor]) -> Tensor:
-        seen = resize(from_bytes(read, dtype), self.size, "bicubic", "bicubic")
-        return as_tokens(*self.encoder.encode(register(seen)), self.grid)
+        seen = from_bytes(read, dtype)
+        if seen.shape[-1] == self.sample_size:  # the sample itself, moved by whole pixels
+            seen = resize(register(seen), self.size, "bicubic", "bicubic")
+        else:
+            seen = register(resize(seen, self.size, "bicubic", "bicubic"))
+        return as_tokens(*self.encoder.encode(seen), self.grid)
 
 
 class StoredTarget:

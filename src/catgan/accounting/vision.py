@@ -1,0 +1,107 @@
+"""What the vision-aided loss costs: its frozen network by closed form, its heads counted as they are.
+
+The network is counted as a ConvNeXtV2-Base whatever vision.path names, but for the small one of `rotations`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from catgan.config import Config
+from catgan.encoders.rotations import DEPTHS, GRID, WIDTHS, fitting_size
+from catgan.objective import VisionHeads
+
+KEPT, WIDENED = 11, 5  # numbers that a block keeps per position and channel for its input's gradient; of those, in float32
+# Forward passes' worth per sample and step: without gradient of real samples and fakes, then of real samples; and of fakes
+# with the gradient at the picture, which is half of a backward pass.
+NETWORK_PASSES = 1 + 1 + 1 + 2
+HEAD_PASSES = 3 * 2 + 1 + 2  # as `training_passes` has it for the discriminator
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Sizes of a ConvNeXtV2."""
+
+    depths: tuple[int, ...]  # blocks of each stage
+    widths: tuple[int, ...]  # its channels
+    patch: int  # pixels of a side that the first layer reduces to one position
+    size: int  # pixels of a side of its input
+
+    def positions(self, stage: int) -> int:
+        return (self.size // self.patch >> stage) ** 2
+
+    @property
+    def gmacs(self) -> float:
+        """Of a forward pass."""
+        total = self.positions(0) * 3 * self.patch**2 * self.widths[0]
+        for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
+            total += depth * self.positions(stage) * (49 * width + 8 * width**2)
+            if stage:
+                total += self.positions(stage) * 4 * self.widths[stage - 1] * width
+        return total / 1e9
+
+    @property
+    def parameters(self) -> int:
+        first, last = self.widths[0], self.widths[-1]
+        total = 3 * self.patch**2 * first + 3 * first + 2 * last
+        for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
+            # depthwise, norm, wide and response norm, narrow
+            total += depth * (50 * width + 2 * width + 4 * width * (width + 1) + 8 * width + width * (4 * width + 1))
+            if stage:
+                total += self.widths[stage - 1] * (4 * width + 2) + width
+        return total
+
+    @property
+    def elements(self) -> int:
+        """Positions times channels, of all blocks together."""
+        return sum(d * self.positions(k) * w for k, (d, w) in enumerate(zip(self.depths, self.widths, strict=True)))
+
+
+def trunk(config: Config) -> Trunk | None:
+    """The frozen network of a configuration, or None."""
+    v = config.vision
+    if v.path is None:
+        return None
+    if v.path == "rotations":
+        size = fitting_size(v.size or config.sample.size)
+        return Trunk(DEPTHS, WIDTHS, size // GRID, size)
+    return Trunk((3, 3, 27, 3), (128, 256, 512, 1024), 4, v.size or 224)
+
+
+class Sizes:
+    """A `VisionEncoder` that computes nothing: maps of the right sizes."""
+
+    identity = ""
+
+    def __init__(self, network: Trunk, stages: tuple[int, ...]) -> None:
+        # Another network than the one that is counted may have more stages.
+        self.stages = [min(stage, len(network.depths)) - 1 for stage in stages]
+        self.network, self.channels = network, tuple(network.widths[stage] for stage in self.stages)
+        self.dim = network.widths[-1]
+
+    def maps(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        n = self.network
+        sides = [n.size // n.patch >> stage for stage in self.stages]
+        maps = [images.new_empty(len(images), c, s, s) for c, s in zip(self.channels, sides, strict=True)]
+        return maps, images.new_empty(len(images), self.dim)
+
+
+def heads_of(config: Config) -> VisionHeads | None:
+    """The heads of a configuration, on the meta device, or None."""
+    network = trunk(config)
+    if network is None:
+        return None
+    with torch.device("meta"):
+        return VisionHeads(Sizes(network, config.vision.stages), config.sample.classes, config.vision.width)
+
+
+def kept(config: Config) -> float:
+    """Bytes per fake that the network keeps from the forward to the backward pass of the generator's step."""
+    network = trunk(config)
+    if network is None:
+        return 0.0
+    narrow = 2 if config.training.precision == "bfloat16" else 4
+    return float(network.elements * ((KEPT - WIDENED) * narrow + WIDENED * 4))

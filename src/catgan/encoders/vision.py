@@ -1,0 +1,162 @@
+"""Frozen networks with feature maps, for the vision-aided loss: ConvNeXtV2 through transformers, others through timm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from catgan.encoders.dino import MEAN, STD
+from catgan.encoders.files import find_folder, fingerprint, from_pretrained, read_config
+from catgan.errors import UserError, require
+from catgan.pyramid import resize
+from catgan.system.packages import need
+from catgan.system.progress import Progress
+
+FILES = ("config.json", "model.safetensors")
+Triple = Sequence[float]
+
+
+class FeatureMaps:
+    """Images to feature maps and a pooled feature. Made by `load_vision`.
+
+    Its weights are frozen; gradients reach the images.
+    """
+
+    def __init__(
+        self, model: nn.Module, run: Callable[[Tensor], tuple[list[Tensor], Tensor]], size: int, mean: Triple, std: Triple
+    ) -> None:
+        """run: normalised images (B, 3, size, size) to maps, finest first, and the pooled feature. mean, std: per channel, of
+        pixels in [0, 1]. Raises UserError for a network without maps of two dimensions."""
+        self.model, self.run, self.size = model, run, size
+        self.identity = fingerprint(model)
+        device = next(model.parameters()).device
+        self.mean = torch.tensor(mean, device=device).view(3, 1, 1) * 2 - 1  # of pixels in [-1, 1]
+        self.std = torch.tensor(std, device=device).view(3, 1, 1) * 2
+        with torch.no_grad():
+            maps, pooled = self.maps(torch.zeros(1, 3, size, size, device=device))
+        self.channels, self.dim = tuple(m.shape[1] for m in maps), pooled.shape[1]
+
+    def maps(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """RGB images (B, 3, S, S) in [-1, 1] to feature maps (B, C_i, n_i, n_i), finest first, and a pooled feature (B, D).
+
+        Images are resized to `size` (bicubic, antialiased) and normalised first.
+        """
+        x = resize(images, self.size, "bicubic", "bicubic")
+        return self.run((x - self.mean.to(x.dtype)) / self.std.to(x.dtype))
+
+
+def load_vision(
+    path: str,
+    size: int = 224,
+    stages: Sequence[int] = (2, 3, 4),
+    device: torch.device | str = "cpu",
+    normalisation: str = "own",
+    option: str = "--vision.path",
+) -> FeatureMaps:
+    """Load a frozen network from a folder or by its name on the Hugging Face Hub: one that transformers saved as a
+    ConvNeXtV2, such as facebook/convnextv2-base-22k-224, or one of timm's, such as timm/convnextv2_base.fcmae_ft_in22k_in1k.
+
+    size: pixels at which it sees images. stages: whose outputs are the maps, 1 is the first; of a transformer of timm,
+    blocks. normalisation: "own", what its files say; else "imagenet" or "half" (mean and deviation 0.5). Raises UserError
+    for a missing package or file, damaged weights, another architecture, and sizes or stages that it does not have.
+    """
+    what = f"vision encoder {path}"
+    folder = find_folder(path, FILES, what, f"{option} FOLDER")
+    config = read_config(folder, what)
+    if "architecture" in config:
+        return of_timm(folder, config, what, size, stages, device, normalisation)
+    require(
+        config.get("model_type") == "convnextv2", f"{what}: its model_type", config.get("model_type"), "convnextv2",
+        "or a network that timm saved, whose config.json has an architecture",
+    )  # fmt: skip
+    return of_transformers(folder, what, size, stages, device, normalisation)
+
+
+def of_transformers(
+    folder: Path, what: str, size: int, stages: Sequence[int], device: torch.device | str, normalisation: str
+) -> FeatureMaps:
+    """A ConvNextV2Model."""
+    need("transformers", what, "encoders")
+    from transformers import ConvNextV2Model
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model: Any = from_pretrained(ConvNextV2Model, folder, what, dtype=torch.float32)
+    c = model.config
+    require(c.num_channels == 3, f"{what}: its number of channels", c.num_channels, "3: it looks at RGB pictures")
+    check_stages(what, stages, len(c.depths))
+    stride = c.patch_size * 2 ** (len(c.depths) - 1)
+    require(size % stride == 0, "vision.size", size, f"a multiple of {stride}, what one position of its last map covers")
+
+    def run(x: Tensor) -> tuple[list[Tensor], Tensor]:
+        out = model(pixel_values=x, output_hidden_states=True)
+        return [out.hidden_states[stage] for stage in stages], out.pooler_output
+
+    own = {}
+    if (folder / "preprocessor_config.json").is_file():
+        own = read_config(folder, what, "preprocessor_config.json")
+    mean, std = normalised(normalisation, own.get("image_mean"), own.get("image_std"), what)
+    return FeatureMaps(model.to(device), run, size, mean, std)
+
+
+def of_timm(
+    folder: Path, config: dict[str, Any], what: str, size: int, stages: Sequence[int], device: torch.device | str,
+    normalisation: str,
+) -> FeatureMaps:  # fmt: skip
+    """A network of timm's, saved as on its Hub: config.json with its architecture, and what it was trained with."""
+    timm = need("timm", what, "timm")
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    about = config.get("pretrained_cfg") or {}
+    name, options = str(config["architecture"]), dict(config.get("model_args") or {})
+    if not timm.is_model(name):
+        raise UserError(f"{what}: its architecture is {name}: not one that timm {timm.__version__} knows")
+    try:
+        model: Any = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        state = load_file(folder / "model.safetensors")
+        missing = sorted(set(model.state_dict()) - set(state))
+        if missing:
+            raise UserError(f"{what}: {folder} lacks weights, such as {missing[0]}")
+        model.load_state_dict(state, strict=False)  # a classifier's last layer is left out
+    except (SafetensorError, RuntimeError, TypeError, OSError) as error:
+        raise UserError(f"{what}: {folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    if not hasattr(model, "forward_intermediates"):
+        raise UserError(f"{what}: {name} has no feature maps (timm's forward_intermediates)")
+    check_stages(what, stages, len(model.feature_info))
+    model.eval().requires_grad_(False)
+    indices = [stage - 1 for stage in stages]
+
+    def run(x: Tensor) -> tuple[list[Tensor], Tensor]:
+        final, maps = model.forward_intermediates(x, indices=indices, output_fmt="NCHW")
+        return list(maps), model.forward_head(final, pre_logits=True)
+
+    mean, std = normalised(normalisation, about.get("mean"), about.get("std"), what)
+    if about.get("license"):
+        Progress.print(f"{what}: licence {about['license']}")
+    try:
+        return FeatureMaps(model.to(device), run, size, mean, std)
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(f"{what} takes no images of vision.size {size}: {' '.join(str(error).split())[:200]}") from None
+
+
+def check_stages(what: str, stages: Sequence[int], count: int) -> None:
+    """Raise UserError unless the network has these stages, in rising order."""
+    fits = bool(stages) and list(stages) == sorted(set(stages)) and 1 <= stages[0] and stages[-1] <= count
+    require(fits, "vision.stages", " ".join(map(str, stages)), f"of 1 to {count}, rising, for {what}")
+
+
+def normalised(choice: str, mean: Any, std: Any, what: str) -> tuple[Triple, Triple]:
+    """Mean and standard deviation for pixels in [0, 1], by vision.normalisation and what the network's files say."""
+    if choice == "half":
+        return (0.5,) * 3, (0.5,) * 3
+    if choice == "imagenet" or mean is None or std is None:
+        return MEAN, STD
+    for values in (mean, std):
+        numbers = isinstance(values, list) and all(isinstance(v, (int, float)) for v in values)
+        require(numbers and len(values) == 3, f"{what}: its normalisation", values, "three numbers")
+    return tuple(mean), tuple(std)

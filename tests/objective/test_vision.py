@@ -1,0 +1,78 @@
+"""The vision-aided heads: what they see, and what their numbers may depend on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from vision_aided import Frozen
+
+from catgan.errors import UserError
+from catgan.objective import VisionHeads
+from catgan.objective.vision import spectral
+from catgan.schedules import rate
+
+
+def heads(classes: int = 3) -> VisionHeads:
+    return VisionHeads(Frozen(), classes, width=8)
+
+
+def test_logits_have_a_row_per_map_and_one_for_the_whole() -> None:
+    module, x, y = heads(), torch.rand(4, 3, 16, 16) * 2 - 1, torch.tensor([0, 1, 2, 0])
+    logits = module([torch.zeros(4, 3, 4, 4), x], y)
+    assert logits.shape == (4, 3, 16)
+    assert (logits[:, -1] == logits[:, -1, :1]).all()
+    other = module([torch.ones(4, 3, 4, 4), x], (y + 1) % 3)
+    assert torch.equal(other[:, :-1], logits[:, :-1])  # patches know no class, and nothing looks at x_0
+    assert not torch.isclose(other[:, -1], logits[:, -1]).any()
+
+
+def test_a_logit_depends_on_its_sample_alone() -> None:
+    module, x, y = heads(), torch.rand(6, 3, 16, 16), torch.arange(6) % 3
+    whole = module([x], y)
+    torch.testing.assert_close(torch.cat([module([x[:1]], y[:1]), module([x[1:]], y[1:])]), whole)
+    torch.testing.assert_close(module([x], y), whole, rtol=0, atol=0)  # no pass changes anything
+
+
+def test_grey_pictures_are_seen_as_equal_channels() -> None:
+    module, x, y = heads(), torch.rand(2, 1, 16, 16), torch.zeros(2, dtype=torch.int64)
+    assert torch.equal(module([x], y), module([x.expand(-1, 3, -1, -1)], y))
+
+
+def test_other_channels_are_refused() -> None:
+    with pytest.raises(UserError, match=r"sample\.channels is 4: must be 1 or 3"):
+        heads()([torch.rand(2, 4, 16, 16)], torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("shape", [(8, 12, 3, 3), (1, 16, 1, 1), (24, 24), (64, 5)])
+def test_weights_are_divided_by_their_largest_singular_value(shape: tuple[int, ...]) -> None:
+    weight = torch.randn(shape)
+    largest = torch.linalg.matrix_norm(spectral(weight).flatten(1), 2)
+    assert 1 - 1e-5 < largest < 1.1  # the iterations see a little less than the largest where others are near
+
+
+def test_without_a_gain_in_scale() -> None:
+    """The gradient of a normalised weight is orthogonal to it."""
+    weight = torch.randn(8, 12, dtype=torch.float64, requires_grad=True)
+    (spectral(weight) * torch.randn(8, 12, dtype=torch.float64)).sum().backward()
+    assert weight.grad is not None
+    assert (weight.grad * weight).sum().abs().item() < 1e-9
+
+
+def test_they_learn_on_frozen_features() -> None:
+    """Alone, heads tell stripes along one axis from those along the other; their loss falls."""
+    module, y = heads(1), torch.zeros(16, dtype=torch.int64)
+    stripes = torch.tensor([1.0, -1.0]).repeat(8).view(1, 1, 1, 16).expand(16, 1, 16, 16)
+    optimizer, losses = torch.optim.AdamW(module.parameters(), lr=2e-3), []
+    for _ in range(40):
+        noise = 0.5 * torch.randn(16, 1, 16, 16)
+        real, fake = module([stripes + noise], y), module([stripes.mT + noise], y)
+        loss = torch.nn.functional.softplus(fake - real).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+def test_the_weight_rises_over_the_warm_up() -> None:
+    assert [rate(4, 0, step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]

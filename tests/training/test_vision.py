@@ -1,0 +1,116 @@
+"""The vision-aided loss in a run, by its settings alone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from catgan.checkpoint import reading as checkpoint
+from catgan.config import Config
+from catgan.config_io import from_dict
+from catgan.data.datasets import Images
+from catgan.errors import UserError
+from catgan.sampling.pipeline import load_discriminator
+from catgan.system.files import read_json, read_rows
+from catgan.training import train
+
+MakeDigits = Callable[[int], Images]
+
+
+@pytest.fixture
+def config(tiny_config: Config, tiny_convnext: Path) -> Config:
+    vision = {"path": str(tiny_convnext), "size": 32, "width": 8, "warmup": 2}
+    return from_dict({"vision": vision, "training": {"steps": 3}}, tiny_config)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.read(checkpoint.listed(run / "checkpoints")[-1])[1]
+
+
+def test_a_run_with_it_is_recorded_exact_when_resumed_and_exported_without_its_heads(
+    config: Config, some_digits: MakeDigits, tmp_path: Path
+) -> None:
+    data = some_digits(12)
+
+    def go(out: str, steps: int, **options: Any) -> Path:
+        return train(
+            from_dict({"training": {"steps": steps}}, config), tmp_path / out, dataset=data, quiet=True, **options
+        )
+
+    whole = go("whole", 3)
+    terms = read_json(whole / "run.json")["objective"]
+    assert [t.partition(" = ")[0] for t in terms if "vision" in t and " = " in t] == [
+        "discriminator: 0.5, 1, 1 * vision",
+        "generator: 0.5, 1, 1 * vision",
+    ]
+    row = read_rows(whole / "metrics.jsonl")[0]
+    assert {f"{n}/vision/{k}" for n in ("discriminator", "generator") for k in range(4)} <= row.keys()
+    go("parts", 2)
+    go("parts", 3, resume=True)
+    assert all(torch.equal(t, weights(whole)[name]) for name, t in weights(tmp_path / "parts").items())
+    heads = [name for name in weights(whole) if name.startswith("discriminator.heads.vision.")]
+    assert len(heads) == 3 * 4 + 3  # two layers a map, the whole's, and the classes; nothing of the network
+    assert not load_discriminator(whole).heads
+
+
+def test_another_network_of_a_resumed_run_is_named_and_another_place_is_not(
+    config: Config, some_digits: MakeDigits, tmp_path: Path, tiny_convnext: Path
+) -> None:
+    from transformers import ConvNextV2Model
+
+    data, out = some_digits(12), tmp_path / "run"
+    train(config, out, dataset=data, quiet=True)
+    shutil.copytree(tiny_convnext, tmp_path / "moved")
+    longer = {"training": {"steps": 4}}
+    train(
+        from_dict(longer | {"vision": {"path": str(tmp_path / "moved")}}, config), out, dataset=data, resume=True, quiet=True
+    )
+    model = ConvNextV2Model.from_pretrained(tiny_convnext)
+    model.embeddings.patch_embeddings.weight.data.mul_(1.1)  # type: ignore[operator]
+    model.save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match="the head vision was .* is "):
+        train(
+            from_dict({"training": {"steps": 5}, "vision": {"path": str(tmp_path / "other")}}, config),
+            out, dataset=data, resume=True, quiet=True,
+        )  # fmt: skip
+
+
+def test_bfloat16_and_compiled_blocks_train_with_it(config: Config, some_digits: MakeDigits, tmp_path: Path) -> None:
+    changes = {"training": {"precision": "bfloat16", "compile": True, "micro_batch": 4, "steps": 1}}
+    out = train(from_dict(changes, config), tmp_path / "run", dataset=some_digits(12), quiet=True)
+    assert read_rows(out / "metrics.jsonl")[0]["generator/vision/0"] > 0
+
+
+def test_rotations_are_learned_once_and_kept(
+    tiny_config: Config, some_digits: MakeDigits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], cache_folder: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("catgan.encoders.rotations.IMAGES", 256)
+    config = from_dict({"vision": {"path": "rotations", "width": 8}, "training": {"steps": 1}}, tiny_config)
+    data = some_digits(30)
+    train(config, tmp_path / "a", dataset=data)
+    assert "of the turns of held-out pictures" in capsys.readouterr().err
+    train(config, tmp_path / "b", dataset=data)
+    assert "turns" not in capsys.readouterr().err
+    assert len(list((cache_folder / "encoders").iterdir())) == 1
+    assert all(torch.equal(t, weights(tmp_path / "b")[name]) for name, t in weights(tmp_path / "a").items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sample": {"vae": "some/vae", "channels": 4}}, r"vision\.path is .*: must be None where samples are latents"),
+        ({"sample": {"channels": 2}}, r"sample\.channels is 2: must be 1 or 3, pictures, with vision\.path"),
+        ({"objective": {"supervision": "noise_levels"}}, r"must be None with objective\.supervision noise_levels"),
+        ({"vision": {"weight": 0.0}}, r"vision\.weight is 0\.0: must be above 0"),
+        ({"vision": {"stages": [0]}}, r"vision\.stages is 0: must be at least 1"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(config: Config, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        from_dict(changes, config).validate()
