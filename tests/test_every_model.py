@@ -22,12 +22,14 @@ from catgan.training.fine_tuning import start_from
 
 
 def tiny(c: Config) -> Config:
-    """A recipe with its scales, patches, supervision and losses, but three classes and few weights, for one step."""
+    """A recipe with its scales, patches, supervision and losses, but three classes, few weights and no pretrained network,
+    for one step."""
     return replace(
         c,
         sample=replace(c.sample, classes=3, vae=None),
         generator=replace(c.generator, depth=len(c.sample.scales), width=16, heads=2, z_dim=8),
         discriminator=replace(c.discriminator, depth=2, width=16, heads=2, head_dim=16, representation_dim=0),
+        vision=replace(c.vision, path=None),
         objective=replace(c.objective, representation=0.0),
         training=replace(c.training, steps=1, batch=3, device="cpu", precision="float32"),
         log=replace(c.log, every=1, preview_rows=1, diagnose_samples=3),

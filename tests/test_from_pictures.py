@@ -131,3 +131,34 @@ def test_a_vae_of_other_latents_decodes_nothing_and_another_decoder_does(
         said = capsys.readouterr().err
         assert (f"VAE {other}: the digest of its encoder is" in said) == (code == 2)
         assert (tmp_path / "out").exists() == (code == 0)
+
+
+# -- in pixels, with both encoders -------------------------------------------------------------------------------------
+
+PIXELS = (
+    "--sample.scales 8 16 32 64 --discriminator.patches 4 4 4 8 --generator.patch 8 --generator.depth 4 "
+    "--generator.width 16 --generator.heads 2 --discriminator.depth 1 --discriminator.width 16 --discriminator.heads 2 "
+    "--discriminator.head-dim 8 --discriminator.representation-dim 32 --encoder.size 56 --vision.size 32 --vision.width 8 "
+    "--vision.warmup 4 --batch 8 --device cpu --training.threads 1 --log.every 1 --log.preview-every 1000 "
+    "--log.preview-rows 1 --log.diagnose-every 1000 --log.diagnose-samples 4 --steps 8"
+)
+
+
+def test_pixels_train_with_both_encoders_and_are_sampled_without_them(
+    source: Path, tiny_dino: Path, tiny_convnext: Path, tmp_path: Path
+) -> None:
+    """The paper's A.3 in small: bfloat16, alignment with the very picture, vision-aided heads."""
+    dest, run = tmp_path / "pixels", tmp_path / "run"
+    assert call("prepare", source, dest, "--size", 64) == 0
+    encoders = ("--encoder.path", tiny_dino, "--vision.path", tiny_convnext)
+    assert call("train", "cat-b2-pixels", "--data", dest, "--out", run, *PIXELS.split(), *encoders) == 0
+    config = load_yaml(run / "config.yaml")
+    assert (config.sample.channels, config.sample.vae, config.training.precision) == (3, None, "bfloat16")
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    names = ("discriminator/representation/0", "discriminator/vision/3", "generator/vision/3", "discriminator/r1/0")
+    assert all(np.isfinite(row[name]) for name in names)
+    assert call("export", run, tmp_path / "model") == 0
+    assert call("sample", tmp_path / "model", "--format", "png", "--seeds", "0", "--out", tmp_path / "out") == 0
+    for path in (tmp_path / "out").iterdir():
+        with Image.open(path) as picture:
+            assert (picture.size, picture.mode) == ((64, 64), "RGB")

@@ -331,3 +331,67 @@ def test_sizes_and_channels_that_the_vae_cannot_take_are_refused(tmp_path: Path)
         make_plan(source, 16, channels=1, encoder=LatentEncoder(FakeVAE()))
     with pytest.raises(UserError, match="--no-images without --vae"):
         make_plan(source, 16, images=False)
+
+
+# -- JPEG files in place of pixels -------------------------------------------------------------------------------------
+
+
+def smooth(root: Path, mode: str = "RGB", size: int = 64, count: int = 8) -> PictureSource:
+    """Pictures of slow waves, as photographs are rather than noise."""
+    rows = np.linspace(0, 5, size)
+    for k in range(count):
+        wave = np.sin(np.add.outer(rows * (1 + k / 5), rows))[..., None] * np.array([90, 70, 50]) + 128
+        path = root / ("ant", "bee")[k % 2] / f"{k:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(wave.astype(np.uint8)).convert(mode).save(path)
+    return open_source(str(root))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_jpeg_rows_are_smaller_and_nearly_the_same_pictures(tmp_path: Path, mode: str) -> None:
+    source = smooth(tmp_path / "in", mode)
+    for name, quality in (("raw", None), ("jpeg", 95)):
+        prepare(source, tmp_path / name, make_plan(source, 64, shard_rows=3, jpeg=quality), quiet=True)
+    raw, jpeg = Prepared(tmp_path / "raw"), Prepared(tmp_path / "jpeg")
+    assert jpeg.shape == raw.shape == ((3 if mode == "RGB" else 1), 64, 64)
+    assert jpeg.identity != raw.identity
+    rows = np.array([7, 0, 3, 4])
+    (a, y), (b, same_y) = raw.batch(rows, 0, 0), jpeg.batch(rows, 0, 0)
+    assert torch.equal(y, same_y)
+    assert 0 < (a - b).abs().mean() < 0.02
+    assert torch.equal(jpeg.images(rows).float() / 127.5 - 1, b)
+    files = [sum(p.stat().st_size for p in (tmp_path / n).glob("*.arrow")) for n in ("raw", "jpeg")]
+    assert files[1] < (0.5 if mode == "RGB" else 1) * files[0]
+
+
+def test_data_of_jpeg_files_are_those_of_any_number_of_processes_and_another_quality_is_refused(tmp_path: Path) -> None:
+    source = smooth(tmp_path / "in")
+    plan = make_plan(source, 64, shard_rows=3, jpeg=90)
+    prepare(source, tmp_path / "one", plan, quiet=True)
+    for rank in (1, 0):
+        prepare(source, tmp_path / "two", plan, processes=Processes(rank, 2), quiet=True)
+    assert Prepared(tmp_path / "one").identity == Prepared(tmp_path / "two").identity
+    with pytest.raises(UserError, match=r"has been prepared with another format \(2, not 1\)"):
+        prepare(source, tmp_path / "one", make_plan(source, 64, shard_rows=3), quiet=True)
+    with pytest.raises(UserError, match=r"has been prepared with another jpeg \(90, not 80\)"):
+        prepare(source, tmp_path / "one", make_plan(source, 64, shard_rows=3, jpeg=80), quiet=True)
+
+
+def test_a_damaged_jpeg_row_is_named(tmp_path: Path) -> None:
+    source = smooth(tmp_path / "in")
+    prepare(source, tmp_path / "out", make_plan(source, 64, jpeg=90), quiet=True)
+    (path,) = (tmp_path / "out").glob("*.arrow")
+    content = bytearray(path.read_bytes())
+    at = content.find(b"\xff\xd8\xff")
+    content[at : at + 3] = b"GIF"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"is damaged: row 0 is no picture .*; copy it again"):
+        Prepared(tmp_path / "out").images(np.array([0]))
+
+
+def test_hugging_face_reads_jpeg_rows(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    source = smooth(tmp_path / "in")
+    prepare(source, tmp_path / "out", make_plan(source, 64, jpeg=90), quiet=True)
+    row = datasets.load_from_disk(str(tmp_path / "out"))[0]
+    assert Image.open(io.BytesIO(row["image"])).size == (64, 64)

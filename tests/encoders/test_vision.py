@@ -113,7 +113,12 @@ def test_missing_weights_name_the_file_its_source_and_its_place(tmp_path: Path) 
     with pytest.raises(UserError) as caught:
         load_vision("someone/convnextv2-nowhere")
     message = str(caught.value)
-    for part in ("config.json", "model.safetensors", "https://huggingface.co/someone/convnextv2-nowhere", "--vision.path"):
+    for part in (
+        "config.json",
+        "model.safetensors",
+        "https://huggingface.co/someone/convnextv2-nowhere",
+        "--vision.path",
+    ):
         assert part in message
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"has no model\.safetensors; pickled weights are not read"):
@@ -131,7 +136,9 @@ def saved_by_timm(name: str, folder: Path, **options: Any) -> str:
     folder.mkdir()
     save_file(model.state_dict(), folder / "model.safetensors")
     about = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "license": "cc-by-nc-4.0"}
-    (folder / "config.json").write_text(json.dumps({"architecture": name, "model_args": options, "pretrained_cfg": about}))
+    (folder / "config.json").write_text(
+        json.dumps({"architecture": name, "model_args": options, "pretrained_cfg": about})
+    )
     return str(folder)
 
 

@@ -25,9 +25,7 @@ Gradients = dict[str, dict[str, Tensor]]
 
 def build(config: Config, weight: float = 0.5) -> Step:
     objective = vision_aided(default_objective(config), weight)
-    return Step(
-        config, objective, torch.device("cpu"), heads=build_heads(config.sample.classes)
-    )
+    return Step(config, objective, torch.device("cpu"), heads=build_heads(config.sample.classes))
 
 
 def gradients(step: Step) -> tuple[Gradients, Metrics]:
@@ -132,7 +130,9 @@ def test_another_head_or_supervision_of_a_resumed_run_is_named(
         )  # fmt: skip
 
     go(VisionHeads, resume=False)
-    with pytest.raises(UserError, match=rf"the head {VISION} was catgan\.objective\.vision\.VisionHeads#\w+, is .*Other#"):
+    with pytest.raises(
+        UserError, match=rf"the head {VISION} was catgan\.objective\.vision\.VisionHeads#\w+, is .*Other#"
+    ):
         go(Other)
     with pytest.raises(UserError, match=r"the supervision was not there, is .*Shifted#"):
         go(VisionHeads, Shifted(tiny_config))

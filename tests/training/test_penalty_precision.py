@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.discriminator import DiscriminatorBlock
-from catgan.objective import default_objective
+from catgan.objective import PyramidSupervision, default_objective
 from catgan.recipes import recipe
 from catgan.training.step import Step
 
@@ -23,17 +23,18 @@ SCALES = 4
 PENALTIES = ("r1", "r2")
 
 
-def configuration(**changes: Any) -> Config:
-    """The scales and latents of cat-b2 with small networks: sixteen samples, half of them under the penalties."""
+def configuration(name: str = "cat-b2", **changes: Any) -> Config:
+    """The scales and samples of a recipe with small networks: sixteen samples, half of them under the penalties."""
     small = {
         "sample": {"classes": 4, "vae": None},
         "generator": {"depth": 4, "width": 32, "heads": 2},
         "discriminator": {"depth": 4, "width": 32, "heads": 2, "head_dim": 64, "representation_dim": 0},
         "objective": {"representation": 0.0, "penalty_fraction": 0.5},
         "encoder": {"path": None},
+        "vision": {"path": None},
         "training": {"batch": 16, "precision": "float32"},
     }
-    return from_dict(changes, from_dict(small, recipe("cat-b2"))).validate()
+    return from_dict(changes, from_dict(small, recipe(name))).validate()
 
 
 def latents(count: int, seed: int) -> Tensor:
@@ -42,6 +43,17 @@ def latents(count: int, seed: int) -> Tensor:
     octaves = [torch.randn(count, 4, s, s, generator=draw) for s in (4, 8, 16, 32)]
     x = torch.stack([F.interpolate(o, size=32, mode="bilinear") for o in octaves]).sum(0)
     return 0.9 * x / x.std()
+
+
+def pictures(count: int, seed: int) -> Tensor:
+    """Smooth and rough ones of 256 pixels, of deviation 0.5."""
+    draw = torch.Generator().manual_seed(seed)
+    octaves = [torch.randn(count, 3, s, s, generator=draw) for s in (4, 16, 64, 256)]
+    x = torch.stack([F.interpolate(o, size=256, mode="bilinear") for o in octaves]).sum(0)
+    return (0.5 * x / x.std()).clamp(-1, 1)
+
+
+SAMPLES = {"cat-b2": latents, "cat-b2-pixels": pictures}
 
 
 @cache
@@ -59,14 +71,18 @@ def trained() -> dict[str, Tensor]:
     return step.discriminator.state_dict()
 
 
-def penalties(weights: dict[str, Tensor] | None, **changes: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def penalties(
+    weights: dict[str, Tensor] | None, name: str = "cat-b2", **changes: Any
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """R1 and R2 per scale (K + 1,), and the gradient of each one's mean in the discriminator's blocks, flat."""
-    config = configuration(**changes)
+    config = configuration(name, **changes)
     step = Step(config, default_objective(config), torch.device("cpu"))
     if weights is not None:
         step.discriminator.load_state_dict(weights)
-    (part,) = step.micro_batches("discriminator", 0, latents(16, 1000), torch.arange(16) % 4)
-    h = 0.9 * torch.randn(SCALES, 16, 4, 32, 32, generator=torch.Generator().manual_seed(1))  # the very same fakes
+    (part,) = step.micro_batches("discriminator", 0, SAMPLES[name](16, 1000), torch.arange(16) % 4)
+    s = config.sample
+    size = (SCALES, 16, s.channels, s.size, s.size)
+    h = 0.9 * torch.randn(size, generator=torch.Generator().manual_seed(1))  # the very same fakes
     state = step.discriminator_state(part, h)
     values, gradients = {}, {}
     for term in step.objective.discriminator:
@@ -119,8 +135,37 @@ def cosine(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("more", [{}, {"recompute": True}])
 def test_penalties_under_bfloat16_are_those_of_float32(stage: str, more: dict[str, Any]) -> None:
     """Within 0.2 % per scale, and so their gradients: sums of rows in other batches are rounded in another order."""
+    check_as_in_float32(WEIGHTS[stage](), "cat-b2", more)
+
+
+def test_so_they_are_in_pixels_where_the_perturbation_shrinks_to_a_sixteenth() -> None:
+    """From 256 to 16 pixels; judged in bfloat16 too, the coarsest penalty would be mostly rounding."""
+    check_as_in_float32(None, "cat-b2-pixels", {})
+    exact, _ = penalties(None, "cat-b2-pixels")
+    found, _ = penalties(None, "cat-b2-pixels", training=BFLOAT16, objective={"penalty_precision": "same"})
+    for name in PENALTIES:
+        print(name, found[name] / exact[name])
+        assert found[name][0] / exact[name][0] > 5
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("full", [1 / 16, 1 / 8, 1 / 4, 1]), ("per_scale", [1, 1, 1, 1])])
+def test_noise_at_full_size_shrinks_at_coarse_scales_and_noise_per_scale_does_not(
+    kind: str, expected: list[float]
+) -> None:
+    """Of 256 pixels, in units of eps. So with noise per scale a penalty measures |grad of d_k in x_k|^2, at 16 pixels 256
+    times as much as the |grad of d_k in h|^2 of noise at full size."""
+    still = {"color": 0.0, "translation": 0.0, "cutout": 0.0, "flip": 0.0}
+    config = configuration("cat-b2-pixels", augment=still, objective={"penalty_noise": kind, "penalty_fraction": 1.0})
+    x, see = pictures(16, 1), PyramidSupervision(config)
+    draws = see.draw(0, "discriminator", range(16), 16, True, torch.device("cpu"))
+    pairs = zip(see.real(x, draws), see.real_perturbed(x, draws), strict=True)
+    found = [((b - a).std() / config.objective.penalty_eps).item() for a, b in pairs]
+    assert found == pytest.approx(expected, rel=0.02)
+
+
+def check_as_in_float32(weights: dict[str, Tensor] | None, recipe_name: str, more: dict[str, Any]) -> None:
     (exact, exact_gradients), (found, gradients) = (
-        penalties(WEIGHTS[stage](), training=training) for training in ({}, BFLOAT16 | more)
+        penalties(weights, recipe_name, training=training) for training in ({}, BFLOAT16 | more)
     )
     for name in PENALTIES:
         torch.testing.assert_close(found[name], exact[name], rtol=0.002, atol=0)

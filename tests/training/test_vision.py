@@ -68,7 +68,11 @@ def test_another_network_of_a_resumed_run_is_named_and_another_place_is_not(
     shutil.copytree(tiny_convnext, tmp_path / "moved")
     longer = {"training": {"steps": 4}}
     train(
-        from_dict(longer | {"vision": {"path": str(tmp_path / "moved")}}, config), out, dataset=data, resume=True, quiet=True
+        from_dict(longer | {"vision": {"path": str(tmp_path / "moved")}}, config),
+        out,
+        dataset=data,
+        resume=True,
+        quiet=True,
     )
     model = ConvNextV2Model.from_pretrained(tiny_convnext)
     model.embeddings.patch_embeddings.weight.data.mul_(1.1)  # type: ignore[operator]

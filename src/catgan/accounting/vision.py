@@ -14,7 +14,10 @@ from catgan.config import Config
 from catgan.encoders.rotations import DEPTHS, GRID, WIDTHS, fitting_size
 from catgan.objective import VisionHeads
 
-KEPT, WIDENED = 11, 5  # numbers that a block keeps per position and channel for its input's gradient; of those, in float32
+KEPT, WIDENED = (
+    11,
+    5,
+)  # numbers that a block keeps per position and channel for its input's gradient; of those, in float32
 # Forward passes' worth per sample and step: without gradient of real samples and fakes, then of real samples; and of fakes
 # with the gradient at the picture, which is half of a backward pass.
 NETWORK_PASSES = 1 + 1 + 1 + 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -38,6 +38,23 @@ class Picture:
     width: int  # of the original, upright
     height: int
     changes: tuple[str, ...]  # what was done beside cropping and resizing
+    jpeg: bytes = b""  # its pixels as a JPEG file, where that is what is kept
+
+
+def with_jpeg(picture: Picture, quality: int) -> Picture:
+    """The picture with its JPEG file, all colours at full resolution."""
+    file, pixels = io.BytesIO(), picture.pixels
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
+        file, "JPEG", quality=quality, subsampling=0
+    )
+    return replace(picture, jpeg=file.getvalue())
+
+
+def from_jpeg(data: bytes | memoryview) -> np.ndarray:
+    """The pixels (S, S, C) of a JPEG file that `with_jpeg` made, uint8. Raises OSError for a damaged one."""
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
+        pixels = np.asarray(picture)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def to_picture(data: bytes | np.ndarray, size: int, channels: int, crop: Crop) -> Picture:

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from catgan.data.crop import Crop
-from catgan.data.decode import BrokenError, Picture, is_grey, to_picture
+from catgan.data.decode import BrokenError, Picture, is_grey, to_picture, with_jpeg
 from catgan.data.encode import LatentEncoder
 from catgan.data.listing import PictureSource
 from catgan.data.prefetch import prefetch
-from catgan.data.prepared import FORMAT, arrow, widths
+from catgan.data.prepared import FORMAT, FORMAT_JPEG, arrow, widths
 from catgan.data.shards import Shard, dataset_files, shard_name
 from catgan.errors import UserError
 from catgan.system.files import read_json, sha256, write_shared, write_text
@@ -50,11 +50,12 @@ class Plan:
     images: bool  # whether pixels are kept
     vae: dict[str, Any] | None  # identity, scale, channels and size of its latents, flip
     shard_rows: int
+    jpeg: int | None = None  # quality of the JPEG files that are kept in place of pixels
 
     @property
     def columns(self) -> dict[str, int]:
         """`widths` of what is kept."""
-        return widths(self.size, self.channels, self.images, self.vae)
+        return widths(self.size, self.channels, self.images and self.jpeg is None, self.vae)
 
     @property
     def shards(self) -> int:
@@ -76,8 +77,9 @@ def make_plan(
     encoder: LatentEncoder | None = None,
     images: bool = True,
     shard_rows: int | None = None,
+    jpeg: int | None = None,
 ) -> Plan:
-    """The plan for a source. channels: 1 or 3; None is 1 if pictures of the source are grey, and 3 with a VAE.
+    """The plan for a source. jpeg: quality of JPEG files to keep in place of pixels. channels: 1 or 3; None is 1 if pictures of the source are grey, and 3 with a VAE.
 
     shard_rows: None makes at least 64 shards of what has 16,384 pictures or more, and none above 512 MB.
     """
@@ -95,8 +97,8 @@ def make_plan(
     for name, label in zip(source.names, source.labels.tolist(), strict=True):
         listing.update(f"{label} {name}\0".encode())
     return Plan(
-        FORMAT, len(source), listing.hexdigest()[:16], source.class_names, size, channels, crop, images,
-        vae, shard_rows,
+        FORMAT if jpeg is None else FORMAT_JPEG, len(source), listing.hexdigest()[:16], source.class_names, size, channels, crop, images,
+        vae, shard_rows, jpeg,
     )  # fmt: skip
 
 
@@ -156,7 +158,8 @@ class Preparation:
         progress = Progress(0, sum(len(self.plan.span(k)) for k in mine), 1, "picture", quiet or not mine)
         with contextlib.closing(self.read(mine, threads)) as pictures:
             for k in mine:
-                shard, skipped = Shard(self.plan.columns, len(self.plan.span(k)), self.encoder), []
+                rows = len(self.plan.span(k))
+                shard, skipped = Shard(self.plan.columns, rows, self.encoder, self.plan.jpeg is not None), []
                 for i in self.plan.span(k):
                     made, name = next(pictures), self.source.names[i]
                     if isinstance(made, Picture):
@@ -185,7 +188,8 @@ class Preparation:
 
         def load(i: int) -> Picture | BrokenError:
             try:
-                return to_picture(self.source.read(i), self.plan.size, self.plan.channels, self.plan.crop)
+                picture = to_picture(self.source.read(i), self.plan.size, self.plan.channels, self.plan.crop)
+                return picture if self.plan.jpeg is None else with_jpeg(picture, self.plan.jpeg)
             except BrokenError as error:
                 return error
             except MemoryError:
@@ -271,7 +275,9 @@ class Preparation:
         shards = [{name: r[name] for name in ("file", "rows", "bytes")} for r in records]
         where = {"source": self.source.where, "vae_path": self.encoder.path if self.encoder else None}
         digests = {r["file"]: r.get("sha256") or sha256(self.dest / r["file"]) for r in records}
-        for name, content in dataset_files(self.plan.columns, self.plan.classes, list(digests)).items():
+        for name, content in dataset_files(
+            self.plan.columns, self.plan.classes, list(digests), self.plan.jpeg is not None
+        ).items():
             self.publish(name, content)
         made = {"samples": report["rows"], "shards": shards, "digests": digests}
         self.publish("catgan.json", self.plan.to_dict() | where | made)

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from catgan.data.decode import from_jpeg
 from catgan.data.latents import draw_posterior
 from catgan.draws import Purpose, uniform
 from catgan.errors import UserError
 from catgan.system.files import digest, read_json
 from catgan.system.packages import need
 
-FORMAT = 1
+FORMAT, FORMAT_JPEG = 1, 2  # the latter where pictures are JPEG files
 HALVES = ("moments", "moments_mirrored")
 
 
@@ -42,8 +43,10 @@ def read_meta(folder: Path) -> dict[str, Any]:
             raise UserError(f"{folder} is not finished: call catgan prepare with the same source and options again")
         raise UserError(f"{folder} is no prepared data (it has no catgan.json): make it with catgan prepare")
     meta: dict[str, Any] = read_json(path)
-    if meta.get("format") != FORMAT:
-        raise UserError(f"{path} has format {meta.get('format')}: this catgan reads {FORMAT}; prepare the data again")
+    if meta.get("format") not in (FORMAT, FORMAT_JPEG):
+        raise UserError(
+            f"{path} has format {meta.get('format')}: this catgan reads {FORMAT} and {FORMAT_JPEG}; prepare the data again"
+        )
     return meta
 
 
@@ -63,15 +66,19 @@ class Prepared:
         self.shape = sample_shape(self.meta)
         if self.meta["vae"] is not None:
             self.latent_scale = float(self.meta["vae"]["scale"])
-        self.columns = widths(*(self.meta[name] for name in ("size", "channels", "images", "vae")))
+        self.jpeg = self.meta.get("jpeg") is not None
+        size, channels, images, vae = (self.meta[name] for name in ("size", "channels", "images", "vae"))
+        self.columns = widths(size, channels, images and not self.jpeg, vae)
         shards = [self.open_shard(entry) for entry in self.meta["shards"]]
         self.arrays = {name: [shard[name] for shard in shards] for name in self.columns}
+        self.files = [(shard["offsets"], shard["files"]) for shard in shards if self.jpeg]
         self.labels = np.concatenate([shard["label"] for shard in shards])
         self.originals = np.stack([np.concatenate([s[name] for s in shards]) for name in ("width", "height")], axis=1)
         self.starts = np.cumsum([0] + [entry["rows"] for entry in self.meta["shards"]])
 
     def open_shard(self, entry: dict[str, Any]) -> dict[str, np.ndarray]:
-        """The array columns (rows, width), and labels and sizes (rows,), of a shard, as views of the mapped file."""
+        """The array columns (rows, width), labels and sizes (rows,), and where there are JPEG files their bytes, one after
+        the other, with the offset of each, of a shard: views of the mapped file."""
         pa = arrow()
         path = self.folder / entry["file"]
         try:
@@ -85,6 +92,9 @@ class Prepared:
                 name: batch.column(name).flatten().to_numpy().reshape(entry["rows"], width)
                 for name, width in self.columns.items()
             }
+            if self.jpeg:
+                _, offsets, files = batch.column("image").buffers()
+                found |= {"offsets": np.frombuffer(offsets, np.int32), "files": np.frombuffer(files, np.uint8)}
             return found | {name: batch.column(name).to_numpy() for name in ("label", "width", "height")}
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from None
@@ -113,6 +123,19 @@ class Prepared:
             made[i] = arrays[shard][row]
         return made
 
+    def decoded(self, rows: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+        """The pictures of JPEG files, (B, *shape). Raises UserError for a damaged one."""
+        shards = np.searchsorted(self.starts, rows, "right") - 1
+        made = np.empty((len(rows), *shape), np.uint8)
+        for i, (shard, row) in enumerate(zip(shards.tolist(), (rows - self.starts[shards]).tolist(), strict=True)):
+            offsets, files = self.files[shard]
+            try:
+                made[i] = from_jpeg(files[offsets[row] : offsets[row + 1]].data)
+            except (OSError, ValueError) as error:
+                file = self.folder / self.meta["shards"][shard]["file"]
+                raise UserError(f"{file} is damaged: row {row} is no picture ({error}); copy it again") from None
+        return made
+
     def images(self, rows: np.ndarray) -> Tensor:
         """The stored pictures, uint8 (B, 3 or 1, S, S). Raises UserError if none are stored."""
         return self.pixels(rows).contiguous()
@@ -122,6 +145,8 @@ class Prepared:
         if not self.meta["images"]:
             raise UserError(f"{self.folder} holds no pictures, only latents: prepare it without --no-images")
         size, channels = self.meta["size"], self.meta["channels"]
+        if self.jpeg:
+            return torch.from_numpy(self.decoded(rows, (size, size, channels))).movedim(-1, 1)
         return torch.from_numpy(self.gather("image", rows).reshape(-1, size, size, channels)).movedim(-1, 1)
 
     def mirrored(self, count: int, seed: int, step: int, first: int = 0) -> Tensor:

@@ -31,9 +31,12 @@ def shard_name(shard: int, shards: int) -> str:
 class Shard:
     """Rows of one shard, gathered in memory until they are written."""
 
-    def __init__(self, columns: dict[str, int], capacity: int, encoder: LatentEncoder | None) -> None:
-        """columns: `widths` of what is kept. capacity: how many rows there may be."""
+    def __init__(
+        self, columns: dict[str, int], capacity: int, encoder: LatentEncoder | None, jpeg: bool = False
+    ) -> None:
+        """columns: `widths` of what is kept. capacity: how many rows there may be. jpeg: also keep pictures' JPEG files."""
         self.encoder = encoder
+        self.files: list[bytes] | None = [] if jpeg else None
         self.arrays = {
             name: np.empty((capacity, width), np.uint8 if name == "image" else np.float16)
             for name, width in columns.items()
@@ -50,6 +53,8 @@ class Shard:
     def add(self, name: str, label: int, picture: Picture) -> None:
         if "image" in self.arrays:
             self.arrays["image"][len(self)] = picture.pixels.reshape(-1)
+        if self.files is not None:
+            self.files.append(picture.jpeg)
         self.labels.append(label)
         self.names.append(name)
         self.sizes.append((picture.width, picture.height))
@@ -80,11 +85,14 @@ class Shard:
         for name, array in self.arrays.items():
             flat = pa.array(array[: len(self)].reshape(-1))
             columns[name] = pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
+        if self.files is not None:
+            columns["image"] = pa.array(self.files, pa.binary())
         columns["name"] = pa.array(self.names, pa.string())
         columns["changes"] = pa.array([", ".join(c) for c in self.changes], pa.string())
         for k, name in enumerate(NUMBERS):
             columns[name] = pa.array([size[k] for size in self.sizes], pa.int32())
-        said = features({name: array.shape[1] for name, array in self.arrays.items()}, class_names)
+        widths = {name: array.shape[1] for name, array in self.arrays.items()}
+        said = features(widths, class_names, self.files is not None)
         batch = pa.record_batch(columns).replace_schema_metadata(
             {"huggingface": json.dumps({"info": {"features": said}})}
         )
@@ -96,8 +104,8 @@ class Shard:
         write_atomically(path, fill)
 
 
-def features(columns: dict[str, int], class_names: Sequence[str]) -> dict[str, Any]:
-    """The columns as the library datasets describes them."""
+def features(columns: dict[str, int], class_names: Sequence[str], jpeg: bool) -> dict[str, Any]:
+    """The columns as the library datasets describes them. jpeg: whether pictures are JPEG files."""
 
     def value(dtype: str) -> dict[str, Any]:
         return {"dtype": dtype, "_type": "Value"}
@@ -106,10 +114,14 @@ def features(columns: dict[str, int], class_names: Sequence[str]) -> dict[str, A
     for name, width in columns.items():
         number = value("uint8" if name == "image" else "float16")
         result[name] = {"feature": number, "length": width, "_type": "Sequence"}
+    if jpeg:
+        result["image"] = value("binary")
     return result | {name: value("string") for name in TEXTS} | {name: value("int32") for name in NUMBERS}
 
 
-def dataset_files(columns: dict[str, int], class_names: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+def dataset_files(
+    columns: dict[str, int], class_names: Sequence[str], names: Sequence[str], jpeg: bool = False
+) -> dict[str, Any]:
     """What `datasets.load_from_disk` wants to find beside the shards of these names."""
     state: dict[str, Any] = {
         "_data_files": [{"filename": name} for name in names],
@@ -120,4 +132,4 @@ def dataset_files(columns: dict[str, int], class_names: Sequence[str], names: Se
         "_output_all_columns": False,
         "_split": None,
     }
-    return {"dataset_info.json": {"features": features(columns, class_names)}, "state.json": state}
+    return {"dataset_info.json": {"features": features(columns, class_names, jpeg)}, "state.json": state}

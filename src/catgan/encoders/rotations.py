@@ -6,7 +6,6 @@ No labels are needed (Gidaris et al., arXiv:1803.07728). A ConvNeXtV2 of 0.2 M w
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch

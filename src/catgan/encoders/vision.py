@@ -27,7 +27,12 @@ class FeatureMaps:
     """
 
     def __init__(
-        self, model: nn.Module, run: Callable[[Tensor], tuple[list[Tensor], Tensor]], size: int, mean: Triple, std: Triple
+        self,
+        model: nn.Module,
+        run: Callable[[Tensor], tuple[list[Tensor], Tensor]],
+        size: int,
+        mean: Triple,
+        std: Triple,
     ) -> None:
         """run: normalised images (B, 3, size, size) to maps, finest first, and the pooled feature. mean, std: per channel, of
         pixels in [0, 1]. Raises UserError for a network without maps of two dimensions."""
@@ -90,7 +95,9 @@ def of_transformers(
     require(c.num_channels == 3, f"{what}: its number of channels", c.num_channels, "3: it looks at RGB pictures")
     check_stages(what, stages, len(c.depths))
     stride = c.patch_size * 2 ** (len(c.depths) - 1)
-    require(size % stride == 0, "vision.size", size, f"a multiple of {stride}, what one position of its last map covers")
+    require(
+        size % stride == 0, "vision.size", size, f"a multiple of {stride}, what one position of its last map covers"
+    )
 
     def run(x: Tensor) -> tuple[list[Tensor], Tensor]:
         out = model(pixel_values=x, output_hidden_states=True)
@@ -146,7 +153,7 @@ def of_timm(
 
 def check_stages(what: str, stages: Sequence[int], count: int) -> None:
     """Raise UserError unless the network has these stages, in rising order."""
-    fits = bool(stages) and list(stages) == sorted(set(stages)) and 1 <= stages[0] and stages[-1] <= count
+    fits = bool(stages) and list(stages) == sorted(set(stages)) and stages[0] >= 1 and stages[-1] <= count
     require(fits, "vision.stages", " ".join(map(str, stages)), f"of 1 to {count}, rising, for {what}")
 
 

@@ -123,7 +123,9 @@ def default_objective(config: Config) -> Objective:
         pull = partial(consistency, weights=weights, detach_anchor=o.detach_anchor, pyramid=pyramid)
         generator.append(Term("consistency", o.consistency, lambda s: pull(s.h)))
     objective = Objective(tuple(discriminator), tuple(generator))
-    return objective if config.vision.path is None else vision_aided(objective, config.vision.weight, config.vision.warmup)
+    return (
+        objective if config.vision.path is None else vision_aided(objective, config.vision.weight, config.vision.warmup)
+    )
 
 
 def vision_aided(objective: Objective, weight: float = 1.0, warmup: int = 0) -> Objective:

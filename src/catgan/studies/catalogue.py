@@ -385,10 +385,35 @@ HIERARCHY = Study(
     paper=None,
 )
 
+AIDED = Variant(
+    "vision",
+    "aided",
+    "vision-aided heads on a network that learned, without labels, how pictures are turned",
+    {"vision.path": "rotations", "vision.width": 64, "vision.warmup": 500},
+)
+VISION = Study(
+    name="vision",
+    question="Do heads that look through a frozen network help?",
+    figure="appendix A.3, which has no comparison",
+    variants=(ON, AIDED),
+    claims=(
+        Versus("They improve the images: distance", "-", "frechet_distance", AIDED, ON, "lower"),
+        Versus("Also after equal CPU time", "-", "frechet_distance", AIDED, ON, "lower", "equal CPU time"),
+        Versus("They improve the images: precision", "-", "precision", AIDED, ON, "higher"),
+        Versus("They improve the images: recall", "-", "recall", AIDED, ON, "higher"),
+    ),
+    testbeds=("fashion",),
+    curves=("frechet_distance", "recall", "excess/mean"),
+    paper=None,
+    remark=(
+        "The metrics' classifier knows labels that the frozen network does not. That network's own training is not counted."
+    ),
+)
+
 STUDIES = {
     s.name: s
     for s in (
-        CONSISTENCY, LAMBDA, AGAINST_GAT, AGGREGATION, DISCRIMINATOR, GENERATOR, LOSS, HIERARCHY,
+        CONSISTENCY, LAMBDA, AGAINST_GAT, AGGREGATION, DISCRIMINATOR, GENERATOR, LOSS, HIERARCHY, VISION,
     )
 }  # fmt: skip
 
