@@ -26,6 +26,7 @@ SEE = {  # pages with more about a group
     "sample": "[Method](method.md)",
     "augment": "[Method](method.md#what-the-paper-leaves-open)",
     "encoder": "[Pretrained encoders](encoders.md)",
+    "vision": "[Pixels and vision-aided heads](pixels.md)",
     "training": "[Several processes](distributed.md)",
     "log": "[Diagnostics](method.md#diagnostics), [GPUs](plan.md#gpus)",
     "eval": "[Evaluation](evaluation.md#during-training)",

@@ -182,6 +182,19 @@ def test_damaged_weights_of_timm_are_one_line(tmp_path: Path) -> None:
         load_vision(str(path), 224, stages=(1,))
 
 
+def test_a_network_without_feature_maps_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved_by_timm("vit_tiny_patch16_224", tmp_path / "vit", embed_dim=24, depth=1, num_heads=2)
+
+    class Plain(torch.nn.Linear):
+        """What an older network of timm's is."""
+
+    plain = Plain(2, 2)
+    save_file(plain.state_dict(), tmp_path / "vit" / "model.safetensors")
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: plain)
+    with pytest.raises(UserError, match="vit_tiny_patch16_224 has no feature maps"):
+        load_vision(path, 224, stages=(1,))
+
+
 # -- rotations ---------------------------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,13 @@ def test_other_channels_are_refused() -> None:
         heads()([torch.rand(2, 4, 16, 16)], torch.zeros(2, dtype=torch.int64))
 
 
+def test_an_object_without_feature_maps_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"the vision encoder is a Linear: must be an object with channels, dim, identity"
+    ):
+        VisionHeads(torch.nn.Linear(2, 2), 3)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("shape", [(8, 12, 3, 3), (1, 16, 1, 1), (24, 24), (64, 5)])
 def test_weights_are_divided_by_their_largest_singular_value(shape: tuple[int, ...]) -> None:
     weight = torch.randn(shape)

@@ -77,7 +77,7 @@ def test_another_network_of_a_resumed_run_is_named_and_another_place_is_not(
     model = ConvNextV2Model.from_pretrained(tiny_convnext)
     model.embeddings.patch_embeddings.weight.data.mul_(1.1)  # type: ignore[operator]
     model.save_pretrained(tmp_path / "other")
-    with pytest.raises(UserError, match="the head vision was .* is "):
+    with pytest.raises(UserError, match=r"the head vision was .* is "):
         train(
             from_dict({"training": {"steps": 5}, "vision": {"path": str(tmp_path / "other")}}, config),
             out, dataset=data, resume=True, quiet=True,

@@ -79,9 +79,10 @@ def make_plan(
     shard_rows: int | None = None,
     jpeg: int | None = None,
 ) -> Plan:
-    """The plan for a source. jpeg: quality of JPEG files to keep in place of pixels. channels: 1 or 3; None is 1 if pictures of the source are grey, and 3 with a VAE.
+    """The plan for a source. channels: 1 or 3; None is 1 if pictures of the source are grey, and 3 with a VAE.
 
-    shard_rows: None makes at least 64 shards of what has 16,384 pictures or more, and none above 512 MB.
+    jpeg: quality of JPEG files to keep in place of pixels. shard_rows: None makes at least 64 shards of what has 16,384
+    pictures or more, and none above 512 MB.
     """
     if channels is None:
         channels = 1 if encoder is None and all_grey(source) else 3

@@ -72,8 +72,14 @@ class VisionHeads(nn.Module):
     """
 
     def __init__(self, encoder: VisionEncoder, classes: int, width: int = 256) -> None:
-        """width: channels of each head. Weights are drawn from torch's current random state."""
+        """width: channels of each head. Weights are drawn from torch's current random state. Raises UserError for an object
+        that is no `VisionEncoder`."""
         super().__init__()
+        members = ("channels", "dim", "identity", "maps")
+        require(
+            all(hasattr(encoder, name) for name in members), "the vision encoder", f"a {type(encoder).__name__}",
+            f"an object with {', '.join(members)} (docs/pixels.md)",
+        )  # fmt: skip
         self.encoder = encoder
         self.patches = nn.ModuleList(PatchHead(channels, width) for channels in encoder.channels)
         self.whole = nn.Linear(encoder.dim, width)
