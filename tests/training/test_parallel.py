@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import compiled
 import equivalence
 import pytest
 import torch
@@ -97,6 +98,38 @@ def test_its_first_step_is_that_of_one_process_under_bfloat16(several: Found, mo
     assert furthest(penalties, {n: alone[n] for n in penalties})[0] < 1e-5
     difference, name = furthest(found, {n: alone[n] for n in found})
     assert difference < 0.02, name
+
+
+@pytest.fixture(scope="module")
+def compiled_and_not(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What two real processes found with compiled blocks and without."""
+    folder = tmp_path_factory.mktemp("compiled")
+    (folder / "port").write_text(str(free_port()))
+    mp.spawn(compiled.work, (2, folder), nprocs=2)
+    found: Found = torch.load(folder / "found.pt", weights_only=True)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_compiled_blocks_give_the_losses_and_gradients_of_eager_ones(compiled_and_not: Found, mode: str) -> None:
+    eager, quick = (
+        {n: v for n, v in chosen(compiled_and_not, f"{mode} {name} ").items() if n.startswith(("0 ", "gradient "))}
+        for name in ("eager", "compiled")
+    )
+    difference, name = furthest(quick, eager)
+    assert difference < 1e-4, name
+    assert int(compiled_and_not[f"{mode} eager graphs"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["compiled", "compiled bfloat16"])
+def test_their_graphs_are_whole_and_few(compiled_and_not: Found, mode: str, name: str) -> None:
+    """What FSDP2 and DDP add to a call stays outside of them: they compute with whole weights."""
+    assert not bool(compiled_and_not[f"{mode} {name} sharded"])
+    assert 0 < int(compiled_and_not[f"{mode} {name} graphs"]) <= 10
+    assert int(compiled_and_not[f"{mode} {name} breaks"]) == 0
 
 
 def test_each_process_takes_consecutive_samples() -> None:

@@ -18,16 +18,19 @@ aten = torch.ops.aten
 def compile_blocks(*networks: nn.Module, dynamic: bool | None) -> None:
     """Compile the transformer blocks of each network (its `blocks`, which are alike and share the result).
 
+    What they compute, not the call of the module: around that FSDP2 gathers weights, which no graph can hold. DDP would
+    cut graphs where one of its buckets ends, although a block is one call to it; it is told not to.
     dynamic: False for a graph for each size of batch; None for one for any from the second size on. fullgraph: what
     torch would leave uncompiled, with a warning at most, is an error.
     """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # on CPU it warns that there is no CUDA
     # On CPU one C++ file per graph rather than one per kernel: the C++ compiler is half of the wait.
+    torch._dynamo.config.optimize_ddp = False
     on_cpu = {"cpp_wrapper": True, "post_grad_custom_post_pass": SumsInTwo()}
     for network in networks:
         options = on_cpu if next(network.parameters()).device.type == "cpu" else None
         for block in cast(nn.ModuleList, network.blocks):
-            block.compile(fullgraph=True, dynamic=dynamic, options=options)
+            block.forward = torch.compile(block.forward, fullgraph=True, dynamic=dynamic, options=options)
 
 
 class SumsInTwo(CustomGraphPass):
