@@ -63,7 +63,7 @@ def test_state_is_what_one_training_step_allocates(tiny_config: Config) -> None:
         assert expected["moments"] == held(slots(step))
         assert expected["ema"] == held(tensors(step.ema))
     networks = {"generator": step.generator, "discriminator": step.discriminator, "ema": step.ema}
-    assert n.checkpoint == checkpoint.forecast(networks)
+    assert n.checkpoint == checkpoint.forecast(networks, tiny_config)
 
 
 def test_fsdp_divides_the_state_and_keeps_buffers_whole(tiny_config: Config) -> None:
@@ -82,9 +82,11 @@ def test_ddp_keeps_buckets_of_both_networks(tiny_config: Config) -> None:
     assert found == parameters(n.generator) + parameters(n.discriminator)
 
 
-def test_moments_are_twice_the_weights_and_a_counter_each(tiny_config: Config) -> None:
+def test_moments_are_as_large_as_the_weights_or_twice_and_a_counter_each(tiny_config: Config) -> None:
     g = Networks(tiny_config).generator
-    assert moments(g) == 2 * parameters(g) + 4 * len(list(g.parameters()))
+    for beta1, copies in ((0.0, 1), (0.5, 2)):
+        config = from_dict({"optimizer": {"beta1": beta1}}, tiny_config)
+        assert moments(g, config) == copies * parameters(g) + 4 * len(list(g.parameters()))
 
 
 # -- the two steps -----------------------------------------------------------------------------------------------------

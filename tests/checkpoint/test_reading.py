@@ -257,7 +257,7 @@ def test_the_forecast_is_the_size_of_the_checkpoint(tiny_config: Config, header:
     for file in path.glob("*.safetensors"):
         with file.open("rb") as opened:
             body += file.stat().st_size - 8 - int.from_bytes(opened.read(8), "little")
-    assert body == pytest.approx(checkpoint.forecast(networks), rel=0.02)
+    assert body == pytest.approx(checkpoint.forecast(networks, tiny_config), rel=0.02)
 
 
 def test_pruning_keeps_the_last_and_the_named(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ class Networks:
     @property
     def checkpoint(self) -> int:
         """Bytes of a checkpoint on disk."""
-        return forecast({"generator": self.generator, "discriminator": self.discriminator, "ema": self.generator})
+        return forecast(
+            {"generator": self.generator, "discriminator": self.discriminator, "ema": self.generator}, self.config
+        )
 
 
 # -- state -------------------------------------------------------------------------------------------------------------
@@ -88,9 +90,10 @@ def buffers(network: nn.Module) -> int:
     return sum(b.numel() * b.element_size() for b in network.buffers())
 
 
-def moments(network: nn.Module) -> int:
-    """Bytes of AdamW's state: two moments, and a step counter in float32 for every parameter tensor."""
-    return sum(2 * p.numel() * p.element_size() + WIDE for p in network.parameters())
+def moments(network: nn.Module, config: Config) -> int:
+    """Bytes of AdamW's state: two moments, with beta1 = 0 one, and a step counter in float32 for every parameter tensor."""
+    each = 1 if config.optimizer.beta1 == 0 else 2
+    return sum(each * p.numel() * p.element_size() + WIDE for p in network.parameters())
 
 
 def state(n: Networks, share: Share, layout: Layout, training: str) -> dict[str, float]:
@@ -103,7 +106,7 @@ def state(n: Networks, share: Share, layout: Layout, training: str) -> dict[str,
     return {
         "weights": (parameters(g) + parameters(d)) / shards + buffers(g) + buffers(d),
         "gradients": gradients / shards,
-        "moments": (moments(g) + moments(d)) / shards,
+        "moments": (moments(g, n.config) + moments(d, n.config)) / shards,
         "ema": parameters(g) / shards + buffers(g),
         "encoder": n.frozen,
     }

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from catgan.checkpoint.manifest import MANIFEST, DamagedError, Header, Place, read_manifest
+from catgan.config import Config
 from catgan.errors import UserError
 from catgan.shipped import choices
 from catgan.system.files import aside_of, delete_folder, discard, sha256
@@ -277,13 +278,15 @@ def like(parameter: Tensor, stored: Rows) -> Tensor:
 # -- room on the disk, and what a crash left there -------------------------------------------------------------------
 
 
-def forecast(networks: Mapping[str, nn.Module]) -> int:
-    """Bytes of one checkpoint: generator, average and discriminator, and two Adam moments of the two trained ones."""
+def forecast(networks: Mapping[str, nn.Module], config: Config) -> int:
+    """Bytes of one checkpoint: generator, average and discriminator, and of the two trained ones AdamW's moments, which
+    are one with beta1 = 0."""
+    copies = 2 if config.optimizer.beta1 == 0 else 3
 
     def size(network: nn.Module) -> int:
         return sum(t.numel() * t.element_size() for t in network.state_dict().values())
 
-    return sum(size(network) * (1 if n == "ema" else 3) for n, network in networks.items())
+    return sum(size(network) * (1 if n == "ema" else copies) for n, network in networks.items())
 
 
 def set_aside(folder: Path, after: int) -> None:

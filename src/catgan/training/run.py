@@ -168,7 +168,7 @@ class Run:
             need("wandb", "log.wandb", "wandb")
         if not installed("tensorboard"):
             self.say("no log for TensorBoard, which is not installed: pip install 'catgan[tensorboard]'")
-        needed = self.kept * checkpoint.forecast(self.networks)
+        needed = self.kept * checkpoint.forecast(self.networks, self.config)
         path = self.processes.from_first(lambda: self.directory.open(resume, needed))
         if path is not None:
             self.restore(path)
@@ -185,7 +185,7 @@ class Run:
         count = {n: quantity(sum(p.numel() for p in network.parameters())) for n, network in self.networks.items()}
         self.say(
             f"{self.config.recipe} on {self.where}: generator {count['generator']}, discriminator {count['discriminator']} "
-            f"parameters, {len(self.dataset)} samples; checkpoints of {checkpoint.forecast(self.networks) / 1e6:.1f} MB, "
+            f"parameters, {len(self.dataset)} samples; checkpoints of {checkpoint.forecast(self.networks, self.config) / 1e6:.1f} MB, "
             f"up to {self.kept} of them"
         )
 

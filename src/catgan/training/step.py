@@ -20,20 +20,13 @@ from catgan.system.devices import check_compiler, memory_error, tensor_float32
 from catgan.system.processes import Processes
 from catgan.training import ema
 from catgan.training.microbatches import MicroBatch, MicroBatches
+from catgan.training.optimizer import build_optimizer
 from catgan.training.parallel import Parallel, full_tensor
 from catgan.training.target import RepresentationTarget
 
 Metrics = dict[str, Tensor]
 # Squared lengths, per stage, of the gradient at h of the consistency loss and of all other losses.
 PULLS = ("generator/pull", "generator/rest")
-
-
-def build_optimizer(config: Config, network: nn.Module, learning_rate: float) -> torch.optim.AdamW:
-    """AdamW as the recipe says."""
-    o = config.optimizer
-    return torch.optim.AdamW(
-        network.parameters(), lr=learning_rate, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True
-    )
 
 
 class Step:
