@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from catgan.encoders.rotations import fitting_size, train_rotations
+from catgan.encoders.rotations import fitting_size, save_rotations, train_rotations
 from catgan.encoders.vision import FeatureMaps, load_vision
 from catgan.errors import UserError
 from catgan.objective import VisionEncoder
@@ -205,9 +205,14 @@ def test_a_network_learns_to_tell_turns(monkeypatch: pytest.MonkeyPatch, tmp_pat
     noisy = (ramp + 20 * torch.randn(64, 1, 16, 16)).clamp(0, 255).byte()
     network, accuracy = train_rotations(lambda rows: noisy[rows], 64, 16, torch.device("cpu"), quiet=True)
     assert accuracy > 0.9
-    network.save_pretrained(tmp_path)  # type: ignore[operator]
-    encoder = load_vision(str(tmp_path), 16)
-    assert [m.shape[-1] for m in encoder.maps(pictures(1, 16))[0]] == [8, 4, 2]
+    save_rotations(network, accuracy, tmp_path)
+    x = noisy[:4].expand(-1, 3, -1, -1).float() / 127.5 - 1
+    with torch.no_grad():
+        expected = network(pixel_values=x, output_hidden_states=True)  # sees what it was trained on
+        maps, pooled = load_vision(str(tmp_path), 16).maps(x)
+    assert [m.shape[-1] for m in maps] == [8, 4, 2]
+    torch.testing.assert_close(pooled, expected.pooler_output)
+    torch.testing.assert_close(maps[0], expected.hidden_states[2])
 
 
 def test_its_pictures_have_a_multiple_of_16_pixels() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -10,12 +9,12 @@ from torch import nn
 
 from catgan.config import Config
 from catgan.data import Dataset, data_identity, raw_images
-from catgan.encoders.rotations import VERSION, fitting_size, train_rotations
+from catgan.encoders.rotations import VERSION, fitting_size, save_rotations, train_rotations
 from catgan.encoders.vision import load_vision
 from catgan.errors import UserError, require
 from catgan.evaluation.features import cache_folder, one_maker
 from catgan.objective import VISION, VisionHeads
-from catgan.system.files import digest, write_folder, write_text
+from catgan.system.files import digest, write_folder
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
@@ -69,12 +68,7 @@ def rotations(dataset: Dataset, size: int, device: torch.device, quiet: bool = F
         network, accuracy = train_rotations(
             lambda rows: raw_images(dataset, rows, 0, 0), len(dataset), size, device, quiet
         )
-
-        def fill(aside: Path) -> None:
-            network.cpu().save_pretrained(aside)  # type: ignore[operator]
-            write_text(aside / "accuracy.json", json.dumps({"held_out_turns": accuracy}))
-
-        write_folder(folder, fill)
+        write_folder(folder, lambda aside: save_rotations(network, accuracy, aside))
     if not quiet:
         Progress.print(f"it knows {accuracy:.1%} of the turns of held-out pictures")
     return folder
