@@ -15,7 +15,7 @@ from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.recipes import recipe
 
-SMALL = Trunk((1, 2, 1, 1), (16, 32, 64, 128), 2, 64)
+SMALL = Trunk("small", (1, 2, 1, 1), (16, 32, 64, 128), 2, 64)
 
 
 def network(sizes: Trunk) -> Any:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from catgan.data import prepare as module
-from catgan.data.decode import to_picture
+from catgan.data.decode import BrokenError, from_jpeg, to_picture
 from catgan.data.encode import LatentEncoder
 from catgan.data.listing import PictureSource
 from catgan.data.prepare import Plan, make_plan, prepare
@@ -371,7 +371,7 @@ def test_data_of_jpeg_files_are_those_of_any_number_of_processes_and_another_qua
     for rank in (1, 0):
         prepare(source, tmp_path / "two", plan, processes=Processes(rank, 2), quiet=True)
     assert Prepared(tmp_path / "one").identity == Prepared(tmp_path / "two").identity
-    with pytest.raises(UserError, match=r"has been prepared with another format \(2, not 1\)"):
+    with pytest.raises(UserError, match=r"has been prepared with another jpeg \(90, not None\)"):
         prepare(source, tmp_path / "one", make_plan(source, 64, shard_rows=3), quiet=True)
     with pytest.raises(UserError, match=r"has been prepared with another jpeg \(90, not 80\)"):
         prepare(source, tmp_path / "one", make_plan(source, 64, shard_rows=3, jpeg=80), quiet=True)
@@ -385,8 +385,18 @@ def test_a_damaged_jpeg_row_is_named(tmp_path: Path) -> None:
     at = content.find(b"\xff\xd8\xff")
     content[at : at + 3] = b"GIF"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"is damaged: row 0 is no picture .*; copy it again"):
+    with pytest.raises(
+        UserError, match=r"is damaged: row 0 is no picture \(cannot identify image file\); copy it again"
+    ):
         Prepared(tmp_path / "out").images(np.array([0]))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_jpeg_row_of_another_shape_is_named_before_it_is_decoded(tmp_path: Path, mode: str) -> None:
+    buffer = io.BytesIO()
+    Image.new(mode, (32, 32 if mode == "L" else 31)).save(buffer, "JPEG")
+    with pytest.raises(BrokenError, match=rf"{mode} of 32x\d+, not 32x32"):
+        from_jpeg(buffer.getvalue(), 32, 3)
 
 
 def test_hugging_face_reads_jpeg_rows(tmp_path: Path) -> None:

@@ -125,6 +125,19 @@ def test_missing_weights_name_the_file_its_source_and_its_place(tmp_path: Path) 
         load_vision(str(tmp_path))
 
 
+def test_of_a_repository_its_normalisation_is_fetched_too(tiny_convnext: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def snapshot(name: str, *, allow_patterns: list[str], **_: Any) -> str:
+        asked.append(allow_patterns)
+        return str(tiny_convnext)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    monkeypatch.setattr("huggingface_hub.model_info", lambda *_, **__: None)
+    assert load_vision("someone/net", 32).channels == (16, 24, 32)
+    assert asked == [["config.json", "model.safetensors", "preprocessor_config.json"]]
+
+
 # -- timm --------------------------------------------------------------------------------------------------------------
 
 
@@ -165,10 +178,39 @@ def test_of_a_vision_transformer_stages_are_blocks(tmp_path: Path) -> None:
     maps, pooled = encoder.maps(pictures())
     assert [tuple(m.shape) for m in maps] == [(2, 24, 4, 4)] * 2
     assert pooled.shape == (2, 24)
-    with pytest.raises(UserError, match=r"takes no images of vision\.size 48"):
+    with pytest.raises(UserError, match=r"cannot look at images of vision\.size 48: Input height"):
         load_vision(path, 48, stages=(1, 3))
     with pytest.raises(UserError, match=r"vision\.stages is 4: must be of 1 to 3"):
         load_vision(path, 32, stages=(4,))
+
+
+def test_a_config_of_timm_cannot_make_it_read_other_files(tmp_path: Path) -> None:
+    """Such as a pickle, which would run code."""
+    path = Path(saved_by_timm("vit_tiny_patch16_224", tmp_path / "vit", embed_dim=24, depth=1, num_heads=2))
+    config = json.loads((path / "config.json").read_text())
+    config["model_args"] |= {"checkpoint_path": str(tmp_path / "evil.pth"), "pretrained": True}
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        UserError, match=r"model_args in its config\.json is checkpoint_path, pretrained: must be sizes"
+    ):
+        load_vision(str(path), 224, stages=(1,))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"in_chans": 1}, "its number of channels is 1: must be 3"),
+        ({"num_classes": 7, "depth": 2}, "lacks weights, such as blocks.1"),
+        ({"qkv_bias": False}, "has weights of another network, such as"),
+    ],
+)
+def test_a_config_that_is_not_of_the_weights_is_refused(tmp_path: Path, more: dict[str, Any], message: str) -> None:
+    path = Path(saved_by_timm("vit_tiny_patch16_224", tmp_path / "vit", embed_dim=24, depth=1, num_heads=2))
+    config = json.loads((path / "config.json").read_text())
+    config["model_args"] |= more
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=message):
+        load_vision(str(path), 224, stages=(1,))
 
 
 def test_damaged_weights_of_timm_are_one_line(tmp_path: Path) -> None:

@@ -15,9 +15,12 @@ from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.data.datasets import Images
 from catgan.errors import UserError
+from catgan.objective import default_objective
 from catgan.sampling.pipeline import load_discriminator
 from catgan.system.files import read_json, read_rows
+from catgan.system.processes import Processes
 from catgan.training import train
+from catgan.training.vision import vision_heads
 
 MakeDigits = Callable[[int], Images]
 
@@ -87,7 +90,11 @@ def test_another_network_of_a_resumed_run_is_named_and_another_place_is_not(
 def test_bfloat16_and_compiled_blocks_train_with_it(config: Config, some_digits: MakeDigits, tmp_path: Path) -> None:
     changes = {"training": {"precision": "bfloat16", "compile": True, "micro_batch": 4, "steps": 1}}
     out = train(from_dict(changes, config), tmp_path / "run", dataset=some_digits(12), quiet=True)
-    assert read_rows(out / "metrics.jsonl")[0]["generator/vision/0"] > 0
+    bfloat16 = read_rows(out / "metrics.jsonl")[0]
+    plain = from_dict({"training": {"steps": 1}}, config)
+    exact = read_rows(train(plain, tmp_path / "plain", dataset=some_digits(12), quiet=True) / "metrics.jsonl")[0]
+    for name in (f"{network}/vision/{k}" for network in ("discriminator", "generator") for k in range(4)):
+        assert bfloat16[name] == pytest.approx(exact[name], rel=0.05)
 
 
 def test_rotations_are_learned_once_and_kept(
@@ -98,11 +105,73 @@ def test_rotations_are_learned_once_and_kept(
     config = from_dict({"vision": {"path": "rotations", "width": 8}, "training": {"steps": 1}}, tiny_config)
     data = some_digits(30)
     train(config, tmp_path / "a", dataset=data)
-    assert "of the turns of held-out pictures" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "training a network to tell how pictures are turned, once" in said
+    assert "of those of held-out pictures" in said
     train(config, tmp_path / "b", dataset=data)
-    assert "turns" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "training a network" not in said
+    assert "of those of held-out pictures" in said
     assert len(list((cache_folder / "encoders").iterdir())) == 1
     assert all(torch.equal(t, weights(tmp_path / "b")[name]) for name, t in weights(tmp_path / "a").items())
+
+
+def test_a_run_keeps_its_own_copy_of_the_network_that_tells_turns(
+    tiny_config: Config, some_digits: MakeDigits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_folder: Path
+) -> None:
+    monkeypatch.setattr("catgan.encoders.rotations.IMAGES", 256)
+    config = from_dict({"vision": {"path": "rotations", "width": 8}, "training": {"steps": 1}}, tiny_config)
+    out = train(config, tmp_path / "a", dataset=some_digits(30), quiet=True)
+    shutil.rmtree(cache_folder / "encoders")
+    monkeypatch.setattr("catgan.training.vision.train_rotations", lambda *_: pytest.fail("trained again"))
+    train(from_dict({"training": {"steps": 2}}, config), out, dataset=some_digits(30), resume=True, quiet=True)
+
+
+def test_fine_tuning_starts_heads_of_another_shape_anew(
+    config: Config, some_digits: MakeDigits, tmp_path: Path
+) -> None:
+    data = some_digits(12)
+    source = train(config, tmp_path / "a", dataset=data, quiet=True)
+    wider = {"vision": {"width": 16}, "training": {"steps": 1, "init_from": str(source)}}
+    train(from_dict(wider, config), tmp_path / "wider", dataset=data, quiet=True)
+    fewer = {"sample": {"classes": 1}, "training": {"steps": 1, "init_from": str(source)}}
+    train(from_dict(fewer, config), tmp_path / "fewer", dataset=data, quiet=True)
+
+
+def test_terms_without_heads_and_heads_without_terms_are_refused(
+    config: Config, some_digits: MakeDigits, tmp_path: Path
+) -> None:
+    plain = from_dict({"vision": {"path": None}}, config)
+    for settings, objective in ((config, default_objective(plain)), (plain, default_objective(config))):
+        with pytest.raises(UserError, match=r"there are vision-aided (heads|terms) but no (term|head) of that name"):
+            train(settings, tmp_path / "run", objective=objective, dataset=some_digits(12), quiet=True)
+
+
+def test_a_network_that_another_process_does_not_have_is_refused(
+    config: Config, some_digits: MakeDigits, tmp_path: Path
+) -> None:
+    class Others(Processes):
+        """Of which the first has another network, or one in a folder that is not to be seen from here."""
+
+        def __init__(self, answers: list[Any]) -> None:
+            super().__init__()
+            object.__setattr__(self, "answers", answers)
+
+        def from_first(self, work: Callable[[], Any]) -> Any:
+            return self.answers.pop(0)  # type: ignore[attr-defined]
+
+    with pytest.raises(UserError, match=r"the digest of its weights is \w+: must be another, as in the first process"):
+        vision_heads(config, some_digits(12), tmp_path, torch.device("cpu"), Others(["another"]))
+    turns = from_dict({"vision": {"path": "rotations"}}, config)
+    with pytest.raises(UserError, match=r"must be in a folder that all machines share; set CATGAN_CACHE to one"):
+        vision_heads(turns, some_digits(12), tmp_path, torch.device("cpu"), Others(["/nowhere/rotations"]))
+
+
+def test_a_misspelt_name_is_seen_through(config: Config, some_digits: MakeDigits, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"vision\.path is rotation: no such folder; did you mean rotations\?"):
+        train(
+            from_dict({"vision": {"path": "rotation"}}, config), tmp_path / "run", dataset=some_digits(12), quiet=True
+        )
 
 
 @pytest.mark.parametrize(

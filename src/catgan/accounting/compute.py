@@ -88,6 +88,7 @@ def compute(config: Config, processes: int = 1) -> dict[str, Any]:
             "discriminator_passes": passes["discriminator"],
             "alignment_gmacs": alignment,
             "vision_gmacs": vision,
+            "vision_network": None if (seen := trunk(config)) is None else seen.name,
             "auxiliary_gmacs": auxiliary,
             "gmacs_per_sample": per_sample,
             "paper_gmacs_per_sample": step_gmacs(forward, passes | {"generator": FAKES_TWICE}, auxiliary),

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from catgan.accounting.graphs import Graph, discriminator_graph, generator_graph, perturbed
-from catgan.accounting.vision import heads_of, kept, trunk
+from catgan.accounting.vision import heads_of, kept, kept_by_heads, trunk
 from catgan.checkpoint.reading import forecast
 from catgan.config import Config
 from catgan.networks import build_discriminator, build_generator
@@ -151,7 +151,8 @@ def discriminator_step(n: Networks, share: Share, layout: Layout) -> dict[str, f
     waiting = [generator_graph(n.config, layout.checkpointing)] if share.reuses_fakes(n.config) else []
     return state(n, share, layout, "discriminator") | {
         "gathered": copies(n, layout, [d, *waiting]),
-        "activations": d.kept * samples + sum(graph.kept for graph in waiting) * share.micro,
+        "activations": d.kept * samples
+        + (sum(graph.kept for graph in waiting) + 2 * kept_by_heads(n.config)) * share.micro,
         "backward": d.working * samples,
     }
 
@@ -163,6 +164,6 @@ def generator_step(n: Networks, share: Share, layout: Layout) -> dict[str, float
     d = discriminator_graph(n.config, layout.checkpointing, frozen=True)
     return state(n, share, layout, "generator") | {
         "gathered": copies(n, layout, [g, d]),
-        "activations": (g.kept + d.kept + kept(n.config)) * share.micro,
+        "activations": (g.kept + d.kept + kept(n.config) + kept_by_heads(n.config)) * share.micro,
         "backward": max(d.working, g.working - d.kept) * share.micro,
     }

@@ -28,13 +28,18 @@ HEAD_PASSES = 3 * 2 + 1 + 2  # as `training_passes` has it for the discriminator
 class Trunk:
     """Sizes of a ConvNeXtV2."""
 
+    name: str
     depths: tuple[int, ...]  # blocks of each stage
     widths: tuple[int, ...]  # its channels
     patch: int  # pixels of a side that the first layer reduces to one position
     size: int  # pixels of a side of its input
 
+    def side(self, stage: int) -> int:
+        """Positions along a side of its map; a size that is too small has one."""
+        return max(1, self.size // self.patch >> stage)
+
     def positions(self, stage: int) -> int:
-        return (self.size // self.patch >> stage) ** 2
+        return self.side(stage) ** 2
 
     @property
     def gmacs(self) -> float:
@@ -70,8 +75,8 @@ def trunk(config: Config) -> Trunk | None:
         return None
     if v.path == "rotations":
         size = fitting_size(v.size or config.sample.size)
-        return Trunk(DEPTHS, WIDTHS, size // GRID, size)
-    return Trunk((3, 3, 27, 3), (128, 256, 512, 1024), 4, v.size or 224)
+        return Trunk("a ConvNeXtV2 of 0.2 M weights", DEPTHS, WIDTHS, size // GRID, size)
+    return Trunk("a ConvNeXtV2-Base", (3, 3, 27, 3), (128, 256, 512, 1024), 4, v.size or 224)
 
 
 class Sizes:
@@ -87,7 +92,7 @@ class Sizes:
 
     def maps(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         n = self.network
-        sides = [n.size // n.patch >> stage for stage in self.stages]
+        sides = map(n.side, self.stages)
         maps = [images.new_empty(len(images), c, s, s) for c, s in zip(self.channels, sides, strict=True)]
         return maps, images.new_empty(len(images), self.dim)
 
@@ -99,6 +104,16 @@ def heads_of(config: Config) -> VisionHeads | None:
         return None
     with torch.device("meta"):
         return VisionHeads(Sizes(network, config.vision.stages), config.sample.classes, config.vision.width)
+
+
+def kept_by_heads(config: Config) -> float:
+    """Bytes per judged sample that the heads keep: normalised maps, and their hidden channels before and after ReLU."""
+    network, v = trunk(config), config.vision
+    if network is None:
+        return 0.0
+    sizes = Sizes(network, v.stages)
+    stages = zip(sizes.stages, sizes.channels, strict=True)
+    return float(sum(4 * network.positions(stage) * (channels + 2 * v.width) for stage, channels in stages))
 
 
 def kept(config: Config) -> float:

@@ -118,6 +118,7 @@ def measured(run: Path, step: int) -> str:
             keys = ("samples", "psi", "weights", "class_sampling")
             how = [f"{k} {protocol[k]}" for k in keys if k in protocol]
             how += [f"reference {Path(protocol['reference']['name']).name}"] if "reference" in protocol else []
+            how += result.get("warnings", [])
             for name, value in result.get("metrics", {}).items():
                 rows.append(f"| {names.get(name, name)} | {value:.4g} | {', '.join(how)} |\n")
     return "".join(rows)

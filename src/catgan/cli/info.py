@@ -29,7 +29,10 @@ def table(result: dict[str, Any]) -> str:
     g, d, t = result["generator"], result["discriminator"], result["training"]
     scales = " + ".join(str(n) for n in d["tokens_per_scale"])
     head = f" (+ {d['representation_gmacs']:.3g} representation head)" if d["representation_gmacs"] else ""
-    beside = (("alignment with DINOv2-B", "alignment_gmacs"), ("vision-aided loss", "vision_gmacs"))
+    beside = (
+        ("alignment with DINOv2-B", "alignment_gmacs"),
+        (f"vision-aided loss, as with {t['vision_network']}", "vision_gmacs"),
+    )
     auxiliary = "".join(f" + {t[name]:.1f} ({what})" for what, name in beside if t[name])
     rows = [
         ("", "generator", "discriminator"),

@@ -160,7 +160,7 @@ def memory(r: dict[str, Any]) -> str:
     if r["aligned"]:
         notes.append("The alignment with DINOv2 is counted, in memory and in time.")
     if r["vision_aided"]:
-        notes.append("So is the vision-aided loss, as with a ConvNeXtV2-Base.")
+        notes.append(f"The vision-aided loss is counted as with {r['vision_aided']}.")
     return "\n".join([table(r, "GiB per GPU", rows), *notes, f"checkpoint on disk: {gib(r['checkpoint_bytes'])} GiB"])
 
 

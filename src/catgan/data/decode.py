@@ -50,11 +50,15 @@ def with_jpeg(picture: Picture, quality: int) -> Picture:
     return replace(picture, jpeg=file.getvalue())
 
 
-def from_jpeg(data: bytes | memoryview) -> np.ndarray:
-    """The pixels (S, S, C) of a JPEG file that `with_jpeg` made, uint8. Raises OSError for a damaged one."""
-    with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
-        pixels = np.asarray(picture)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+def from_jpeg(data: bytes | memoryview, size: int, channels: int) -> np.ndarray:
+    """The pixels (size, size, channels), uint8, of a JPEG file that `with_jpeg` made. Raises BrokenError for any other."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
+            if picture.size != (size, size) or picture.mode != {1: "L", 3: "RGB"}[channels]:
+                raise BrokenError(f"{picture.mode} of {picture.width}x{picture.height}, not {size}x{size}")
+            return np.asarray(picture).reshape(size, size, channels)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise BrokenError(first_words(error)) from None
 
 
 def to_picture(data: bytes | np.ndarray, size: int, channels: int, crop: Crop) -> Picture:

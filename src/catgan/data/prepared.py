@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catgan.data.decode import from_jpeg
+from catgan.data.decode import BrokenError, from_jpeg
 from catgan.data.latents import draw_posterior
 from catgan.draws import Purpose, uniform
 from catgan.errors import UserError
@@ -123,15 +123,15 @@ class Prepared:
             made[i] = arrays[shard][row]
         return made
 
-    def decoded(self, rows: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-        """The pictures of JPEG files, (B, *shape). Raises UserError for a damaged one."""
+    def decoded(self, rows: np.ndarray, size: int, channels: int) -> np.ndarray:
+        """The pictures of JPEG files, (B, size, size, channels). Raises UserError for a damaged one."""
         shards = np.searchsorted(self.starts, rows, "right") - 1
-        made = np.empty((len(rows), *shape), np.uint8)
+        made = np.empty((len(rows), size, size, channels), np.uint8)
         for i, (shard, row) in enumerate(zip(shards.tolist(), (rows - self.starts[shards]).tolist(), strict=True)):
             offsets, files = self.files[shard]
             try:
-                made[i] = from_jpeg(files[offsets[row] : offsets[row + 1]].data)
-            except (OSError, ValueError) as error:
+                made[i] = from_jpeg(files[offsets[row] : offsets[row + 1]].data, size, channels)
+            except BrokenError as error:
                 file = self.folder / self.meta["shards"][shard]["file"]
                 raise UserError(f"{file} is damaged: row {row} is no picture ({error}); copy it again") from None
         return made
@@ -146,7 +146,7 @@ class Prepared:
             raise UserError(f"{self.folder} holds no pictures, only latents: prepare it without --no-images")
         size, channels = self.meta["size"], self.meta["channels"]
         if self.jpeg:
-            return torch.from_numpy(self.decoded(rows, (size, size, channels))).movedim(-1, 1)
+            return torch.from_numpy(self.decoded(rows, size, channels)).movedim(-1, 1)
         return torch.from_numpy(self.gather("image", rows).reshape(-1, size, size, channels)).movedim(-1, 1)
 
     def mirrored(self, count: int, seed: int, step: int, first: int = 0) -> Tensor:

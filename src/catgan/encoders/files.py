@@ -18,10 +18,10 @@ from catgan.system.progress import Progress
 Names = Sequence[str]
 
 
-def find_folder(name: str, files: Names, what: str, option: str) -> Path:
+def find_folder(name: str, files: Names, what: str, option: str, wanted: Names = ()) -> Path:
     """The local folder with the named files of a pretrained network.
 
-    name: a folder, or OWNER/NAME or OWNER/NAME@REVISION (a branch, tag or commit) on the Hugging Face Hub, from which the
+    wanted: files that it may do without. name: a folder, or OWNER/NAME or OWNER/NAME@REVISION (a branch, tag or commit) on the Hugging Face Hub, from which the
     files are downloaded into its cache. what, option: what it is and where it was asked for, for the message. Raises
     UserError saying which files are missing, where they are to be had and where to put them.
     """
@@ -35,7 +35,7 @@ def find_folder(name: str, files: Names, what: str, option: str) -> Path:
     if not hub:
         raise UserError(f"{what}: {folder} does not exist; give a folder with {' and '.join(files)} as {option}")
     try:
-        return download(hub[1], hub[2], files, what)
+        return download(hub[1], hub[2], files, what, wanted)
     except ModuleNotFoundError:
         reason = "huggingface_hub is not installed"
     except Exception as error:  # of the network, the Hub or the disk, by many names: the files are not here
@@ -46,13 +46,13 @@ def find_folder(name: str, files: Names, what: str, option: str) -> Path:
     )
 
 
-def download(name: str, revision: str | None, files: Names, what: str) -> Path:
+def download(name: str, revision: str | None, files: Names, what: str, wanted: Names = ()) -> Path:
     """The files of a repository on the Hub as it is now; where it does not answer, those in its cache, with a line that
     says so. revision: a branch, tag or commit; None is the default branch. Raises what the Hub's client raises."""
     from huggingface_hub import model_info, snapshot_download
 
     def snapshot(cached: bool) -> Path:
-        folder = snapshot_download(name, revision=revision, allow_patterns=list(files), local_files_only=cached)
+        folder = snapshot_download(name, revision=revision, allow_patterns=[*files, *wanted], local_files_only=cached)
         missing = [f for f in files if not (Path(folder) / f).is_file()]
         if missing:
             raise OSError(f"it has no {' and no '.join(missing)}")

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catgan.draws import Purpose, stream
+from catgan.encoders.vision import PREPROCESSOR
 from catgan.images import from_bytes
 from catgan.pyramid import resize
 from catgan.system.files import write_text
@@ -25,6 +26,7 @@ DEPTHS, WIDTHS = (1, 1, 1, 1), (16, 32, 64, 128)
 GRID = 16  # positions along a side of the first stage's map; the others have 8, 4 and 2
 BATCH, IMAGES = 128, 80_000
 LEARNING_RATE = 4e-3
+ACCURACY = "accuracy.json"
 VERSION = 2  # of network and training: raise it when either changes
 
 
@@ -93,5 +95,5 @@ def save_rotations(network: nn.Module, accuracy: float, folder: Path) -> None:
     """Put the network into a folder from which `load_vision` reads it, with the normalisation that it was trained with."""
     network.cpu().save_pretrained(folder)  # type: ignore[operator]
     own = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    for name, values in (("preprocessor_config.json", own), ("accuracy.json", {"held_out_turns": accuracy})):
+    for name, values in ((PREPROCESSOR, own), (ACCURACY, {"held_out_turns": accuracy})):
         write_text(folder / name, json.dumps(values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,28 @@ from catgan.encoders.dino import MEAN, STD
 from catgan.encoders.files import find_folder, fingerprint, from_pretrained, read_config
 from catgan.errors import UserError, require
 from catgan.pyramid import resize
+from catgan.system.files import digest
 from catgan.system.packages import need
+from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
-FILES = ("config.json", "model.safetensors")
-Triple = Sequence[float]
+FILES, PREPROCESSOR = ("config.json", "model.safetensors"), "preprocessor_config.json"
+Triple = tuple[float, float, float]
+# Arguments of timm's create_model that are no sizes of a network, but make it read other files or become another thing.
+NO_SIZES = {
+    "cache_dir", "checkpoint_path", "exportable", "features_only", "model_name", "no_jit", "pretrained", "pretrained_cfg",
+    "pretrained_cfg_overlay", "scriptable",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How a network sees images, and what of it is looked at."""
+
+    size: int  # pixels
+    stages: tuple[int, ...]
+    mean: Triple  # per channel, of pixels in [0, 1]
+    std: Triple
 
 
 class FeatureMaps:
@@ -27,22 +45,24 @@ class FeatureMaps:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        run: Callable[[Tensor], tuple[list[Tensor], Tensor]],
-        size: int,
-        mean: Triple,
-        std: Triple,
+        self, model: nn.Module, run: Callable[[Tensor], tuple[list[Tensor], Tensor]], what: str, seen: Seen
     ) -> None:
-        """run: normalised images (B, 3, size, size) to maps, finest first, and the pooled feature. mean, std: per channel, of
-        pixels in [0, 1]. Raises UserError for a network without maps of two dimensions."""
-        self.model, self.run, self.size = model, run, size
-        self.identity = fingerprint(model)
+        """run: normalised images (B, 3, size, size) to maps, finest first, and the pooled feature. what: its name for
+        messages. Raises UserError for a network that gives none for images of that size."""
+        self.model, self.run, self.size = model, run, seen.size
+        self.identity = digest("feature maps", fingerprint(model), str(seen))[:16]
         device = next(model.parameters()).device
-        self.mean = torch.tensor(mean, device=device).view(3, 1, 1) * 2 - 1  # of pixels in [-1, 1]
-        self.std = torch.tensor(std, device=device).view(3, 1, 1) * 2
-        with torch.no_grad():
-            maps, pooled = self.maps(torch.zeros(1, 3, size, size, device=device))
+        self.mean = torch.tensor(seen.mean, device=device).view(3, 1, 1) * 2 - 1  # of pixels in [-1, 1]
+        self.std = torch.tensor(seen.std, device=device).view(3, 1, 1) * 2
+        try:
+            with torch.no_grad():
+                maps, pooled = self.maps(torch.zeros(1, 3, seen.size, seen.size, device=device))
+        except Exception as error:  # whatever a network makes of a size that is not its own
+            said = " ".join(str(error).split())[:200]
+            raise UserError(f"{what} cannot look at images of vision.size {seen.size}: {said}") from None
+        shapes = ", ".join("x".join(map(str, t.shape[1:])) for t in (*maps, pooled))
+        fits = pooled.ndim == 2 and all(m.ndim == 4 and m.shape[-1] == m.shape[-2] for m in maps)
+        require(fits, f"{what}: what it gives", shapes, "square feature maps and a pooled feature")
         self.channels, self.dim = tuple(m.shape[1] for m in maps), pooled.shape[1]
 
     def maps(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -66,11 +86,11 @@ def load_vision(
     ConvNeXtV2, such as facebook/convnextv2-base-22k-224, or one of timm's, such as timm/convnextv2_base.fcmae_ft_in22k_in1k.
 
     size: pixels at which it sees images. stages: whose outputs are the maps, 1 is the first; of a transformer of timm,
-    blocks. normalisation: "own", what its files say; else "imagenet" or "half" (mean and deviation 0.5). Raises UserError
+    blocks. normalisation: "own", what its files say, or ImageNet's; "imagenet"; or "half" (mean and deviation 0.5). Raises UserError
     for a missing package or file, damaged weights, another architecture, and sizes or stages that it does not have.
     """
     what = f"vision encoder {path}"
-    folder = find_folder(path, FILES, what, f"{option} FOLDER")
+    folder = find_folder(path, FILES, what, f"{option} FOLDER", [PREPROCESSOR])
     config = read_config(folder, what)
     if "architecture" in config:
         return of_timm(folder, config, what, size, stages, device, normalisation)
@@ -103,11 +123,9 @@ def of_transformers(
         out = model(pixel_values=x, output_hidden_states=True)
         return [out.hidden_states[stage] for stage in stages], out.pooler_output
 
-    own = {}
-    if (folder / "preprocessor_config.json").is_file():
-        own = read_config(folder, what, "preprocessor_config.json")
+    own = read_config(folder, what, PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
     mean, std = normalised(normalisation, own.get("image_mean"), own.get("image_std"), what)
-    return FeatureMaps(model.to(device), run, size, mean, std)
+    return FeatureMaps(model.to(device), run, what, Seen(size, tuple(stages), mean, std))
 
 
 def of_timm(
@@ -119,17 +137,27 @@ def of_timm(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    about = config.get("pretrained_cfg") or {}
-    name, options = str(config["architecture"]), dict(config.get("model_args") or {})
+    about, options = dict(config.get("pretrained_cfg") or {}), dict(config.get("model_args") or {})
+    name = str(config["architecture"])
     if not timm.is_model(name):
         raise UserError(f"{what}: its architecture is {name}: not one that timm {timm.__version__} knows")
+    refused = ", ".join(sorted(NO_SIZES & set(options)))
+    require(not refused, f"{what}: model_args in its config.json", refused, "sizes of a network alone")
+    channels = options.get("in_chans", 3)
+    require(channels == 3, f"{what}: its number of channels", channels, "3: it looks at RGB pictures")
     try:
-        model: Any = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        model: Any = timm.create_model(name, pretrained=False, **options | {"num_classes": 0})
         state = load_file(folder / "model.safetensors")
-        missing = sorted(set(model.state_dict()) - set(state))
-        if missing:
-            raise UserError(f"{what}: {folder} lacks weights, such as {missing[0]}")
-        model.load_state_dict(state, strict=False)  # a classifier's last layer is left out
+        last = about.get("classifier") or getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+        last = (last,) if isinstance(last, str) else tuple(last)  # layers that only a classifier has
+        state = {key: t for key, t in state.items() if key.rpartition(".")[0] not in last}
+        faults = [f"lacks weights, such as {key}" for key in sorted(set(model.state_dict()) - set(state))]
+        faults += [
+            f"has weights of another network, such as {key}" for key in sorted(set(state) - set(model.state_dict()))
+        ]
+        if faults:
+            raise UserError(f"{what}: {folder} {faults[0]}")
+        model.load_state_dict(state)
     except (SafetensorError, RuntimeError, TypeError, OSError) as error:
         raise UserError(f"{what}: {folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     if not hasattr(model, "forward_intermediates"):
@@ -143,12 +171,9 @@ def of_timm(
         return list(maps), model.forward_head(final, pre_logits=True)
 
     mean, std = normalised(normalisation, about.get("mean"), about.get("std"), what)
-    if about.get("license"):
+    if about.get("license") and Processes.from_environment().first:
         Progress.print(f"{what}: licence {about['license']}")
-    try:
-        return FeatureMaps(model.to(device), run, size, mean, std)
-    except (AssertionError, RuntimeError) as error:
-        raise UserError(f"{what} takes no images of vision.size {size}: {' '.join(str(error).split())[:200]}") from None
+    return FeatureMaps(model.to(device), run, what, Seen(size, tuple(stages), mean, std))
 
 
 def check_stages(what: str, stages: Sequence[int], count: int) -> None:
@@ -160,10 +185,10 @@ def check_stages(what: str, stages: Sequence[int], count: int) -> None:
 def normalised(choice: str, mean: Any, std: Any, what: str) -> tuple[Triple, Triple]:
     """Mean and standard deviation for pixels in [0, 1], by vision.normalisation and what the network's files say."""
     if choice == "half":
-        return (0.5,) * 3, (0.5,) * 3
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     if choice == "imagenet" or mean is None or std is None:
         return MEAN, STD
     for values in (mean, std):
         numbers = isinstance(values, list) and all(isinstance(v, (int, float)) for v in values)
         require(numbers and len(values) == 3, f"{what}: its normalisation", values, "three numbers")
-    return tuple(mean), tuple(std)
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])

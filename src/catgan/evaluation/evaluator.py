@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from catgan.config import Config
 from catgan.errors import UserError
 from catgan.evaluation.classifier import Classifier
 from catgan.evaluation.collect import Keep, Work, collect
@@ -101,6 +102,8 @@ class Evaluator:
         notes = list(dict.fromkeys(str(w.message) for w in said if issubclass(w.category, UserWarning)))
         if isinstance(self.features, Classifier) and self.features.doubt:
             notes.append(self.features.doubt)
+        if isinstance(source, Generated) and (flattery := flattered(source.pipe.config, self.features.name)):
+            notes.append(flattery)
         for name, broken in ((source.name, found.broken), (self.reference.name, self.reference.broken)):
             if broken:
                 notes.append(
@@ -127,6 +130,19 @@ class Evaluator:
             decoder = vae and {"identity": vae.identity, "scale": vae.scale, "precision": source.pipe.precision}
             about |= {"decoder": decoder, "rounding": ROUNDING}
         return about
+
+
+def flattered(config: Config, features: str) -> str | None:
+    """Why these features say more good of such a generator than people would, if they do."""
+    vision = config.vision.path
+    if features == "inception" and vision not in (None, "rotations"):
+        return (
+            f"the discriminator saw through {vision}: if that was trained on ImageNet's labels, as Inception was, FID "
+            "flatters this generator"
+        )
+    if features == "dinov2" and config.objective.representation:
+        return "the discriminator was trained with DINOv2, whose features flatter this generator"
+    return None
 
 
 # -- what is possible ------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -26,7 +26,7 @@ def compile_blocks(*networks: nn.Module, dynamic: bool | None) -> None:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # on CPU it warns that there is no CUDA
     # On CPU one C++ file per graph rather than one per kernel: the C++ compiler is half of the wait.
     torch._dynamo.config.optimize_ddp = False
-    on_cpu = {"cpp_wrapper": True, "post_grad_custom_post_pass": SumsInTwo()}
+    on_cpu: dict[str, Any] = {"cpp_wrapper": True, "post_grad_custom_post_pass": SumsInTwo()}
     for network in networks:
         options = on_cpu if next(network.parameters()).device.type == "cpu" else None
         for block in cast(nn.ModuleList, network.blocks):

@@ -184,9 +184,9 @@ def described_object(value: Any, names: Collection[str], within: tuple[Any, ...]
         for name, member in members.items()
         if isinstance(member, types.FunctionType) and name != "__init__" and member.__code__.co_filename != "<string>"
     }
+    if isinstance(identity := getattr(value, "identity", None), str):  # a frozen network, whose weights it stands for
+        return described((functions, identity), (), (*within, value))
     names = set(names).union(*(used_names(f.__code__) for f in functions.values()))
-    if isinstance(getattr(value, "identity", None), str):  # the digest of a frozen network's weights
-        names.add("identity")
     values = {n: m for n, m in members.items() if not hasattr(m, "__get__")} | getattr(value, "__dict__", {})
     layers = repr(value) if isinstance(value, nn.Module) else ""
     parts = (functions, {n: v for n, v in values.items() if n in names}, layers)

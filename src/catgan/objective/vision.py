@@ -95,6 +95,12 @@ class VisionHeads(nn.Module):
         x = pyramid[-1]
         require(x.shape[1] in (1, 3), "sample.channels", x.shape[1], "1 or 3 for heads that look at pictures")
         maps, pooled = self.encoder.maps(x.expand(-1, 3, -1, -1))
+        found = ", ".join("x".join(map(str, t.shape[1:])) for t in (*maps, pooled))
+        fits = pooled.shape[1:] == (self.encoder.dim,) and all(m.ndim == 4 for m in maps)
+        require(
+            fits and tuple(m.shape[1] for m in maps) == tuple(self.encoder.channels), "what the vision encoder gives", found,
+            f"maps of {', '.join(map(str, self.encoder.channels))} channels and a feature of {self.encoder.dim}, as it says",
+        )  # fmt: skip
         cells = maps[-1].shape[-1]
         with full_precision(x.device):
             logits = [

@@ -37,6 +37,7 @@ class Evaluation:
     names: dict[str, str]
     protocol: dict[str, Any]
     failures: list[str]  # of the generator, as `evaluation.failures` sees them
+    warnings: list[str]  # about the numbers
 
     @property
     def features(self) -> str:
@@ -151,6 +152,7 @@ def evaluation(name: str, content: Mapping[str, Any]) -> Evaluation:
         content.get("names", {}),
         content.get("protocol", {}),
         content.get("failures", []),
+        content.get("warnings", []),
     )
 
 

@@ -269,6 +269,7 @@ def evaluation_section(record: Record) -> list[str]:
             page.paragraph(f"Feature space: {same[-1].features}."),
             page.panels([panel for m in metrics if (panel := metric_panel(same, m, record.best))], "three"),
             page.table(head, rows),
+            *map(page.paragraph, dict.fromkeys(warning for e in same for warning in e.warnings)),
             protocol_details(same[-1].protocol),
         ]
     return parts

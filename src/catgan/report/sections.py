@@ -57,13 +57,18 @@ def logit_names(config: Config) -> list[str]:
     return [f"scale {k} ({s} px)" for k, s in enumerate(config.sample.scales)]
 
 
+def vision_names(config: Config) -> list[str]:
+    """What each logit of the vision-aided heads looks at."""
+    return [*(f"map of stage {stage}" for stage in config.vision.stages), "the whole"]
+
+
 def loss_panels(record: Record, terms: Sequence[str] | None = None) -> list[str]:
     """A plot per term of the objective, a line per scale or stage."""
     found = loss_terms(record.rows)
     shown = []
     for term in found if terms is None else [t for t in terms if t in found]:
         count = found[term]
-        names = logit_names(record.config)
+        names = vision_names(record.config) if term.endswith("/vision") else logit_names(record.config)
         names = names if count == len(names) else [f"stage {k}" for k in range(count)]
         lines = [Line(names[k], *record.points(f"{term}/{k}"), color(k)) for k in range(count)]
         shown.append(page.picture(plot_lines(lines, level=term_level(term)), term_title(term), "plot"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from catgan.checkpoint import reading as checkpoint
 from catgan.checkpoint.export import is_export, opened
@@ -28,7 +30,7 @@ def start_from(source: Path, networks: dict[str, nn.Module], config: Config) -> 
     """Load the weights of another run or exported folder, and return the checkpoint they are from and its step.
 
     Class embeddings keep their new weights where the number of classes differs, and so does a representation head of
-    another size, and heads that only one of the runs has. Of an exported folder the averaged weights are taken for the
+    another size, and heads that only one of the runs has or that have other shapes there. Of an exported folder the averaged weights are taken for the
     generator's raw ones too. Raises UserError for networks of another shape, naming the field, and for an exported folder
     without its discriminator.
     """
@@ -44,8 +46,9 @@ def start_from(source: Path, networks: dict[str, nn.Module], config: Config) -> 
             raise UserError(
                 f"cannot start from {source}: its {name} is {it_has}, this run's is {we_have}; set it to {it_has}"
             )
-    here, there = {*checkpoint.state_tensors(networks, {})}, {*stored}
-    kept = {name for name in here ^ there if name.startswith(checkpoint.HEADS)}
+    ours = checkpoint.state_tensors(networks, {})
+    here, there = {*ours}, {*stored}
+    kept = {name for head in unlike_heads(ours, stored) for name in here | there if name.startswith(head)}
     if theirs.sample.classes != config.sample.classes:
         kept |= set(CLASS_TENSORS)
     if theirs.discriminator.representation_dim != config.discriminator.representation_dim:
@@ -53,3 +56,16 @@ def start_from(source: Path, networks: dict[str, nn.Module], config: Config) -> 
     for name, module in networks.items():
         checkpoint.load_network(module, stored, name, kept)
     return path, header.step
+
+
+def unlike_heads(ours: Mapping[str, Tensor], stored: Mapping[str, Any]) -> set[str]:
+    """Prefixes of those of the discriminator's heads whose tensors are not the same, or not of the same shapes, in both."""
+
+    def head(name: str) -> str:
+        return checkpoint.HEADS + name.removeprefix(checkpoint.HEADS).partition(".")[0] + "."
+
+    def shape(tensors: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+        return tuple(tensors[name].shape) if name in tensors else None
+
+    names = [name for name in {*ours, *stored} if name.startswith(checkpoint.HEADS)]
+    return {head(name) for name in names if shape(ours, name) != shape(stored, name)}

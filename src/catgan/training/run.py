@@ -55,7 +55,7 @@ from catgan.training.signals import StopSignal
 from catgan.training.step import Metrics, Step
 from catgan.training.target import RepresentationTarget, representation_target
 from catgan.training.timing import Pace, peak_memory
-from catgan.training.vision import vision_heads
+from catgan.training.vision import check_vision, keep_own_copy, vision_heads
 from catgan.version import __version__
 
 LONG = 1800  # seconds of a run on CPUs from which on compiling the block is worth its minute
@@ -96,7 +96,8 @@ def train(
     parallel = Parallel(processes, device, config.training.parallel == "fsdp2", config.training.timeout)
     with parallel.watched(lambda: "start"):
         objective = objective or default_objective(config)
-        heads = vision_heads(config, dataset, device, processes, quiet) | dict(heads or {})
+        heads = vision_heads(config, dataset, out, device, processes, quiet) | dict(heads or {})
+        check_vision(objective, heads)
         run = Run(config, out, dataset, objective, quiet, target, parallel, supervision, heads)
     with run.log:
         try:
@@ -180,6 +181,7 @@ class Run:
         if self.processes.first:
             write_text(self.out / "config.yaml", dump_yaml(self.config))
             write_text(self.out / "run.json", json.dumps(self.description(), indent=2))
+            keep_own_copy(self.config, self.dataset, self.out, self.device)
         if self.peak:
             self.flops = 2e9 * compute(self.config, self.processes.world)["training"]["gmacs_per_sample"]
         count = {n: quantity(sum(p.numel() for p in network.parameters())) for n, network in self.networks.items()}

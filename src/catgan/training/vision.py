@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,26 +12,27 @@ from torch import nn
 
 from catgan.config import Config
 from catgan.data import Dataset, data_identity, raw_images
-from catgan.encoders.rotations import VERSION, fitting_size, save_rotations, train_rotations
+from catgan.encoders.rotations import ACCURACY, VERSION, fitting_size, save_rotations, train_rotations
 from catgan.encoders.vision import load_vision
 from catgan.errors import UserError, require
 from catgan.evaluation.features import cache_folder, one_maker
-from catgan.objective import VISION, VisionHeads
-from catgan.system.files import digest, write_folder
+from catgan.objective import VISION, Objective, VisionHeads
+from catgan.system.files import digest, read_json, write_folder
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
+OWN_COPY = "encoders/vision"  # in a run directory
 ROTATIONS = "rotations"  # the value of vision.path that asks for a network trained on the data
 PRETRAINED_SIZE = 224  # pixels
 
 
 def vision_heads(
-    config: Config, dataset: Dataset, device: torch.device, processes: Processes, quiet: bool = False
+    config: Config, dataset: Dataset, out: Path, device: torch.device, processes: Processes, quiet: bool = False
 ) -> dict[str, nn.Module]:
     """The heads that config.vision asks for, by name, with weights that depend on the seed alone; none without a path.
 
-    All processes call this together. Raises UserError for a network that cannot be had or does not fit, or is not the
-    same one for all of them.
+    out: the run directory, which has its own copy of a network that was trained on the data. All processes call this
+    together. Raises UserError for a network that cannot be had or does not fit, or is not the same one for all of them.
     """
     v, s = config.vision, config.sample
     if v.path is None:
@@ -36,7 +40,13 @@ def vision_heads(
     path, size = v.path, v.size or PRETRAINED_SIZE
     if path == ROTATIONS:
         size = fitting_size(v.size or s.size)
-        path = processes.from_first(lambda: str(rotations(dataset, size, device, quiet)))
+        path = processes.from_first(lambda: str(rotations(dataset, out, size, device, quiet)))
+        require(
+            Path(path).is_dir(), f"the network that tells turns, {path},", "not to be seen from this machine",
+            "in a folder that all machines share", "set CATGAN_CACHE to one",
+        )  # fmt: skip
+    elif not Path(path).exists() and difflib.get_close_matches(path, [ROTATIONS], 1, 0.75):
+        raise UserError(f"vision.path is {path}: no such folder; did you mean {ROTATIONS}?")
     encoder = load_vision(path, size, v.stages, device, v.normalisation)
     first = processes.from_first(lambda: encoder.identity)
     require(
@@ -48,27 +58,57 @@ def vision_heads(
         return {VISION: VisionHeads(encoder, s.classes, v.width)}
 
 
-def rotations(dataset: Dataset, size: int, device: torch.device, quiet: bool = False) -> Path:
-    """The folder of a network trained to tell how the pictures of a dataset are turned: from the cache, or made now.
+def check_vision(objective: Objective, heads: Mapping[str, nn.Module]) -> None:
+    """Raise UserError for vision-aided heads that no term trains, and for terms without heads."""
+    terms = {t.name for t in (*objective.discriminator, *objective.generator)}
+    if (VISION in heads) != (VISION in terms):
+        found, missing = ("heads", "term") if VISION in heads else ("terms", "head")
+        raise UserError(
+            f"there are vision-aided {found} but no {missing} of that name: set vision.path, or give both "
+            "objective=vision_aided(...) and heads={VISION: VisionHeads(...)} (docs/pixels.md)"
+        )
 
-    Raises UserError for data that cannot be told from other data, whose network could be another's.
+
+def rotations(dataset: Dataset, out: Path, size: int, device: torch.device, quiet: bool = False) -> Path:
+    """The folder of a network trained to tell how the pictures of a dataset are turned: the run's own copy, or from the
+    cache, or made now.
+
+    Raises UserError for data that cannot be told from other data, or have too few pictures or none.
     """
+    if (own := out / OWN_COPY).is_dir():
+        return own
     identity = data_identity(dataset)
     if not identity:
         raise UserError("vision.path is rotations, but the data has no identity by which its network could be kept")
+    if not callable(getattr(dataset, "images", None)):
+        raise UserError(
+            "vision.path is rotations, but the data has no pictures: prepare it with them, or train without"
+        )
+    require(len(dataset) > 1, "the number of pictures", len(dataset), "at least 2 for vision.path rotations")
     key = digest("rotations", str(VERSION), str(size), identity)
     folder = cache_folder() / "encoders" / f"rotations-{key}"
-    if folder.exists():
-        return folder
-    with one_maker(folder):
-        if folder.exists():
-            return folder
-        if not quiet:
-            Progress.print(f"training a network to tell how pictures are turned, once (kept in {folder})")
-        network, accuracy = train_rotations(
-            lambda rows: raw_images(dataset, rows, 0, 0), len(dataset), size, device, quiet
-        )
-        write_folder(folder, lambda aside: save_rotations(network, accuracy, aside))
+    if not folder.exists():
+        with one_maker(folder):
+            if not folder.exists():
+                make_rotations(dataset, folder, size, device, quiet)
+    accuracy = read_json(folder / ACCURACY)["held_out_turns"]
     if not quiet:
-        Progress.print(f"it knows {accuracy:.1%} of the turns of held-out pictures")
+        doubt = "; that is little more than guessing, a quarter: its heads may help nothing" if accuracy < 0.4 else ""
+        Progress.print(f"the network that tells turns knows {accuracy:.1%} of those of held-out pictures{doubt}")
     return folder
+
+
+def make_rotations(dataset: Dataset, folder: Path, size: int, device: torch.device, quiet: bool) -> None:
+    if not quiet:
+        Progress.print(f"training a network to tell how pictures are turned, once (kept in {folder})")
+    network, accuracy = train_rotations(lambda rows: raw_images(dataset, rows, 0, 0), len(dataset), size, device, quiet)
+    write_folder(folder, lambda aside: save_rotations(network, accuracy, aside))
+
+
+def keep_own_copy(config: Config, dataset: Dataset, out: Path, device: torch.device) -> None:
+    """Put the network that was trained on the data into the run directory: a resumed run needs the very same one,
+    whatever has become of the cache."""
+    if config.vision.path == ROTATIONS and not (out / OWN_COPY).exists():
+        size = fitting_size(config.vision.size or config.sample.size)
+        made = rotations(dataset, out, size, device, quiet=True)
+        write_folder(out / OWN_COPY, lambda aside: shutil.copytree(made, aside, dirs_exist_ok=True))
