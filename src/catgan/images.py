@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,9 +19,13 @@ MARGIN = 5  # pixels around words
 BACKGROUND = 255
 
 
-def to_bytes(x: Tensor) -> np.ndarray:
-    """Pixels in [-1, 1], (..., C, S, S), to uint8 (..., S, S, C), rounded and clamped."""
-    pixels = ((x.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255)
+Rounding = Literal["round", "floor"]
+
+
+def to_bytes(x: Tensor, rounding: Rounding = "round") -> np.ndarray:
+    """Pixels in [-1, 1], (..., C, S, S), to uint8 (..., S, S, C), rounded to the nearest byte or down, and clamped."""
+    pixels = (x.detach().float().cpu() + 1) * 127.5
+    pixels = (pixels.round() if rounding == "round" else pixels.floor()).clamp(0, 255)
     array: np.ndarray = pixels.byte().movedim(-3, -1).contiguous().numpy()
     return array
 

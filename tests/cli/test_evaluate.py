@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import catgan
 from catgan.cli import main
@@ -183,3 +184,54 @@ def test_metrics_that_statistics_cannot_give_are_named(
     for metric, said in (("kid", "has mean and covariance only"), ("inception_score", "leave inception_score out")):
         assert call(*argv, "--metrics", metric) == 2
         assert said in capsys.readouterr().err
+
+
+# -- several measurements ----------------------------------------------------------------------------------------------
+
+
+def test_several_psi_make_a_curve_of_the_same_seeds(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--metrics", "distance", "--features", "classifier", "--count", 60)
+    assert call(run, *options, "--psi", 1, 0.5, "--out", tmp_path / "curve.json") == 0
+    out = capsys.readouterr().out
+    content = json.loads((tmp_path / "curve.json").read_text())
+    assert content["psi"] == [1.0, 0.5]
+    assert [r["protocol"]["psi"] for r in content["results"]] == [1.0, 0.5]
+    assert [r["protocol"]["first_seed"] for r in content["results"]] == [0, 0]
+    assert content["deviation"] == {"frechet_distance": [None, None]}
+    assert call(run, *options, "--psi", 0.5, "--out", tmp_path / "one.json", "--json") == 0
+    alone = json.loads(capsys.readouterr().out)["metrics"]["frechet_distance"]
+    assert content["mean"]["frechet_distance"][1] == alone
+    assert f"{alone:.4g}" in out
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert picture.width > 300
+
+
+def test_repetitions_have_seeds_of_their_own(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--metrics", "distance", "--features", "classifier", "--count", 40)
+    assert call(run, *options, "--repeats", 3, "--out", tmp_path / "three.json") == 0
+    out = capsys.readouterr().out
+    content = json.loads((tmp_path / "three.json").read_text())
+    values = [r["metrics"]["frechet_distance"] for r in content["results"]]
+    assert [r["protocol"]["first_seed"] for r in content["results"]] == [0, 40, 80]
+    assert len(set(values)) == 3
+    assert content["mean"]["frechet_distance"] == [pytest.approx(np.mean(values))]
+    assert content["deviation"]["frechet_distance"] == [pytest.approx(np.std(values, ddof=1))]
+    assert "means and sample deviations over 3 times 40 seeds" in out
+
+
+def test_bytes_are_rounded_or_floored_as_asked_for(run: Path, tmp_path: Path) -> None:
+    found = []
+    for rounding in ("round", "floor"):
+        out = tmp_path / f"{rounding}.json"
+        assert call(run, "--metrics", "distance", "--count", 40, "--rounding", rounding, "--out", out) == 0
+        found.append(json.loads(out.read_text()))
+    assert [r["protocol"]["rounding"].partition("(")[0] for r in found] == ["round", "floor"]
+    assert found[0]["metrics"] != found[1]["metrics"]
+
+
+def test_given_images_have_no_psi_and_no_seeds(colours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in (("--repeats", 2), ("--psi", 1, 0.5)):
+        assert call(colours, "--reference", colours, *options) == 2
+        assert "need a generator, not given images" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from catgan.evaluation import classifier as module
 from catgan.evaluation.classifier import classifier
 from catgan.evaluation.collect import Keep, Work
 from catgan.evaluation.evaluator import Evaluator
-from catgan.evaluation.protocol import ROUNDING, Protocol
+from catgan.evaluation.protocol import ROUNDINGS, Protocol
 from catgan.evaluation.reference import of_source
 from catgan.evaluation.sources import DatasetImages, Folder, Generated
 from catgan.sampling.pipeline import CATPipeline
@@ -62,7 +62,7 @@ def test_digits_are_like_digits_and_an_untrained_generators_samples_are_not(
     assert how["feature_space"] == {
         "name": "classifier", "dim": 128, "identity": space.identity(), "accuracy": space.accuracy,
     }  # fmt: skip
-    assert (how["rounding"], how["decoder"]) == (ROUNDING, None)
+    assert (how["rounding"], how["decoder"]) == (ROUNDINGS["round"], None)
     assert "torch" in how["versions"]
 
 

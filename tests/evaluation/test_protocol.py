@@ -58,7 +58,7 @@ def test_a_result_is_recorded_with_every_field_of_its_protocol() -> None:
     result = Result({"kid": 0.5, "kid_std": 0.25}, Protocol(metrics=("kid",)), {"versions": versions()}, 1.26, ["w"], 9)
     stored = json.loads(json.dumps(result.to_dict()))
     assert {f.name for f in dataclasses.fields(Protocol)} < stored["protocol"].keys()
-    assert (stored["metrics"], stored["names"]["kid"]) == ({"kid": 0.5, "kid_std": 0.25}, "KID")
+    assert (stored["metrics"], stored["names"]["kid"]) == ({"kid": 0.5, "kid_std": 0.25}, "KID (labels at random)")
     assert (stored["warnings"], stored["step"], stored["seconds"]) == (["w"], 9, 1.3)
     assert {"catgan", "torch", "torch-fidelity", "numpy", "pillow"} <= stored["protocol"]["versions"].keys()
-    assert result.table().splitlines()[0].split() == ["KID", "0.5"]
+    assert result.table().splitlines()[0].split() == ["KID", "(labels", "at", "random)", "0.5"]

@@ -15,7 +15,7 @@ from catgan.evaluation.classifier import Classifier
 from catgan.evaluation.collect import Keep, Work, collect
 from catgan.evaluation.features import FeatureSpace
 from catgan.evaluation.metrics import measured
-from catgan.evaluation.protocol import ROUNDING, Protocol, Result, versions
+from catgan.evaluation.protocol import ROUNDINGS, Protocol, Result, versions
 from catgan.evaluation.reference import Reference
 from catgan.evaluation.sources import Generated, ImageSource
 from catgan.metrics import METRICS
@@ -128,7 +128,7 @@ class Evaluator:
             about["measured"] |= {"recipe": source.pipe.config.recipe, "step": source.pipe.step}
             vae = source.pipe.vae
             decoder = vae and {"identity": vae.identity, "scale": vae.scale, "precision": source.pipe.precision}
-            about |= {"decoder": decoder, "rounding": ROUNDING}
+            about |= {"decoder": decoder, "rounding": ROUNDINGS[self.protocol.rounding]}
         return about
 
 

@@ -47,7 +47,8 @@ def open_samples(
         pipe = load(Path(where), protocol.weights, vae).to(device, protocol.precision)
     else:
         return open_images(where, data_path=data_path)
-    return Generated(pipe, protocol.samples, protocol.class_sampling, protocol.first_seed, protocol.psi)
+    p = protocol
+    return Generated(pipe, p.samples, p.class_sampling, p.first_seed, p.psi, p.rounding)
 
 
 def is_generator(path: Path) -> bool:

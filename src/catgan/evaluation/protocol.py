@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import statistics
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -10,12 +12,16 @@ from typing import Any, Literal
 
 from catgan.bounds import check_psi, check_seed
 from catgan.errors import require
+from catgan.images import Rounding
 from catgan.metrics import FEATURES, METRICS, RENAMED, Features, Metric, titles
 from catgan.system.files import digest
 from catgan.version import __version__
 
 PACKAGES = ("torch", "torch-fidelity", "torchvision", "transformers", "numpy", "pillow")
-ROUNDING = "round(127.5 x + 127.5), clamped to 0..255, uint8"
+ROUNDINGS = {
+    "round": "round(127.5 x + 127.5), clamped to 0..255, uint8",
+    "floor": "floor(127.5 x + 127.5), clamped to 0..255, uint8",
+}
 
 
 def versions() -> dict[str, str]:
@@ -55,6 +61,8 @@ class Protocol:
     """Parts of the samples that inception_score averages over."""
     neighbours: int = 3
     """k of precision's and recall's balls."""
+    rounding: Rounding = "round"
+    """How pixels become bytes: to the nearest (also what iMF's truncation of 127.5 x + 128 does), or down, as GAT's code."""
 
     def check(self) -> Protocol:
         """Return self, or raise UserError naming the field, its value and what is allowed."""
@@ -72,7 +80,14 @@ class Protocol:
     def of_given_images(self, count: int) -> Protocol:
         """The protocol without what only generated samples have: given images are what they are."""
         return replace(
-            self, samples=count, class_sampling="as given", weights="none", first_seed=0, psi=1.0, precision="float32"
+            self,
+            samples=count,
+            class_sampling="as given",
+            weights="none",
+            first_seed=0,
+            psi=1.0,
+            precision="float32",
+            rounding="round",
         )
 
     @property
@@ -87,7 +102,11 @@ class Protocol:
 
 
 IMAGENET_FID50K = Protocol(metrics=("distance", "inception_score"))
-PRESETS = {"imagenet-fid50k": IMAGENET_FID50K}
+PRESETS = {
+    "imagenet-fid50k": IMAGENET_FID50K,  # labels at random, as ADM, DiT and GAT
+    "imagenet-fid50k-balanced": replace(IMAGENET_FID50K, class_sampling="balanced"),  # 50 of each class, as iMF and pMF
+}
+LABELS = {"uniform": "labels at random", "balanced": "classes balanced"}
 
 
 @dataclass(frozen=True)
@@ -104,14 +123,18 @@ class Result:
 
     @property
     def names(self) -> dict[str, str]:
-        known = titles(self.protocol.features)
-        return {name: known[name] for name in self.metrics}
+        """What each number is called. With Inception's the sampling of classes is said, which moves FID by a tenth."""
+        known, p = titles(self.protocol.features), self.protocol
+        labels = f" ({LABELS[p.class_sampling]})" if p.features == "inception" and p.class_sampling in LABELS else ""
+        return {name: known[name] + labels for name in self.metrics}
 
     @property
     def measured_by(self) -> str:
         """A digest of all that makes two numbers of one name comparable: they are not, where a resumed run changed it."""
-        protocol = replace(self.protocol, metrics=())
-        return digest(str(protocol), self.about["reference"]["identity"], self.about["feature_space"]["identity"])
+        protocol = str(replace(self.protocol, metrics=())).replace(
+            ", rounding='round'", ""
+        )  # as before there was a choice
+        return digest(protocol, self.about["reference"]["identity"], self.about["feature_space"]["identity"])
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -128,3 +151,8 @@ class Result:
         """A line per number."""
         width = max(len(n) for n in self.names.values())
         return "\n".join(f"{self.names[m]:<{width}}  {value:.6g}" for m, value in self.metrics.items())
+
+
+def spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample deviation of a number that was measured several times; of one there is no deviation."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None

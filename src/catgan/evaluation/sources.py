@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from catgan.data.decode import GREY_MODES, PICTURE_SUFFIXES
 from catgan.data.prepared import Prepared
 from catgan.draws import Purpose, stream
 from catgan.errors import UserError
+from catgan.images import Rounding
 from catgan.sampling.pipeline import CATPipeline
 from catgan.system.files import digest, sha256
 
@@ -53,10 +54,17 @@ class Generated:
     """Samples of a generator: image i has seed first_seed + i, and a class that depends on i alone."""
 
     def __init__(
-        self, pipe: CATPipeline, count: int, sampling: str = "uniform", first_seed: int = 0, psi: float = 1.0
+        self,
+        pipe: CATPipeline,
+        count: int,
+        sampling: str = "uniform",
+        first_seed: int = 0,
+        psi: float = 1.0,
+        rounding: Rounding = "round",
     ) -> None:
         """sampling: "balanced" takes the classes in turn, "uniform" draws them uniformly at random."""
         self.pipe, self.count, self.sampling, self.first_seed, self.psi = pipe, count, sampling, first_seed, psi
+        self.rounding: Rounding = rounding
         folder = pipe.run or pipe.source
         self.name = f"{folder.name if folder else pipe.config.recipe}, step {pipe.step}"
         self.channels = pipe([0], [first_seed]).array.shape[-1]  # latents without their VAE raise here, before any work
@@ -68,7 +76,8 @@ class Generated:
 
     def identity(self) -> str:
         vae = self.pipe.vae and self.pipe.vae.identity
-        drawn = (self.count, self.sampling, self.first_seed, self.psi, self.pipe.precision, vae)
+        drawn: tuple[Any, ...] = (self.count, self.sampling, self.first_seed, self.psi, self.pipe.precision, vae)
+        drawn += () if self.rounding == "round" else (self.rounding,)
         return digest("generated", self.pipe.fingerprint(), str(drawn))
 
     @cached_property
@@ -81,7 +90,8 @@ class Generated:
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         y = self.classes[start:stop]
         seeds = range(self.first_seed + start, self.first_seed + stop)
-        pixels = self.pipe(y.tolist(), seeds, psi=self.psi, batch_size=max(1, stop - start)).array
+        made = self.pipe(y.tolist(), seeds, psi=self.psi, batch_size=max(1, stop - start))
+        pixels = made.as_bytes(self.rounding)
         return channels_first(pixels), torch.from_numpy(y.astype(np.int64)) if self.class_names else None
 
 

@@ -51,6 +51,24 @@ def png(made: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def plot_over_psi(psi: Sequence[float], numbers: Mapping[str, Sequence[float]]) -> bytes:
+    """A panel per number, over truncation psi; beside them, where both are there, precision against recall."""
+    pair = [next((v for n, v in numbers.items() if n.endswith(kind)), None) for kind in ("recall", "precision")]
+    made, axes = figure(len(numbers) + (None not in pair))
+    for ax, (name, values) in zip(axes, numbers.items(), strict=False):
+        ax.plot(psi, values, "o-", color=COLORS[0])
+        ax.set_title("\n".join(textwrap.wrap(name, 34)), fontsize=10)
+        ax.set_xlabel("psi")
+    recall, precision = pair
+    if recall is not None and precision is not None:
+        axes[-1].plot(recall, precision, "o-", color=COLORS[1])
+        for p, x, y in zip(psi, recall, precision, strict=True):
+            axes[-1].annotate(f"{p:g}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes[-1].set_title("precision over recall, by psi", fontsize=10)
+        axes[-1].set_xlabel("recall")
+    return png(made)
+
+
 def plot_alignment(result: Alignment) -> bytes:
     """delta (with its floor), R and A over stages."""
     made, axes = figure(3)

@@ -28,7 +28,7 @@ from catgan.encoders import VAE, vae_for
 from catgan.encoders.files import find_folder, fingerprint
 from catgan.errors import UserError, require
 from catgan.generator import Generator
-from catgan.images import to_bytes, to_picture
+from catgan.images import Rounding, to_bytes, to_picture
 from catgan.networks import build_discriminator, build_generator, build_pyramid
 from catgan.pyramid import Pyramid
 from catgan.sampling.backends import Backend, Synthesize, check_backend, synthesizer
@@ -52,8 +52,12 @@ class Samples:
 
     @cached_property
     def array(self) -> np.ndarray:
-        """uint8 pixels (n, P, P, 1 or 3). Raises UserError for latents without their VAE."""
-        return to_bytes(self.decode(self.latents))
+        """uint8 pixels (n, P, P, 1 or 3), rounded. Raises UserError for latents without their VAE."""
+        return self.as_bytes()
+
+    def as_bytes(self, rounding: Rounding = "round") -> np.ndarray:
+        """`array`, rounded to the nearest byte or down."""
+        return to_bytes(self.decode(self.latents), rounding)
 
     @cached_property
     def stage_array(self) -> np.ndarray:
