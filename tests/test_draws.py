@@ -39,7 +39,7 @@ def test_purposes_have_the_numbers_that_checkpoints_rely_on() -> None:
         "Z": 1, "Z_GENERATOR": 2, "AUGMENT_REAL_D": 3, "AUGMENT_FAKE_D": 4, "AUGMENT_REAL_G": 5, "AUGMENT_FAKE_G": 6,
         "PENALTY_REAL": 7, "PENALTY_FAKE": 8, "DATA_ORDER": 9, "POSTERIOR": 10, "SAMPLE": 11, "EVALUATION_CLASSES": 12,
         "CLASSIFIER": 13, "MIRROR": 14, "LEVELS_REAL_D": 15, "LEVELS_FAKE_D": 16, "LEVELS_REAL_G": 17,
-        "LEVELS_FAKE_G": 18,
+        "LEVELS_FAKE_G": 18, "ROTATIONS": 19,
     }  # fmt: skip
 
 

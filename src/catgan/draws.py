@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from catgan.system.devices import moved
+
 
 class Purpose(IntEnum):
     """What a draw is for: each purpose is an independent stream. Numbers are part of the checkpoint format.
@@ -51,7 +53,7 @@ def uniform(
 ) -> Tensor:
     """Uniform numbers in [0, 1), multiples of 2^-24: float32 (n, *shape) for these samples of a step's batch."""
     bits = words(seed, purpose, step, samples, shape, device)
-    return bits.bitwise_right_shift(8).float().mul(2.0**-24).to(device, non_blocking=True)
+    return moved(bits.bitwise_right_shift(8).float().mul(2.0**-24), device)
 
 
 def normal(
@@ -65,7 +67,7 @@ def normal(
     place = (mantissa - 0.5) * (2 * PIECES)
     piece = place.long()
     start, slope = (table[exponent.long() * PIECES + piece] for table in quantiles(bits.device))
-    return ((start + (place - piece).float() * slope) * (1 - 2 * (bits & 1))).to(device, non_blocking=True)
+    return moved((start + (place - piece).float() * slope) * (1 - 2 * (bits & 1)), device)
 
 
 # -- the counter-based generator -------------------------------------------------------------------------------------
@@ -89,7 +91,7 @@ def words(
     if in_numpy(device, len(samples) * count):
         four = [torch.from_numpy(word) for word in philox(counter, key)]
     else:
-        four = philox([torch.from_numpy(word).to(device) for word in counter], key)
+        four = philox([moved(torch.from_numpy(word), device) for word in counter], key)
     found = torch.stack(torch.broadcast_tensors(*four), dim=-1)
     return found.flatten(1)[:, :count].reshape(len(samples), *shape)
 

@@ -25,6 +25,8 @@ class DINOv2:
         self.model, self.size = model, size
         self.dim = int(model.config.hidden_size)
         self.identity = fingerprint(model)
+        device = next(model.parameters()).device
+        self.mean, self.std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,8 +37,7 @@ class DINOv2:
         dtype = next(self.model.parameters()).dtype
         x = from_bytes(images, dtype) if images.dtype == torch.uint8 else images.to(dtype)
         x = resize(x, self.size, "bicubic", "bicubic")
-        mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-        tokens = self.model(pixel_values=((x + 1) / 2 - mean) / std).last_hidden_state
+        tokens = self.model(pixel_values=((x + 1) / 2 - self.mean.to(dtype)) / self.std.to(dtype)).last_hidden_state
         grid = self.size // self.model.config.patch_size
         return tokens[:, 0], tokens[:, 1:].unflatten(1, (grid, grid))
 

@@ -20,6 +20,7 @@ from catgan.config import Config
 from catgan.draws import Purpose, normal, uniform
 from catgan.networks import build_pyramid
 from catgan.objective.augment import PARAMETERS, augment, register
+from catgan.system.devices import moved
 
 Network = Literal["generator", "discriminator"]
 Kind = Literal["real", "fake"]
@@ -124,7 +125,7 @@ class AugmentedSupervision:
             stages = len(self.config.sample.scales) if self.together else 1
             noise["real"] = self.noise(Purpose.PENALTY_REAL, step, chosen, device)
             noise["fake"] = self.noise(Purpose.PENALTY_FAKE, step, chosen, device, stages)
-        return Draws(rows, torch.tensor(chosen, dtype=torch.int64, device=device) - samples.start, noise)
+        return Draws(rows, moved(torch.tensor(chosen, dtype=torch.int64) - samples.start, device), noise)
 
     def noise(
         self, purpose: Purpose, step: int, samples: Sequence[int], device: torch.device, stages: int = 1

@@ -27,6 +27,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """A tensor on the device. To a GPU it goes by pinned memory, when the GPU comes to it: the CPU does not wait."""
+    device = torch.device(device)
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def check_compiler(device: torch.device, asked: str, instead: str) -> None:
     """Raise UserError where torch.compile would need a C++ compiler and there is none.
 
