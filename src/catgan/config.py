@@ -226,8 +226,8 @@ class TrainingConfig:
     """Where to train: auto, cpu, cuda or cuda:N."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is autocast: weights stay in float32."""
-    compile: bool = False
-    """Compile the transformer block with torch.compile (needs a C++ compiler on CPU)."""
+    compile: bool | None = None
+    """Compile the transformer block with torch.compile (needs a C++ compiler on CPU); None: on CUDA."""
     reuse_fakes: bool = True
     """Generate once per iteration for both steps: exact with shared z, and cheaper. Off under micro-batches."""
     init_from: str | None = None
@@ -315,6 +315,10 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def compiles(self, device: str) -> bool:
+        """Whether blocks are compiled on a device of that type: as asked for, or by default on CUDA."""
+        return device == "cuda" if self.training.compile is None else self.training.compile
 
     def reuses_fakes(self, processes: int = 1) -> bool:
         """Whether an iteration generates once: asked for, with one z, and with all of a process's samples in one pass."""

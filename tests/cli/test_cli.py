@@ -59,7 +59,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ("smaple", "reproduce, demo; did you mean sample?"),
         (
             "train digitz",
-            "recipe is digitz: must be one of cat-b2, cat-m2, cat-h2, gat-b2, gat-xl2, digits, fashion-mnist, pictures-32, "
+            "recipe is digitz: must be one of cat-b2, cat-m2, cat-h2, cat-b2-pixels, gat-b2, gat-xl2, digits, fashion-mnist, pictures-32, "
             "pictures-64, pictures-128; did you mean digits?",
         ),
         ("info cat-x2", "recipe is cat-x2"),

@@ -12,7 +12,7 @@ import pytest
 
 import catgan
 from catgan.cli import main
-from catgan.cli.configuration import as_options, starting_point
+from catgan.cli.configuration import as_options, expanded, starting_point
 from catgan.config import Config
 from catgan.config_io import dump_yaml, from_dict
 from catgan.data.datasets import Images
@@ -104,3 +104,25 @@ def test_mistakes_get_one_line(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--training.compile"], ["--training.compile", "True"]),
+        (["--training.compile", "--batch", "4"], ["--training.compile", "True", "--training.batch", "4"]),
+        (["--training.no-compile", "--seed=3"], ["--training.compile", "False", "--training.seed=3"]),
+        (["--training.compile", "None"], ["--training.compile", "None"]),
+        (["--training.no-reuse-fakes"], ["--training.no-reuse-fakes"]),
+    ],
+)
+def test_compiling_is_a_flag_that_may_have_a_value(given: list[str], expected: list[str]) -> None:
+    assert expanded(given) == expected
+
+
+def test_blocks_are_compiled_on_cuda_unless_something_else_is_asked_for(tiny_config: Config) -> None:
+    found = {
+        choice: [from_dict({"training": {"compile": choice}}, tiny_config).compiles(d) for d in ("cuda", "cpu")]
+        for choice in (None, True, False)
+    }
+    assert found == {None: [True, False], True: [True, True], False: [False, False]}

@@ -93,7 +93,9 @@ class Bench:
     def measurements(self) -> dict[str, Any]:
         """Everything that is measured in turns with the ceiling."""
         only = self.request.only
-        times, work = rounds(self.parts(), self.ceiling, self.clock, self.request, self.config.training.compile)
+        times, work = rounds(
+            self.parts(), self.ceiling, self.clock, self.request, self.config.compiles(self.device.type)
+        )
         top = max(self.ceiling.rates().values(), default=0.0)
         names = [n for n in times if n != LOADER]
         found: dict[str, Any] = {"parts": [self.row(n, times[n], work[n], top) for n in names]}

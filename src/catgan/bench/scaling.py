@@ -27,7 +27,7 @@ def scaling(config: Config, request: Request, ceiling: Ceiling, clock: Clock) ->
     found = []
     for by, what, configs in series:
         parts = {f"{what}, {n}": part(what, n, c, clock) for n, c in configs.items()}
-        times, work = rounds(parts, ceiling, clock, request, config.training.compile)
+        times, work = rounds(parts, ceiling, clock, request, config.compiles(clock.device.type))
         points = [
             {"at": n, "gflop": work[name] / 1e9, "seconds": times[name].description()}
             for n, name in zip(configs, parts, strict=True)

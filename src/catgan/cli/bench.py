@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from catgan.cli.configuration import SHORT, expand, recipe_first, split_own
+from catgan.cli.configuration import SHORT, expanded, recipe_first, split_own
 from catgan.cli.parse import parse
 from catgan.config import Config
 from catgan.errors import require
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     require(own.repeats.isdecimal() and int(own.repeats) >= 1, "--repeats", own.repeats, "at least 1")
     sizes = own.sizes.split(",")
     require(all(s.isdecimal() and int(s) >= 1 for s in sizes), "--sizes", own.sizes, "batch sizes like 1,8")
-    config = parse(Config, [expand(o) for o in options], f"bench {name}", base, USAGE.partition("\n\n")[2])
+    config = parse(Config, expanded(options), f"bench {name}", base, USAGE.partition("\n\n")[2])
     config.validate()
 
     from catgan.bench.measure import Bench
@@ -89,7 +89,7 @@ def text(r: dict[str, Any]) -> str:
 def head(r: dict[str, Any]) -> str:
     m, s, c = r["machine"], r["settings"], r["ceiling"]
     t = s["config"]["training"]
-    mode = "compiled" if t["compile"] else "eager"
+    mode = "compiled" if t["compile"] or (t["compile"] is None and s["device"] == "cuda") else "eager"
     rows, inputs, outputs = c["shape"]
     return "\n".join(
         [

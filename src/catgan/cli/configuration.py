@@ -82,7 +82,7 @@ def parse_configuration(options: type[T], argv: Sequence[str], command: str, des
     file = split_own(argv, command, {"--config": None})[0].config
     base = starting_point(start)
     default = options(start, over(base, file) if file else base)
-    result = parse(options, [expand(a) for a in argv], command, default, description)
+    result = parse(options, expanded(argv), command, default, description)
     result.settings.validate()
     return result
 
@@ -115,6 +115,23 @@ def expand(option: str) -> str:
     """A short option to its full name, with or without `=value`."""
     name, equals, value = option.partition("=")
     return SHORT.get(name, name) + equals + value
+
+
+FLAGS = ("--training.compile",)  # true or false, or what the device has: flags with --no- that may have a value too
+
+
+def expanded(options: Sequence[str]) -> list[str]:
+    """Options by their full names, and the value of `FLAGS` that are given without one."""
+    found: list[str] = []
+    for option, following in zip(options, [*options[1:], "-"], strict=False):
+        section, _, field = option.rpartition(".")
+        if option in FLAGS and following not in ("True", "False", "None"):
+            found += [option, "True"]
+        elif field.startswith("no-") and (positive := f"{section}.{field.removeprefix('no-')}") in FLAGS:
+            found += [positive, "False"]
+        else:
+            found.append(expand(option))
+    return found
 
 
 def as_options(config: Config) -> list[str]:

@@ -37,7 +37,7 @@ usage: catgan COMMAND [OPTIONS]
 commands:
 {chr(10).join(f"  {name:<13}{text}" for name, text in COMMANDS.items())}
 
-Recipes: cat-b2, cat-m2, cat-h2, gat-b2, gat-xl2 (ImageNet-256 latents), digits, fashion-mnist,
+Recipes: cat-b2, cat-m2, cat-h2, gat-b2, gat-xl2 (ImageNet-256 latents), cat-b2-pixels, digits, fashion-mnist,
 pictures-32, pictures-64, pictures-128 (your own: catgan prepare, then catgan train --data DIR chooses).
 Try `catgan demo`, then `catgan COMMAND --help` for the options of a command.
 """

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from catgan.cli.configuration import SHORT, expand, over, recipe_first, split_own
+from catgan.cli.configuration import SHORT, expanded, over, recipe_first, split_own
 from catgan.cli.fitting import concerns, described, fitted, of_another_length, training_command, unfit
 from catgan.cli.parse import parse
 from catgan.config import Config
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
         base = over(base, own.config)
     if own.data:
         base = on_data(base, Path(own.data), keep_sample=own.resume and begun)
-    options = [expand(o) for o in options]
+    options = expanded(options)
     options, auto = without_auto(options, base)
     with said_once():
         config = parse(

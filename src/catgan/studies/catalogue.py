@@ -116,7 +116,7 @@ def observed(config: Config, times: int, samples: int, metrics: tuple[str, ...])
     every = config.training.steps // times  # a multiple of the steps between log entries
     return replace(
         config,
-        training=replace(config.training, threads=1, device="cpu"),
+        training=replace(config.training, threads=1, device="cpu", compile=bool(config.training.compile)),
         log=replace(config.log, every=max(1, every // 6), diagnose_every=every, preview_every=config.training.steps),
         eval=replace(config.eval, every=every, samples=samples, features="classifier", metrics=metrics),
         checkpoint=replace(config.checkpoint, every=every, keep=1),

@@ -297,7 +297,7 @@ class Run:
 
     def shorter(self, seconds: float) -> str:
         """How a long run on CPUs becomes shorter, if it can."""
-        compiled, on_cpu = self.config.training.compile, self.device.type == "cpu"
+        compiled, on_cpu = self.config.compiles(self.device.type), self.device.type == "cpu"
         if compiled or not on_cpu or seconds < LONG or not can_compile(self.device):
             return ""
         return "; less with --training.compile, also with --resume"

@@ -76,7 +76,7 @@ class Step:
         networks = {"generator": self.generator, "discriminator": self.discriminator}
         self.optimizers = {n: build_optimizer(config, networks[n], lr) for n, lr in self.learning_rates.items()}
         self.fakes: Tensor | None = None  # h of the last generator step, for the diagnostics
-        if config.training.compile:
+        if config.compiles(device.type):
             check_compiler(device, "training.compile is true", "set it to false")
             from catgan.nn.compiling import compile_blocks  # and PyTorch's compiler, which takes seconds
 
