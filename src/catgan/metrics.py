@@ -103,9 +103,11 @@ METRICS: dict[str, Metric] = {
     ),
 }
 RENAMED = {"score": "inception_score", "recognised": "class_accuracy"}
-Features = Literal["inception", "dinov2", "classifier", "pixels"]
+Features = Literal["inception", "dinov2", "dinov2-l", "classifier", "pixels"]
 # As titles name them.
-FEATURES = {"inception": "", "dinov2": "DINOv2 ", "classifier": "classifier ", "pixels": "pixel "}
+FEATURES = {
+    "inception": "", "dinov2": "DINOv2 ", "dinov2-l": "DINOv2-L ", "classifier": "classifier ", "pixels": "pixel ",
+}  # fmt: skip
 
 
 def numbers() -> dict[str, Number]:

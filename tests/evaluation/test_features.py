@@ -24,6 +24,7 @@ from catgan.evaluation.features import INCEPTION_FILE, INCEPTION_URL, Dinov2, In
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import of_source
 from catgan.evaluation.sources import Folder, Npz
+from catgan.metrics import titles
 
 CPU = torch.device("cpu")
 
@@ -153,6 +154,8 @@ def test_dinov2_gives_the_class_token_of_normalised_images(dinov2_folder: Path) 
     torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
     assert space(images[..., :9, :9])[0].shape == (2, 16)
     assert Dinov2(CPU, str(dinov2_folder)).identity() == space.identity()
+    large = Dinov2(CPU, str(dinov2_folder), "dinov2-l")
+    assert (large.name, titles("dinov2-l")["frechet_distance"]) == ("dinov2-l", "DINOv2-L Frechet distance")
 
 
 def test_dinov2_without_its_weights_is_an_error_that_names_the_options(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_the_published_protocol() -> None:
         ({"samples": 1}, "samples is 1: must be at least 2"),
         ({"metrics": ("fid",)}, "metrics is fid: must be among distance, kid"),
         ({"metrics": ("score",)}, "metrics is score: .*; score is now inception_score"),
-        ({"features": "classifer"}, "features is classifer: must be one of inception, dinov2, classifier"),
+        ({"features": "classifer"}, "features is classifer: must be one of inception, dinov2, dinov2-l, classifier"),
         ({"kid_subsets": 0}, "kid_subsets is 0: must be at least 1"),
         ({"psi": 1.5}, "psi is 1.5"),
         ({"first_seed": -30, "samples": 20}, "first_seed"),

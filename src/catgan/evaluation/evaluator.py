@@ -140,7 +140,7 @@ def flattered(config: Config, features: str) -> str | None:
             f"the discriminator saw through {vision}: if that was trained on ImageNet's labels, as Inception was, FID "
             "flatters this generator"
         )
-    if features == "dinov2" and config.objective.representation:
+    if features.startswith("dinov2") and config.objective.representation:
         return "the discriminator was trained with DINOv2, whose features flatter this generator"
     return None
 

@@ -1,7 +1,7 @@
 """Feature spaces: what an evaluation compares images in.
 
 `inception`   FID's Inception-v3: its 2048 pooled features, and logits for the Inception Score
-`dinov2`      DINOv2's class token; a discriminator that was trained with DINOv2 biases it
+`dinov2`      the class token of DINOv2's ViT-B (`dinov2-l`: ViT-L); a discriminator trained with DINOv2 biases it
 `classifier`  a small convolutional network trained on the real data, for small or grey images (classifier.py)
 `pixels`      brightness and contrast in each of 8 by 8 cells: no network, for data without classes
 """
@@ -30,7 +30,7 @@ from catgan.system.progress import Progress
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-DINOV2 = "facebook/dinov2-base"
+DINOV2 = {"dinov2": "facebook/dinov2-base", "dinov2-l": "facebook/dinov2-large"}
 
 
 class FeatureSpace(Protocol):
@@ -98,11 +98,13 @@ class Inception:
 class Dinov2:
     """The class token of a DINOv2, as the encoder of representation alignment computes it, at 224 px."""
 
-    name, channels, classes, names_classes = "dinov2", 3, 0, False
+    channels, classes, names_classes = 3, 0, False
 
-    def __init__(self, device: torch.device, weights: str = DINOV2) -> None:
-        """weights: a local folder with config.json and model.safetensors, or a name on the Hugging Face Hub."""
-        self.encoder = load_dino(weights, device=device, option="--feature-weights (in training: --eval.weights)")
+    def __init__(self, device: torch.device, weights: str | None = None, name: str = "dinov2") -> None:
+        """weights: a local folder with config.json and model.safetensors, or a name on the Hugging Face Hub. name: dinov2,
+        its ViT-B, or dinov2-l, its ViT-L."""
+        option = "--feature-weights (in training: --eval.weights)"
+        self.encoder, self.name = load_dino(weights or DINOV2[name], device=device, option=option), name
         self.device, self.dim = device, self.encoder.dim
 
     def identity(self) -> str:
