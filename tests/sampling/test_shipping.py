@@ -121,3 +121,20 @@ def test_what_was_never_measured_is_not_shipped(
     finally:
         (tmp_path / "aside").rename(run / "evaluations")
     assert "has no evaluation of step 2: catgan evaluate" in capsys.readouterr().err
+
+
+def test_the_record_has_the_runs_whose_weights_it_started_from(
+    run: Path, folder: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    noise = np.zeros((9, 1, 8, 8), np.float32)
+    data = Images(noise, np.arange(9) % 3, ("ant", "bee", "cat"))
+    config = from_dict({"training": {"steps": 1, "init_from": str(run)}}, tiny_config)
+    tuned = catgan.train(config, tmp_path / "tuned", dataset=data, quiet=True)
+    (tuned / "evaluations").mkdir()
+    (tuned / "evaluations" / "1.json").write_text(json.dumps(RESULT | {"step": 1}))
+    assert ship(tuned, folder, *TOLD) == 0
+    first, second = shipped.about("digits.noise").record["command"].split("; then ")
+    assert first.startswith("catgan train digits")
+    assert "--steps 2" in first
+    assert "--steps 1" in second
+    assert f"--init-from {run}" in second

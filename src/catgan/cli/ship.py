@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -15,6 +15,9 @@ from catgan.cli.parse import parse
 from catgan.errors import UserError
 from catgan.recipes import RECIPES
 from catgan.shipped import ABOUT, DEFAULT_TAGS, FOLDER
+
+if TYPE_CHECKING:
+    from catgan.checkpoint.manifest import Header
 
 DESCRIPTION = """Put a run's weights into the package, for those who release it: RECIPE.TAG becomes a name that commands take.
 
@@ -70,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
     if not evaluations:
         raise UserError(f"{run} has no evaluation of step {header.step}: catgan evaluate {run} makes one")
     record = {
-        "command": shlex.join(["catgan", "train", recipe, *as_options(header.config)]),
+        "command": "; then ".join(commands(header)),
         "commit": o.commit or f"{commit}{' with changes' if changed else ''}",
         "seed": header.config.training.seed,
         "step": header.step,
@@ -83,3 +86,18 @@ def main(argv: Sequence[str]) -> None:
     print(f"{made}  {size:.2f} MB")
     if recipe not in DEFAULT_TAGS:
         print(f"next: say in catgan.shipped.DEFAULT_TAGS that {recipe} alone means {o.name}")
+
+
+def commands(header: Header) -> list[str]:
+    """What was called, first to last: the run up to this step, after the runs whose weights it started from, as far as they
+    are there."""
+    from catgan.checkpoint.export import opened
+
+    config, before = header.config, list[str]()
+    if start := config.training.init_from:
+        try:
+            before = commands(opened(Path(start))[1])
+        except UserError:
+            before = [f"(what made {start})"]
+    config = replace(config, training=replace(config.training, steps=header.step))
+    return [*before, shlex.join(["catgan", "train", config.recipe, *as_options(config)])]
