@@ -23,8 +23,8 @@ from catgan.bench.meters import Part
 from catgan.bench.parts import STEP, training_part
 from catgan.bench.rounds import Request, rounds
 from catgan.cli.bench import head, percent, timed
+from catgan.cli.configuration import expanded
 from catgan.cli.parse import parse
-from catgan.cli.train import expand
 from catgan.config import Config
 from catgan.errors import UserError
 from catgan.objective import default_objective
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     own, options = parser.parse_known_args(argv)
     try:
         base = recipe(own.recipe)
-        config = parse(Config, [expand(o) for o in options], f"train {own.recipe}", base).validate()
+        config = parse(Config, expanded(options), f"train {own.recipe}", base).validate()
         only = ("step", "memory") if own.memory else ("step",)
         result = compare(
             config, Request(only, (), own.repeats, lambda m: print(m, file=sys.stderr), cpu_time=own.cpu_time)

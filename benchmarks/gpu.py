@@ -153,6 +153,8 @@ def vae_rate(device: str) -> dict[str, Any]:
     vae = VAE(model.requires_grad_(False).eval(), "random").to(torch.device(device), "bfloat16")
     x = torch.rand(ENCODED if device == "cuda" else 1, 3, 256, 256, device=device) * 2 - 1
     vae.moments(x)
+    if device == "cuda":
+        torch.cuda.synchronize()
     began, passes = time.perf_counter(), 10 if device == "cuda" else 1
     for _ in range(passes):
         vae.moments(x)
@@ -172,6 +174,7 @@ def attempt(part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     except (UserError, RuntimeError, ImportError, AssertionError) as error:
         return {"failed": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
     finally:
+        torch._dynamo.reset()  # the graphs of one recipe are of no use to the next
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

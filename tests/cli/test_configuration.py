@@ -113,6 +113,10 @@ def test_mistakes_get_one_line(
         (["--training.compile", "--batch", "4"], ["--training.compile", "True", "--training.batch", "4"]),
         (["--training.no-compile", "--seed=3"], ["--training.compile", "False", "--training.seed=3"]),
         (["--training.compile", "None"], ["--training.compile", "None"]),
+        (["--training.compile", "false", "--steps", "3"], ["--training.compile", "False", "--training.steps", "3"]),
+        (["--training.compile=true"], ["--training.compile", "True"]),
+        (["--training.no_compile"], ["--training.compile", "False"]),
+        (["--training.compile=sometimes"], ["--training.compile", "sometimes"]),
         (["--training.no-reuse-fakes"], ["--training.no-reuse-fakes"]),
     ],
 )

@@ -208,6 +208,17 @@ def test_several_psi_make_a_curve_of_the_same_seeds(
         assert picture.width > 300
 
 
+def test_a_curve_lies_beside_the_evaluations_and_each_psi_counts_once(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--metrics", "distance", "--features", "classifier", "--count", 40)
+    assert call(run, *options, "--psi", 1, 0.5) == 0
+    assert [p.suffix for p in sorted((run / "curves").iterdir())] == [".json", ".png"]
+    assert main(["report", str(run)]) == 0
+    assert call(run, *options, "--psi", 1, 1) == 2
+    assert "psi is 1.0 1.0: must be each value once" in capsys.readouterr().err
+
+
 def test_repetitions_have_seeds_of_their_own(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--metrics", "distance", "--features", "classifier", "--count", 40)
     assert call(run, *options, "--repeats", 3, "--out", tmp_path / "three.json") == 0

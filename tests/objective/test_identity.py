@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from catgan.objective import StepState, Term, default_objective
-from catgan.objective.identity import changes, identity, object_identity
+from catgan.objective.identity import changes, identity, object_identity, recorded
 from catgan.recipes import recipe
 
 PLAIN = """
@@ -188,3 +188,18 @@ def test_changes_name_the_term_and_what_changed() -> None:
     ]
     assert changes(["encoder: aa"], ["encoder: bb"]) == ["the encoder was aa, is bb"]
     assert changes(before, before[::-1]) == ["the order of the terms differs"]
+
+
+def test_runs_of_earlier_versions_go_on_with_the_same_objective() -> None:
+    """What their checkpoints say of it. Where it has to change, say in the changelog that they cannot be resumed."""
+    told = {
+        line.partition(" = ")[0]: line.rpartition("#")[2]
+        for line in recorded(default_objective(recipe("digits")), None, {}, None)
+    }
+    assert told == {
+        "discriminator: 1, 1, 1 * adversarial": "5e598811f806",
+        "discriminator: 0.015, 0.015, 0.015 * r1": "786fcb286f54",
+        "discriminator: 0.015, 0.015, 0.015 * r2": "7e207525c1d7",
+        "generator: 1, 1, 1 * adversarial": "17fd89876e58",
+        "generator: 0.1, 0.1, 0.1 * consistency": "d3a2ae36387f",
+    }

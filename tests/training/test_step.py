@@ -509,9 +509,9 @@ def test_compiled_blocks_are_few_whatever_the_micro_batches(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     """Sizes 3 and 2, with 0 or 1 of them penalised, and blocks at several depths: torch gives up on the ninth graph."""
-    compiled = torch.compile
+    compiled = nn.Module.compile
     monkeypatch.setattr("catgan.training.step.check_compiler", lambda *_: None)
-    monkeypatch.setattr(torch, "compile", lambda f, options, **how: compiled(f, backend="eager", **how))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, options, **how: compiled(self, backend="eager", **how))
     torch._dynamo.reset()
     counters.clear()
     training = {"compile": True, "batch": 20, "micro_batch": 3, "precision": precision}

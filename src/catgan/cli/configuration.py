@@ -122,13 +122,20 @@ FLAGS = ("--training.compile",)  # true or false, or what the device has: flags 
 
 def expanded(options: Sequence[str]) -> list[str]:
     """Options by their full names, and the value of `FLAGS` that are given without one."""
+    values = {"true": "True", "false": "False", "none": "None", "null": "None"}
     found: list[str] = []
     for option, following in zip(options, [*options[1:], "-"], strict=False):
-        section, _, field = option.rpartition(".")
-        if option in FLAGS and following not in ("True", "False", "None"):
-            found += [option, "True"]
+        name, equals, value = option.partition("=")
+        section, _, field = name.replace("_", "-").rpartition(".")
+        if f"{section}.{field}" in FLAGS:
+            given = value if equals else following
+            found += [f"{section}.{field}"] if given.lower() in values and not equals else []
+            if equals or given.lower() not in values:
+                found += [f"{section}.{field}", values.get(value.lower(), value) if equals else "True"]
         elif field.startswith("no-") and (positive := f"{section}.{field.removeprefix('no-')}") in FLAGS:
             found += [positive, "False"]
+        elif found and found[-1] in FLAGS and option.lower() in values:
+            found.append(values[option.lower()])
         else:
             found.append(expand(option))
     return found

@@ -13,7 +13,7 @@ import tyro
 
 from catgan.bounds import Count, Share
 from catgan.cli.parse import parse
-from catgan.errors import UserError
+from catgan.errors import UserError, require
 from catgan.metrics import METRICS, Features, MetricName
 from catgan.shipped import located
 from catgan.system.files import write_text
@@ -106,6 +106,7 @@ def main(argv: Sequence[str]) -> None:
 
     processes = Processes.from_environment()
     device = pick_device(processes.device(o.device))
+    require(len(set(o.psi)) == len(o.psi), "psi", " ".join(map(str, o.psi)), "each value once")
     protocol = wanted(o)
     source = opening.open_samples(o.samples, protocol, str(device), o.data_path, o.vae)
     if not isinstance(source, Generated):
@@ -201,7 +202,9 @@ def show_several(results: Sequence[Result], o: EvaluateOptions, place: Path) -> 
         "results": [r.to_dict() for r in results],
     }
     key = digest(*(json.dumps(r.to_dict()["protocol"], sort_keys=True) for r in results))[:12]
-    out = o.out or place / f"{'psi' if len(o.psi) > 1 else 'repeats'}-{key}.json"
+    # Beside a run's evaluations, not among them, which reports read.
+    folder = place.parent / "curves" if place.name == "evaluations" else place
+    out = o.out or folder / f"{'psi' if len(o.psi) > 1 else 'repeats'}-{key}.json"
     write_text(out, json.dumps(content, indent=2) + "\n")
     if o.json:
         print(json.dumps(content, indent=2))

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
+GRAPHS = 64  # of the blocks' code, at the most: sizes, precisions and networks of a process
 ROWS = 64  # that the first of two sums adds up: their columns stay in the processor's cache
 
 aten = torch.ops.aten
@@ -18,19 +19,20 @@ aten = torch.ops.aten
 def compile_blocks(*networks: nn.Module, dynamic: bool | None) -> None:
     """Compile the transformer blocks of each network (its `blocks`, which are alike and share the result).
 
-    What they compute, not the call of the module: around that FSDP2 gathers weights, which no graph can hold. DDP would
-    cut graphs where one of its buckets ends, although a block is one call to it; it is told not to.
+    DDP would cut graphs where one of its buckets ends, although a block is one call to it; it is told not to. The limit on
+    graphs is for all networks and sizes of a process together, and past it there is an error.
     dynamic: False for a graph for each size of batch; None for one for any from the second size on. fullgraph: what
     torch would leave uncompiled, with a warning at most, is an error.
     """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # on CPU it warns that there is no CUDA
     # On CPU one C++ file per graph rather than one per kernel: the C++ compiler is half of the wait.
     torch._dynamo.config.optimize_ddp = False
+    torch._dynamo.config.recompile_limit = GRAPHS
     on_cpu: dict[str, Any] = {"cpp_wrapper": True, "post_grad_custom_post_pass": SumsInTwo()}
     for network in networks:
         options = on_cpu if next(network.parameters()).device.type == "cpu" else None
         for block in cast(nn.ModuleList, network.blocks):
-            block.forward = torch.compile(block.forward, fullgraph=True, dynamic=dynamic, options=options)
+            block.compile(fullgraph=True, dynamic=dynamic, options=options)
 
 
 class SumsInTwo(CustomGraphPass):

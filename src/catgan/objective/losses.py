@@ -67,7 +67,7 @@ def consistency(
         distance = (h[:-1] - anchor).square().flatten(2).mean(2)
     else:
         distance = torch.stack([x.square().flatten(1).mean(1) for x in pyramid(h - anchor)[:-1]])
-    return torch.stack([w * d for w, d in zip(weights, distance, strict=True)], dim=1)
+    return (distance * distance.new_tensor(list(weights))[:, None]).T
 
 
 def representation(predicted: Tensor, target: Tensor) -> Tensor:

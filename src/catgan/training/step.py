@@ -157,11 +157,12 @@ class Step:
         """Whether gradients for these few samples fit into memory. Changes no weight."""
         try:
             x, y, encoded = x.to(self.device), y.to(self.device), None if encoded is None else encoded.to(self.device)
-            part = next(self.micro_batches("discriminator", 0, x, y, encoded))
-            h = self.generate_with_gradient(part.z, part.y)[1]
-            self.accumulate_gradients("discriminator", self.discriminator_state(part, h.detach()), part.counts, {})
-            part = next(self.micro_batches("generator", 0, x, y))
-            self.accumulate_gradients("generator", self.generator_state(part, h), part.counts, {})
+            with torch.compiler.set_stance("force_eager"):  # no graph for a size that may never be used
+                part = next(self.micro_batches("discriminator", 0, x, y, encoded))
+                h = self.generate_with_gradient(part.z, part.y)[1]
+                self.accumulate_gradients("discriminator", self.discriminator_state(part, h.detach()), part.counts, {})
+                part = next(self.micro_batches("generator", 0, x, y))
+                self.accumulate_gradients("generator", self.generator_state(part, h), part.counts, {})
             return True
         except (RuntimeError, MemoryError) as error:
             if not memory_error(error):
