@@ -36,13 +36,14 @@ def main(argv: Sequence[str]) -> None:
 def text(model: Shipped) -> str:
     """A block of lines about a model."""
     record, weights = model.record, model.weights
+    commits = ", then ".join(commit[:12] for commit in record["commit"].split(", then "))
     short = next((f", or {recipe}" for recipe, tag in DEFAULT_TAGS.items() if f"{recipe}.{tag}" == model.name), "")
     rows = [
         ("size", f"{model.bytes / 1e6:.2f} MB, {weights['precision']}"),
         ("licence", model.licence),
         ("trained on", model.trained_on),
         *(("metrics", metrics(evaluation)) for evaluation in model.evaluations),
-        ("record", f"{record['command']} (seed {record['seed']}, commit {record['commit'][:12]}, {record['machine']})"),
+        ("record", f"{record['command']} (seed {record['seed']}, commit {commits}, {record['machine']})"),
     ]
     lines = [
         textwrap.fill(value, 110, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14) for name, value in rows

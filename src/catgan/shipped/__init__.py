@@ -25,7 +25,7 @@ FOLDER = Path(__file__).parent
 ABOUT, PICTURES = "shipped.json", "golden.png"
 FORMAT = 1  # of shipped.json
 # What a recipe's name alone stands for. A tag tells what the weights were trained on: better ones of the same keep it.
-DEFAULT_TAGS = {"digits": "sklearn"}
+DEFAULT_TAGS = {"digits": "sklearn", "fashion-mnist": "train"}
 
 
 @dataclass(frozen=True)
