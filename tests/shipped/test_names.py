@@ -155,7 +155,7 @@ def test_an_unknown_name_gets_one_line_with_a_suggestion(argv: list[str], away: 
     assert main([*argv, "digist"]) == 2
     said = capsys.readouterr().err
     assert "digist does not exist" in said
-    assert "a shipped model (digits.sklearn); did you mean digits?" in said
+    assert f"a shipped model ({', '.join(shipped.names())}); did you mean digits?" in said
     (away / "runs" / "first").mkdir(parents=True)
     with pytest.raises(UserError, match=r"run directory, .* a shipped model .*; did you mean runs/first\?"):
         catgan.load("runs/fisrt")
