@@ -159,7 +159,7 @@ def test_an_unknown_name_gets_one_line_with_a_suggestion(argv: list[str], away: 
     (away / "runs" / "first").mkdir(parents=True)
     with pytest.raises(UserError, match=r"run directory, .* a shipped model .*; did you mean runs/first\?"):
         catgan.load("runs/fisrt")
-    with pytest.raises(UserError, match=r"a shipped model \(digits.sklearn\)$"):
+    with pytest.raises(UserError, match=r"a shipped model \(.*\)$"):
         catgan.load("zebra")
 
 
