@@ -320,6 +320,11 @@ class Config:
         """Whether blocks are compiled on a device of that type: as asked for, or by default on CUDA."""
         return device == "cuda" if self.training.compile is None else self.training.compile
 
+    @property
+    def kept_moments(self) -> int:
+        """How many of AdamW's two moments are kept: with beta1 0 the first is the gradient."""
+        return 1 if self.optimizer.beta1 == 0 else 2
+
     def reuses_fakes(self, processes: int = 1) -> bool:
         """Whether an iteration generates once: asked for, with one z, and with all of a process's samples in one pass."""
         t = self.training

@@ -92,8 +92,7 @@ def buffers(network: nn.Module) -> int:
 
 def moments(network: nn.Module, config: Config) -> int:
     """Bytes of AdamW's state: two moments, with beta1 = 0 one, and a step counter in float32 for every parameter tensor."""
-    each = 1 if config.optimizer.beta1 == 0 else 2
-    return sum(each * p.numel() * p.element_size() + WIDE for p in network.parameters())
+    return sum(config.kept_moments * p.numel() * p.element_size() + WIDE for p in network.parameters())
 
 
 def state(n: Networks, share: Share, layout: Layout, training: str) -> dict[str, float]:

@@ -14,7 +14,6 @@ from catgan.accounting.compute import compute, precise_passes, step_gmacs, train
 from catgan.accounting.gpus import GPU
 from catgan.accounting.memory import WIDE, Layout, Networks, Share, parameters, peak
 from catgan.accounting.published import EPOCH, PAPER_EPOCHS
-from catgan.accounting.vision import trunk
 from catgan.config import Config
 from catgan.errors import UserError, require
 
@@ -59,7 +58,7 @@ def plan(config: Config, gpu: GPU, gpus: int, utilisation: float = 0.4, price: f
         "micro_batch": share.micro,
         "reuses_fakes": share.reuses_fakes(config),
         "aligned": networks.aligned,
-        "vision_aided": None if (seen := trunk(config)) is None else seen.name,
+        "vision_aided": counted["training"]["vision_network"],
         "precision": config.training.precision,
         "utilisation": utilisation,
         "price": price,

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from catgan.config import Config
-from catgan.encoders.rotations import DEPTHS, GRID, WIDTHS, fitting_size
+from catgan.encoders.rotations import DEPTHS, GRID, ROTATIONS, WIDTHS, seen_size
 from catgan.objective import VisionHeads
 
-KEPT, WIDENED = (
-    11,
-    5,
-)  # numbers that a block keeps per position and channel for its input's gradient; of those, in float32
+# Numbers that a block keeps per position and channel for its input's gradient; and of those, in float32.
+KEPT, WIDENED = 11, 5
 # Forward passes' worth per sample and step: without gradient of real samples and fakes, then of real samples; and of fakes
 # with the gradient at the picture, which is half of a backward pass.
 NETWORK_PASSES = 1 + 1 + 1 + 2
@@ -70,13 +68,12 @@ class Trunk:
 
 def trunk(config: Config) -> Trunk | None:
     """The frozen network of a configuration, or None."""
-    v = config.vision
-    if v.path is None:
+    if config.vision.path is None:
         return None
-    if v.path == "rotations":
-        size = fitting_size(v.size or config.sample.size)
+    size = seen_size(config)
+    if config.vision.path == ROTATIONS:
         return Trunk("a ConvNeXtV2 of 0.2 M weights", DEPTHS, WIDTHS, size // GRID, size)
-    return Trunk("a ConvNeXtV2-Base", (3, 3, 27, 3), (128, 256, 512, 1024), 4, v.size or 224)
+    return Trunk("a ConvNeXtV2-Base", (3, 3, 27, 3), (128, 256, 512, 1024), 4, size)
 
 
 class Sizes:

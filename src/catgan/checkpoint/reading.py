@@ -281,7 +281,7 @@ def like(parameter: Tensor, stored: Rows) -> Tensor:
 def forecast(networks: Mapping[str, nn.Module], config: Config) -> int:
     """Bytes of one checkpoint: generator, average and discriminator, and of the two trained ones AdamW's moments, which
     are one with beta1 = 0."""
-    copies = 2 if config.optimizer.beta1 == 0 else 3
+    copies = 1 + config.kept_moments
 
     def size(network: nn.Module) -> int:
         return sum(t.numel() * t.element_size() for t in network.state_dict().values())

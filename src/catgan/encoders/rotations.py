@@ -14,14 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from catgan.config import Config
 from catgan.draws import Purpose, stream
 from catgan.encoders.vision import PREPROCESSOR
 from catgan.images import from_bytes
+from catgan.nn.fitting import fit
 from catgan.pyramid import resize
 from catgan.system.files import write_text
 from catgan.system.packages import need
 from catgan.system.progress import Progress
 
+ROTATIONS = "rotations"  # the value of vision.path that asks for it
+PRETRAINED_SIZE = 224  # pixels at which other networks see pictures
 DEPTHS, WIDTHS = (1, 1, 1, 1), (16, 32, 64, 128)
 GRID = 16  # positions along a side of the first stage's map; the others have 8, 4 and 2
 BATCH, IMAGES = 128, 80_000
@@ -33,6 +37,12 @@ VERSION = 2  # of network and training: raise it when either changes
 def fitting_size(size: int) -> int:
     """Pixels at which such a network sees samples of that size: the next multiple of 16."""
     return -(-size // GRID) * GRID
+
+
+def seen_size(config: Config) -> int:
+    """Pixels at which the network that config.vision names sees pictures."""
+    size = config.vision.size
+    return fitting_size(size or config.sample.size) if config.vision.path == ROTATIONS else size or PRETRAINED_SIZE
 
 
 def train_rotations(
@@ -49,7 +59,8 @@ def train_rotations(
     logging.disable_progress_bar()
 
     order = stream(0, Purpose.ROTATIONS).permutation(count)
-    held, rows = order[: max(1, min(2000, count // 10))], order[max(1, min(2000, count // 10)) :]
+    held = order[: max(1, min(2000, count // 10))]
+    rows = order[len(held) :]
     config = ConvNextV2Config(
         num_channels=3, image_size=size, patch_size=size // GRID, depths=list(DEPTHS), hidden_sizes=list(WIDTHS)
     )
@@ -58,8 +69,6 @@ def train_rotations(
         network: Any = ConvNextV2Model(config).to(device).train()
         head = nn.Linear(WIDTHS[-1], 4).to(device)
     steps = -(-IMAGES // BATCH)
-    optimizer = torch.optim.AdamW([*network.parameters(), *head.parameters()], lr=LEARNING_RATE, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
 
     def turns(images: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """Pictures, each turned by a multiple of 90 degrees, and which."""
@@ -71,17 +80,13 @@ def train_rotations(
         scores: Tensor = head(network(pixel_values=x).pooler_output)
         return scores
 
-    progress = Progress(0, steps, BATCH, "rotations", quiet)
-    for step in range(steps):
+    def loss(step: int) -> Tensor:
         chosen = rows[stream(0, Purpose.ROTATIONS, steps + step).integers(0, len(rows), BATCH)]
         x, y = turns(read(chosen), 1 + step)
-        loss = F.cross_entropy(logits(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        progress.update(step + 1)
-    progress.close()
+        return F.cross_entropy(logits(x), y)
+
+    progress = Progress(0, steps, BATCH, ROTATIONS, quiet)
+    fit([*network.parameters(), *head.parameters()], loss, steps, LEARNING_RATE, 0.05, progress)
     network.eval()
     with torch.no_grad():
         right = 0

@@ -19,6 +19,7 @@ from catgan.draws import Purpose, stream
 from catgan.errors import UserError
 from catgan.evaluation.features import cache_folder, one_maker
 from catgan.evaluation.sources import ImageSource, with_channels
+from catgan.nn.fitting import fit
 from catgan.system.files import digest, save_tensors, write_atomically
 from catgan.system.progress import Progress
 
@@ -149,20 +150,14 @@ def trained(images: Tensor, labels: Tensor, classes: int, device: torch.device, 
         torch.manual_seed(0)
         net = network(images.shape[1], images.shape[-1], classes).to(device)
     steps = -(-total // BATCH)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    progress = Progress(0, steps, BATCH, "classifier", quiet)
     epochs = -(-total // len(rows))
     turns = torch.cat([rows[stream(0, Purpose.CLASSIFIER, 1 + e).permutation(len(rows))] for e in range(epochs)])
-    for step in range(steps):
+
+    def loss(step: int) -> Tensor:
         chosen = turns[step * BATCH : (step + 1) * BATCH]
-        loss = F.cross_entropy(net(prepared(images[chosen].to(device))), labels[chosen].to(device))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        progress.update(step + 1)
-    progress.close()
+        return F.cross_entropy(net(prepared(images[chosen].to(device))), labels[chosen].to(device))
+
+    fit(net.parameters(), loss, steps, 3e-3, 1e-2, Progress(0, steps, BATCH, "classifier", quiet))
     made = Classifier(net, images.shape[1], classes, 0.0, device)
     seen = [net(prepared(images[part].to(device))).argmax(1).cpu() for part in held.split(1024)]
     made.accuracy = int((torch.cat(seen) == labels[held]).sum()) / len(held)

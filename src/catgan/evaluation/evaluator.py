@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from catgan.config import Config
+from catgan.encoders.rotations import ROTATIONS
 from catgan.errors import UserError
 from catgan.evaluation.classifier import Classifier
 from catgan.evaluation.collect import Keep, Work, collect
@@ -135,7 +136,7 @@ class Evaluator:
 def flattered(config: Config, features: str) -> str | None:
     """Why these features say more good of such a generator than people would, if they do."""
     vision = config.vision.path
-    if features == "inception" and vision not in (None, "rotations"):
+    if features == "inception" and vision not in (None, ROTATIONS):
         return (
             f"the discriminator saw through {vision}: if that was trained on ImageNet's labels, as Inception was, FID "
             "flatters this generator"

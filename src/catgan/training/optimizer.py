@@ -13,7 +13,7 @@ from catgan.config import Config
 def build_optimizer(config: Config, network: nn.Module, learning_rate: float) -> torch.optim.AdamW:
     """AdamW as the recipe says."""
     o = config.optimizer
-    kind = MomentlessAdamW if o.beta1 == 0 else torch.optim.AdamW
+    kind = MomentlessAdamW if config.kept_moments == 1 else torch.optim.AdamW
     return kind(
         network.parameters(), lr=learning_rate, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True
     )

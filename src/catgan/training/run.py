@@ -181,7 +181,7 @@ class Run:
         if self.processes.first:
             write_text(self.out / "config.yaml", dump_yaml(self.config))
             write_text(self.out / "run.json", json.dumps(self.description(), indent=2))
-            keep_own_copy(self.config, self.dataset, self.out, self.device)
+            keep_own_copy(self.config, self.dataset, self.out)
         if self.peak:
             self.flops = 2e9 * compute(self.config, self.processes.world)["training"]["gmacs_per_sample"]
         count = {n: quantity(sum(p.numel() for p in network.parameters())) for n, network in self.networks.items()}

@@ -12,7 +12,7 @@ from torch import nn
 
 from catgan.config import Config
 from catgan.data import Dataset, data_identity, raw_images
-from catgan.encoders.rotations import ACCURACY, VERSION, fitting_size, save_rotations, train_rotations
+from catgan.encoders.rotations import ACCURACY, ROTATIONS, VERSION, save_rotations, seen_size, train_rotations
 from catgan.encoders.vision import load_vision
 from catgan.errors import UserError, require
 from catgan.evaluation.features import cache_folder, one_maker
@@ -22,8 +22,6 @@ from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
 OWN_COPY = "encoders/vision"  # in a run directory
-ROTATIONS = "rotations"  # the value of vision.path that asks for a network trained on the data
-PRETRAINED_SIZE = 224  # pixels
 
 
 def vision_heads(
@@ -37,9 +35,8 @@ def vision_heads(
     v, s = config.vision, config.sample
     if v.path is None:
         return {}
-    path, size = v.path, v.size or PRETRAINED_SIZE
+    path, size = v.path, seen_size(config)
     if path == ROTATIONS:
-        size = fitting_size(v.size or s.size)
         path = processes.from_first(lambda: str(rotations(dataset, out, size, device, quiet)))
         require(
             Path(path).is_dir(), f"the network that tells turns, {path},", "not to be seen from this machine",
@@ -77,16 +74,12 @@ def rotations(dataset: Dataset, out: Path, size: int, device: torch.device, quie
     """
     if (own := out / OWN_COPY).is_dir():
         return own
-    identity = data_identity(dataset)
-    if not identity:
-        raise UserError("vision.path is rotations, but the data has no identity by which its network could be kept")
+    folder = cached_network(dataset, size)
     if not callable(getattr(dataset, "images", None)):
         raise UserError(
             "vision.path is rotations, but the data has no pictures: prepare it with them, or train without"
         )
     require(len(dataset) > 1, "the number of pictures", len(dataset), "at least 2 for vision.path rotations")
-    key = digest("rotations", str(VERSION), str(size), identity)
-    folder = cache_folder() / "encoders" / f"rotations-{key}"
     if not folder.exists():
         with one_maker(folder):
             if not folder.exists():
@@ -98,6 +91,15 @@ def rotations(dataset: Dataset, out: Path, size: int, device: torch.device, quie
     return folder
 
 
+def cached_network(dataset: Dataset, size: int) -> Path:
+    """Where the cache has, or will have, the network of a dataset. Raises UserError for data without an identity."""
+    identity = data_identity(dataset)
+    if not identity:
+        raise UserError("vision.path is rotations, but the data has no identity by which its network could be kept")
+    key = digest(ROTATIONS, str(VERSION), str(size), identity)
+    return cache_folder() / "encoders" / f"{ROTATIONS}-{key}"
+
+
 def make_rotations(dataset: Dataset, folder: Path, size: int, device: torch.device, quiet: bool) -> None:
     if not quiet:
         Progress.print(f"training a network to tell how pictures are turned, once (kept in {folder})")
@@ -105,10 +107,9 @@ def make_rotations(dataset: Dataset, folder: Path, size: int, device: torch.devi
     write_folder(folder, lambda aside: save_rotations(network, accuracy, aside))
 
 
-def keep_own_copy(config: Config, dataset: Dataset, out: Path, device: torch.device) -> None:
+def keep_own_copy(config: Config, dataset: Dataset, out: Path) -> None:
     """Put the network that was trained on the data into the run directory: a resumed run needs the very same one,
     whatever has become of the cache."""
     if config.vision.path == ROTATIONS and not (out / OWN_COPY).exists():
-        size = fitting_size(config.vision.size or config.sample.size)
-        made = rotations(dataset, out, size, device, quiet=True)
+        made = cached_network(dataset, seen_size(config))
         write_folder(out / OWN_COPY, lambda aside: shutil.copytree(made, aside, dirs_exist_ok=True))
