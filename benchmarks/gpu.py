@@ -29,6 +29,7 @@ from catgan.config_io import from_dict
 from catgan.encoders.vae import VAE
 from catgan.errors import UserError
 from catgan.recipes import recipe
+from catgan.studies.perform import checkout
 from catgan.system.files import write_text
 from catgan.system.tables import aligned
 
@@ -72,9 +73,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def about(device: str) -> dict[str, Any]:
     """The card, and what ran on it."""
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
-    ).stdout.strip()
     on_gpu = device == "cuda"
     card = torch.cuda.get_device_name() if on_gpu else "cpu"
     return {
@@ -83,7 +81,7 @@ def about(device: str) -> dict[str, Any]:
         "peak_tflops": datasheet_peak(card, "bfloat16") or None,
         "torch": torch.__version__,
         "cuda": torch.version.cuda if on_gpu else None,
-        "commit": commit,
+        "commit": checkout()[0],
         "command": "make gpu" if on_gpu else "make gpu DEVICE=cpu",
     }
 

@@ -1,4 +1,4 @@
-"""What each of two processes does in test_compiling.py: a step with compiled blocks and one without, by DDP and by FSDP2."""
+"""What each of two processes does in test_parallel.py: a step with compiled blocks and one without, by DDP and by FSDP2."""
 
 from __future__ import annotations
 

@@ -88,6 +88,7 @@ class Bench:
         return {
             "device": self.device.type, "clock": "cpu" if request.cpu_time else "wall", "repeats": request.repeats,
             "sizes": list(request.sizes), "only": list(request.only), "config": to_dict(self.config),
+            "compiled": self.config.compiles(self.device.type),
         }  # fmt: skip
 
     def measurements(self) -> dict[str, Any]:

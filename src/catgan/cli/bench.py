@@ -89,7 +89,7 @@ def text(r: dict[str, Any]) -> str:
 def head(r: dict[str, Any]) -> str:
     m, s, c = r["machine"], r["settings"], r["ceiling"]
     t = s["config"]["training"]
-    mode = "compiled" if t["compile"] or (t["compile"] is None and s["device"] == "cuda") else "eager"
+    mode = "compiled" if s["compiled"] else "eager"
     rows, inputs, outputs = c["shape"]
     return "\n".join(
         [

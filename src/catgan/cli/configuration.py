@@ -118,26 +118,26 @@ def expand(option: str) -> str:
 
 
 FLAGS = ("--training.compile",)  # true or false, or what the device has: flags with --no- that may have a value too
+CHOICES = {"true": "True", "false": "False", "none": "None", "null": "None"}
 
 
 def expanded(options: Sequence[str]) -> list[str]:
     """Options by their full names, and the value of `FLAGS` that are given without one."""
-    values = {"true": "True", "false": "False", "none": "None", "null": "None"}
-    found: list[str] = []
-    for option, following in zip(options, [*options[1:], "-"], strict=False):
+    found, rest = list[str](), list(options)
+    while rest:
+        option = rest.pop(0)
         name, equals, value = option.partition("=")
         section, _, field = name.replace("_", "-").rpartition(".")
-        if f"{section}.{field}" in FLAGS:
-            given = value if equals else following
-            found += [f"{section}.{field}"] if given.lower() in values and not equals else []
-            if equals or given.lower() not in values:
-                found += [f"{section}.{field}", values.get(value.lower(), value) if equals else "True"]
-        elif field.startswith("no-") and (positive := f"{section}.{field.removeprefix('no-')}") in FLAGS:
-            found += [positive, "False"]
-        elif found and found[-1] in FLAGS and option.lower() in values:
-            found.append(values[option.lower()])
-        else:
+        flag = f"{section}.{field.removeprefix('no-')}"
+        if flag not in FLAGS:
             found.append(expand(option))
+        elif field.startswith("no-"):
+            found += [flag, "False"]
+        elif equals:
+            found += [flag, CHOICES.get(value.lower(), value)]
+        else:
+            given = rest and rest[0].lower() in CHOICES
+            found += [flag, CHOICES[rest.pop(0).lower()] if given else "True"]
     return found
 
 

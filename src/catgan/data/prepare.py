@@ -66,7 +66,8 @@ class Plan:
         return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.pictures))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"classes": list(self.classes)}
+        values = asdict(self) | {"classes": list(self.classes)}
+        return values | {"format": values.pop("format")}  # the last to be compared, as it follows from the others
 
 
 def make_plan(
@@ -289,9 +290,7 @@ def begun(dest: Path, plan: Plan) -> bool:
     for name, how in (("catgan.json", "has been prepared"), ("work/plan.json", "was begun")):
         if (dest / name).exists():
             todo = "use the same source and options, delete it, or choose another DEST"
-            wanted = plan.to_dict()
-            chosen = {"jpeg": wanted.pop("jpeg")}  # named before the format, which follows from it
-            check_same(read_json(dest / name), chosen | wanted, f"{dest} {how}", todo)
+            check_same(read_json(dest / name), plan.to_dict(), f"{dest} {how}", todo)
             return name == "catgan.json"
     if dest.exists() and (not dest.is_dir() or any(p.name != "work" and p.name[0] != "." for p in dest.iterdir())):
         raise UserError(f"{dest} exists and is no preparation of catgan: choose another DEST or an empty folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -114,20 +115,23 @@ class Prepared:
             return digest("prepared", str(self.class_names), str(said), self.labels.tobytes())
         return digest("prepared", str(self.class_names), *(digests[entry["file"]] for entry in self.meta["shards"]))
 
+    def places(self, rows: np.ndarray) -> Iterable[tuple[int, int]]:
+        """The shard of each row, and its number in it."""
+        shards = np.searchsorted(self.starts, rows, "right") - 1
+        return zip(shards.tolist(), (rows - self.starts[shards]).tolist(), strict=True)
+
     def gather(self, column: str, rows: np.ndarray) -> np.ndarray:
         """Rows of a column, (B, width), copied out of the mapped shards."""
-        shards = np.searchsorted(self.starts, rows, "right") - 1
         arrays = self.arrays[column]
         made = np.empty((len(rows), self.columns[column]), arrays[0].dtype)
-        for i, (shard, row) in enumerate(zip(shards.tolist(), (rows - self.starts[shards]).tolist(), strict=True)):
+        for i, (shard, row) in enumerate(self.places(rows)):
             made[i] = arrays[shard][row]
         return made
 
     def decoded(self, rows: np.ndarray, size: int, channels: int) -> np.ndarray:
         """The pictures of JPEG files, (B, size, size, channels). Raises UserError for a damaged one."""
-        shards = np.searchsorted(self.starts, rows, "right") - 1
         made = np.empty((len(rows), size, size, channels), np.uint8)
-        for i, (shard, row) in enumerate(zip(shards.tolist(), (rows - self.starts[shards]).tolist(), strict=True)):
+        for i, (shard, row) in enumerate(self.places(rows)):
             offsets, files = self.files[shard]
             try:
                 made[i] = from_jpeg(files[offsets[row] : offsets[row + 1]].data, size, channels)

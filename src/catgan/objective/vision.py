@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from catgan.errors import require
+from catgan.errors import UserError, require
 from catgan.nn.layers import at_least_float32, full_precision
 
 POWER_ITERATIONS = 8
@@ -95,12 +95,7 @@ class VisionHeads(nn.Module):
         x = pyramid[-1]
         require(x.shape[1] in (1, 3), "sample.channels", x.shape[1], "1 or 3 for heads that look at pictures")
         maps, pooled = self.encoder.maps(x.expand(-1, 3, -1, -1))
-        found = ", ".join("x".join(map(str, t.shape[1:])) for t in (*maps, pooled))
-        fits = pooled.shape[1:] == (self.encoder.dim,) and all(m.ndim == 4 for m in maps)
-        require(
-            fits and tuple(m.shape[1] for m in maps) == tuple(self.encoder.channels), "what the vision encoder gives", found,
-            f"maps of {', '.join(map(str, self.encoder.channels))} channels and a feature of {self.encoder.dim}, as it says",
-        )  # fmt: skip
+        self.check(maps, pooled)
         cells = maps[-1].shape[-1]
         with full_precision(x.device):
             logits = [
@@ -111,3 +106,18 @@ class VisionHeads(nn.Module):
             hidden = F.silu(F.linear(hidden, spectral(self.whole.weight), self.whole.bias))
             whole = (hidden * self.class_embedding(y)).sum(1, keepdim=True)
         return torch.stack([*logits, whole.expand_as(logits[0])], dim=1)
+
+    def check(self, maps: Sequence[Tensor], pooled: Tensor) -> None:
+        """Raise UserError unless the encoder gives what it says."""
+        channels, dim = tuple(self.encoder.channels), self.encoder.dim
+        if (
+            pooled.shape[1:] == (dim,)
+            and all(m.ndim == 4 for m in maps)
+            and tuple(m.shape[1] for m in maps) == channels
+        ):
+            return
+        found = ", ".join("x".join(map(str, t.shape[1:])) for t in (*maps, pooled))
+        raise UserError(
+            f"what the vision encoder gives is {found}: must be maps of {', '.join(map(str, channels))} channels and a "
+            f"feature of {dim}, as it says"
+        )
