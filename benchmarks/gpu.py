@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "records" / "gpu", help="folder of the record")
     parser.add_argument("--no-tests", dest="tests", action="store_false", help="measure alone")
+    parser.add_argument("--recipes", nargs="+", choices=tuple(RECIPES), default=tuple(RECIPES), help="only these")
     o = parser.parse_args(argv)
     if o.device == "cuda" and not torch.cuda.is_available():
         print("there is no CUDA GPU here; make gpu DEVICE=cpu tries the same code on a CPU", file=sys.stderr)
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     began = time.monotonic()
     found = about(o.device) | {"tests": tests(o.device) if o.tests else None, "recipes": {}}
     path = o.out / f"{re.sub(r'[^A-Za-z0-9]+', '-', found['card']).strip('-').lower()}.json"
-    for name, part in parts(o.device):
+    for name, part in parts(o.device, o.recipes):
         print(f"{name} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
         found["recipes"][name] = attempt(part)
         write(found, path)  # after each, as the next may be the one that ends this
@@ -102,12 +103,14 @@ def tests(device: str) -> dict[str, Any]:
     }
 
 
-def parts(device: str) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """What is measured, by name: every recipe in bfloat16, eager and compiled."""
-    for name, batch in RECIPES.items():
+def parts(device: str, recipes: Sequence[str]) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """What is measured, by name: these recipes in bfloat16, eager and compiled."""
+    for name in recipes:
         for compiled in (False, True) if device == "cuda" else (False,):
             config = from_dict(LEFT_OUT, recipe(name))
-            training = replace(config.training, batch=batch, precision="bfloat16", compile=compiled, device=device)
+            training = replace(
+                config.training, batch=RECIPES[name], precision="bfloat16", compile=compiled, device=device
+            )
             config = replace(config, training=training)
             if device == "cpu":
                 tiny = {} if name == "digits" else TINY
