@@ -1,7 +1,7 @@
 """Everything that a GPU should show, in ten minutes: `make gpu`, or `python benchmarks/gpu.py [--device cpu]`.
 
-First the tests of every path on the GPU. Then how fast recipes train and sample, in bfloat16, eager and compiled, and how
-fast a VAE of SD's size encodes. What was found goes to records/gpu: CARD.json, and a table for people. Each part that
+First the tests of every path on the GPU. Then how fast recipes train and sample: eager, compiled, and compiled and replayed
+as CUDA graphs; and how fast a VAE of SD's size encodes. What was found goes to records/gpu: CARD.json, and a table for people. Each part that
 fails leaves its reason instead of numbers. On a CPU all of it runs on next to nothing: the code is tried, not the speed.
 """
 
@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,11 @@ SAMPLED = (1, 64)  # batches of sampling
 GOALS = {("cat-b2", "training step"): 0.4, ("cat-h2", "training step"): 0.45}  # shares of the card's bfloat16 peak
 SAMPLING_GOAL = 0.6
 ENCODED = 32  # pictures of 256 pixels in a pass of the VAE
+WAYS: dict[str, dict[str, bool]] = {
+    "eager": {"compile": False, "cuda_graph": False},
+    "compiled": {"compile": True, "cuda_graph": False},
+    "compiled, as CUDA graphs": {"compile": True, "cuda_graph": True},
+}
 LEFT_OUT = {"objective": {"representation": 0.0}, "discriminator": {"representation_dim": 0}, "encoder": {"path": None}}
 TINY = {"generator": {"depth": 4, "width": 32, "heads": 2}, "discriminator": {"depth": 1, "width": 32, "heads": 2}}
 
@@ -59,11 +63,11 @@ def main(argv: list[str] | None = None) -> int:
     began = time.monotonic()
     found = about(o.device) | {"tests": tests(o.device) if o.tests else None, "recipes": {}}
     path = o.out / f"{re.sub(r'[^A-Za-z0-9]+', '-', found['card']).strip('-').lower()}.json"
+    found["vae"] = attempt(lambda: vae_rate(o.device))
     for name, part in parts(o.device, o.recipes):
         print(f"{name} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
         found["recipes"][name] = attempt(part)
         write(found, path)  # after each, as the next may be the one that ends this
-    found["vae"] = attempt(lambda: vae_rate(o.device))
     found["seconds"] = round(time.monotonic() - began, 1)
     write(found, path)
     print(path.with_suffix(".md").read_text())
@@ -89,7 +93,8 @@ def about(device: str) -> dict[str, Any]:
 
 def tests(device: str) -> dict[str, Any]:
     """How the tests of the GPU's paths ended."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-rA", "--no-header", str(ROOT / "tests" / "gpu")]
+    options = ("-q", "-m", "gpu", "-rA", "--no-header", "--show-capture=no", "--tb=short")
+    command = [sys.executable, "-m", "pytest", *options, str(ROOT / "tests" / "gpu")]
     environment = os.environ | ({"CATGAN_GPU": "cpu", "OMP_NUM_THREADS": "1"} if device == "cpu" else {})
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     outcome = re.findall(r"^(PASSED|FAILED|ERROR|SKIPPED) .*?::(\S+)", done.stdout, re.MULTILINE)
@@ -104,25 +109,23 @@ def tests(device: str) -> dict[str, Any]:
 
 
 def parts(device: str, recipes: Sequence[str]) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """What is measured, by name: these recipes in bfloat16, eager and compiled."""
+    """What is measured, by name: these recipes in their own precision, in each of `WAYS`."""
     for name in recipes:
-        for compiled in (False, True) if device == "cuda" else (False,):
+        for way, choices in WAYS.items() if device == "cuda" else [("eager", {"compile": False})]:
             config = from_dict(LEFT_OUT, recipe(name))
-            training = replace(
-                config.training, batch=RECIPES[name], precision="bfloat16", compile=compiled, device=device
-            )
-            config = replace(config, training=training)
+            config = from_dict({"training": choices | {"batch": RECIPES[name], "device": device}}, config)
             if device == "cpu":
                 tiny = {} if name == "digits" else TINY
                 config = from_dict(tiny | {"training": {"batch": 4, "threads": 1}}, config)
-            label = f"{name}, batch {config.training.batch}, {'compiled' if compiled else 'eager'}"
+            label = f"{name}, batch {config.training.batch}, {way}"
             yield label, lambda config=config: measured(config, device)  # type: ignore[misc]
 
 
 def measured(config: Config, device: str) -> dict[str, Any]:
     """Training and sampling of one recipe, as shares of the card's peak, and the memory of a step beside the plan's."""
     sizes, repeats = (SAMPLED, 5) if device == "cuda" else ((1,), 1)
-    request = Request(("step", "sampling", "memory"), sizes, repeats, say=lambda _: None)
+    only = ("step", "sampling") if config.compiles(device) else ("step", "sampling", "memory")
+    request = Request(only, sizes, repeats, say=lambda _: None)
     result = Bench(config, request).run()
     peak = datasheet_peak(torch.cuda.get_device_name(), "bfloat16") if device == "cuda" else 0.0
     rows = [
@@ -135,7 +138,7 @@ def measured(config: Config, device: str) -> dict[str, Any]:
         }
         for part in result["parts"]
     ]
-    return {"parts": rows, "memory": result["memory"]}
+    return {"parts": rows, "memory": result.get("memory")}
 
 
 def vae_rate(device: str) -> dict[str, Any]:

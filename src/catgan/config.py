@@ -228,6 +228,8 @@ class TrainingConfig:
     """bfloat16 is autocast: weights stay in float32."""
     compile: bool | None = None
     """Compile the transformer block with torch.compile (needs a C++ compiler on CPU); None: on CUDA."""
+    cuda_graph: bool | None = None
+    """Record a step as a CUDA graph and replay it, so that small networks do not wait for the CPU; None: where that can be."""
     reuse_fakes: bool = True
     """Generate once per iteration for both steps: exact with shared z, and cheaper. Off under micro-batches."""
     init_from: str | None = None
@@ -315,6 +317,12 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def captures(self, device: str, world: int, encoded: bool) -> bool:
+        """Whether steps are replayed as a CUDA graph: by default where one process trains in whole batches, and nothing has
+        to be encoded."""
+        can = device == "cuda" and world == 1 and not self.training.micro_batch and not encoded
+        return can and self.training.cuda_graph is not False
 
     def compiles(self, device: str) -> bool:
         """Whether blocks are compiled on a device of that type: as asked for, or by default on CUDA."""

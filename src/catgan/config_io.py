@@ -21,7 +21,7 @@ FORMAT_VERSION = 2  # of config.yaml and of exported models
 # rounding. The data goes on at the same sample. Of the encoder a checkpoint remembers the weights, whatever their path.
 RESUMABLE = (
     "training.steps", "training.batch", "training.micro_batch", "training.parallel", "training.recompute",
-    "training.compile", "training.device", "training.threads", "training.timeout", "training.reuse_fakes",
+    "training.compile", "training.cuda_graph", "training.device", "training.threads", "training.timeout", "training.reuse_fakes",
     "data.path", "data.workers", "log", "eval", "checkpoint", "sample.vae", "encoder.path",
     "vision.path",
 )  # fmt: skip

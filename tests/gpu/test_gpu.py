@@ -140,15 +140,39 @@ def test_micro_batches_and_recomputed_activations_change_nothing(config: Config)
 # -- speed and memory --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "replayed"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_no_step_waits_for_the_gpu(config: Config, precision: str) -> None:
-    """But for the consistency loss, which brings its few weights along in each step."""
-    changes = {"training": {"precision": precision}, "objective": {"consistency": 0.0}}
-    step, _ = steps(from_dict(changes, config), 2)
+def test_no_step_waits_for_the_gpu(config: Config, precision: str, graph: bool) -> None:
+    """But for an eager one's consistency loss, which brings its few weights along in each step."""
+    changes = {
+        "training": {"precision": precision, "cuda_graph": graph},
+        "objective": {"consistency": 0.1 if graph else 0.0},
+    }
+    step, _ = steps(from_dict(changes, config), 4)
     x, y, _ = batch(config)
     with without_waiting():
-        for k in (2, 3):
+        for k in (4, 5):
             step.run(k, x, y)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_replayed_steps_are_those_that_are_not(wide: Config, compiled: bool) -> None:
+    """With schedules that change from step to step, and batches of another size in between."""
+    if ON_CPU and compiled:
+        pytest.skip("takes minutes on a CPU")
+    changes = {
+        "objective": {"penalty_end": 0.1, "penalty_anneal": 5},
+        "optimizer": {"lr_warmup": 4, "lr_decay": 3},
+        "training": {"compile": compiled},
+    }
+    found = {}
+    for graph in (False, True):
+        c = from_dict(changes | {"training": {"compile": compiled, "cuda_graph": graph}}, wide)
+        step, metrics = steps(c, 8)
+        found[graph] = [*metrics, {n: p.detach().cpu().clone() for n, p in step.generator.named_parameters()}]
+        assert ON_CPU or (step.graph is not None and step.graph.graph is not None) == graph
+    for a, b in zip(found[False], found[True], strict=True):
+        check_close(b, a, 2e-2)
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion-mnist"])
@@ -210,9 +234,10 @@ def test_a_run_with_all_encoders_trains_samples_and_is_measured(
 def test_backends_sample_what_the_cpu_does(backend: Any) -> None:
     if backend == "compile" and ON_CPU:
         pytest.skip("takes minutes on a CPU, where other tests do it")
-    here = load("digits")([0, 1, 2], [0, 1, 2]).array
-    there = load("digits").to(DEVICE.type, backend=backend)([0, 1, 2], [0, 1, 2]).array
-    assert abs(here.astype(int) - there.astype(int)).max() <= 1
+    here, there = load("digits"), load("digits").to(DEVICE.type, backend=backend)
+    for seeds in ([0, 1, 2], [3, 4, 5], [0, 1, 2], [6, 7, 8], [9, 0], [1, 2]):  # replayed from the third on
+        expected, found = (pipe(range(len(seeds)), seeds).array.astype(int) for pipe in (here, there))
+        assert abs(expected - found).max() <= 1
 
 
 def test_encoders_give_what_they_give_on_the_cpu(tiny_vae: Path, tiny_dino: Path, tiny_convnext: Path) -> None:

@@ -208,7 +208,7 @@ def test_float32_is_asked_for_under_bfloat16_alone(change: dict[str, Any]) -> No
         sizes.append(len(out.logits))
 
     step.discriminator.register_forward_hook(look, with_kwargs=True)
-    step.discriminator_step(0, latents(16, 1), torch.arange(16) % 4, None, {})
+    step.discriminator_step(step.micro_batches("discriminator", 0, latents(16, 1), torch.arange(16) % 4), {})
     assert sum(sizes) == 16 + 16 + 8 + 8
     assert len(sizes) == (4 if "micro_batch" in change else 1)
     if change["precision"] == "float32":

@@ -15,9 +15,11 @@ from catgan.bench.meters import Meter, Part
 from catgan.config import Config
 from catgan.data import Dataset, prefetch
 from catgan.objective import default_objective
+from catgan.sampling.backends import Backend
 from catgan.sampling.pipeline import CATPipeline
 from catgan.training.batches import Batches
-from catgan.training.step import Metrics, Step
+from catgan.training.graph import Metrics
+from catgan.training.step import Step
 
 STEP, HALVES = "training step", {"discriminator": "discriminator step", "generator": "generator step"}
 FORWARD, SAMPLING, LOADER = "generator forward", "sampling", "loader"
@@ -74,15 +76,21 @@ class MeasuredStep(Step):
     def once(self, x: Tensor, y: Tensor, meter: Meter) -> dict[str, float]:
         """One iteration, and what it took: the whole of it, and either network's step.
 
-        The discriminator's step is given its fakes, the generator's step makes them.
+        The discriminator's step is given its fakes, the generator's step makes them. Of a step that is replayed only the
+        whole of it.
         """
+        if self.graph is not None:
+            return Part.of(STEP, lambda: self.again(x, y)).run(meter)
         self.meter, self.marks = meter, []
         self.mark("begin")
-        self.run(self.count, x, y)
+        self.again(x, y)
         self.mark("end")
-        self.count += 1
         self.meter = None
         return self.spent(meter)
+
+    def again(self, x: Tensor, y: Tensor) -> None:
+        self.run(self.count, x, y)
+        self.count += 1
 
     def spent(self, meter: Meter) -> dict[str, float]:
         spent, half, given = dict.fromkeys(HALVES, 0.0), "discriminator", 0.0
@@ -117,7 +125,8 @@ def forward_part(step: Step, y: Tensor) -> Part:
 
 def sampling_part(step: Step, size: int) -> Part:
     """Pictures, or latents, as the pipeline makes them: from class and seed to float32 on the CPU."""
-    pipe = CATPipeline(step.ema, step.config, ()).to(str(step.device), step.config.training.precision)
+    backend: Backend = "compile" if step.config.compiles(step.device.type) else "eager"
+    pipe = CATPipeline(step.ema, step.config, ()).to(str(step.device), step.config.training.precision, backend)
     classes = [k % step.config.sample.classes for k in range(size)]
     return Part.of(f"{SAMPLING}, batch {size}", lambda: pipe(classes, range(size), batch_size=size))
 

@@ -117,7 +117,10 @@ def expand(option: str) -> str:
     return SHORT.get(name, name) + equals + value
 
 
-FLAGS = ("--training.compile",)  # true or false, or what the device has: flags with --no- that may have a value too
+FLAGS = (
+    "--training.compile",
+    "--training.cuda-graph",
+)  # true or false, or what the device has: flags with --no- that may have a value too
 CHOICES = {"true": "True", "false": "False", "none": "None", "null": "None"}
 
 

@@ -9,7 +9,7 @@ Another supervision is a class with these methods, in a file of its own; the tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -36,10 +36,14 @@ class Draws:
 
     def to(self, dtype: torch.dtype) -> Draws:
         """Numbers as `dtype`."""
+        return self.each(lambda t: t.to(dtype) if t.is_floating_point() else t)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Draws:
+        """With every tensor changed."""
         return Draws(
-            {name: rows.to(dtype) for name, rows in self.rows.items()},
-            self.penalised,
-            {name: tuple(n.to(dtype) for n in ns) for name, ns in self.noise.items()},
+            {name: change(rows) for name, rows in self.rows.items()},
+            change(self.penalised),
+            {name: tuple(change(n) for n in ns) for name, ns in self.noise.items()},
         )
 
 

@@ -19,7 +19,7 @@ from catgan.system.tables import aligned
 SAME_NUMBERS = (
     *("training.seed", "training.device", "training.threads", "checkpoint", "log"),
     *("training.micro_batch", "training.parallel", "training.recompute", "training.compile", "training.timeout"),
-    "training.reuse_fakes",
+    *("training.reuse_fakes", "training.cuda_graph"),
 )
 BUT = ("log.diagnose_samples",)
 ALIGNMENT = ("delta", "excess", "R", "A", "A_without_last")

@@ -1,13 +1,15 @@
 """Who computes the generator's transformer when sampling.
 
 eager     PyTorch, operation by operation
-compile   PyTorch with the transformer block compiled, which takes a while before the first sample (CPU: a C++ compiler)
+compile   PyTorch with the transformer block compiled, which takes a while before the first sample (CPU: a C++ compiler);
+          on CUDA also recorded and replayed, see `Replayed`
 openvino  OpenVINO, on CPUs: the fastest there, see docs/performance.md
 """
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -52,7 +54,38 @@ def synthesizer(generator: Generator, backend: Backend, precision: str) -> Synth
         with torch.autocast(w.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             return generator.synthesize(w, all_stages)
 
-    return synthesize
+    on_gpu = backend == "compile" and next(generator.parameters()).device.type == "cuda"
+    return Replayed(synthesize) if on_gpu else synthesize
+
+
+UNRECORDED = 2  # batches of a size, in which the compiler makes its kernels
+RECORDINGS = 8  # sizes of batches, at the most: each keeps the memory of a pass
+
+
+class Replayed:
+    """Synthesis by CUDA graphs: recorded when batches of a size keep coming, and replayed from then on.
+
+    A GPU would wait for the CPU to start kernel after kernel: for one sample ten times as long as they take.
+    """
+
+    def __init__(self, synthesize: Synthesize) -> None:
+        self.synthesize = synthesize
+        self.seen: Counter[tuple[int, bool]] = Counter()
+        self.made: dict[tuple[int, bool], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+
+    def __call__(self, w: Tensor, all_stages: bool) -> Tensor:
+        kind = len(w), all_stages
+        if kind not in self.made:
+            if self.seen[kind] < UNRECORDED or len(self.made) == RECORDINGS:
+                self.seen[kind] += 1
+                return self.synthesize(w, all_stages)
+            graph, given = torch.cuda.CUDAGraph(), w.clone()
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self.made[kind] = graph, given, self.synthesize(given, all_stages)
+        graph, given, result = self.made[kind]
+        given.copy_(w)
+        graph.replay()
+        return result.clone()
 
 
 class Synthesis(nn.Module):

@@ -9,8 +9,11 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from catgan.errors import UserError
 
@@ -27,12 +30,32 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
     """A tensor on the device. To a GPU it goes by pinned memory, when the GPU comes to it: the CPU does not wait."""
     device = torch.device(device)
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+class KeptConstants(TorchFunctionMode):
+    """Within it, `new_tensor` of the same floats gives the same tensor, which is moved to the GPU once.
+
+    A move waits for the GPU, and cannot be part of a CUDA graph. The tensors are not to be changed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: dict[tuple[Any, ...], Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not Tensor.new_tensor or not all(isinstance(value, (int, float)) for value in args[1]):
+            return func(*args, **kwargs)
+        key = (*args[1], args[0].dtype, args[0].device, *kwargs.items())
+        if key not in self.made:
+            self.made[key] = func(*args, **kwargs)
+        return self.made[key]
 
 
 def check_compiler(device: torch.device, asked: str, instead: str) -> None:

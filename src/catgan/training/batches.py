@@ -60,4 +60,5 @@ class Batches:
             y = torch.zeros_like(y)
         encoded = None if self.target is None else self.target.read(chosen, seed, step, first)
         batch = Batch(x, y, encoded)
-        return batch.each(Tensor.pin_memory) if self.pinned else batch
+        # Grey pictures that an encoder sees are one channel three times over, which pinned memory has to hold as three.
+        return batch.each(lambda t: t.contiguous().pin_memory()) if self.pinned else batch

@@ -6,7 +6,7 @@ import copy
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from catgan.training.parallel import local_tensor
 
@@ -30,10 +30,14 @@ def decay(step: int, half_life: float, warmup: float) -> float:
 
 
 @torch.no_grad()
-def update(average: nn.Module, network: nn.Module, weight: float) -> None:
+def update(average: nn.Module, network: nn.Module, weight: float | Tensor) -> None:
     """average = weight * average + (1 - weight) * network, for parameters; buffers are copied."""
-    torch._foreach_lerp_(
-        [local_tensor(p) for p in average.parameters()], [local_tensor(p) for p in network.parameters()], 1.0 - weight
-    )
+    old, new = ([local_tensor(p) for p in n.parameters()] for n in (average, network))
+    if isinstance(weight, Tensor):
+        share = 1.0 - weight
+        for a, b in zip(old, new, strict=True):
+            a.lerp_(b, share)
+    else:
+        torch._foreach_lerp_(old, new, 1.0 - weight)
     for a, b in zip(average.buffers(), network.buffers(), strict=True):
         a.copy_(b)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -25,6 +25,17 @@ class MicroBatch:
     counts: dict[str, int]  # samples of the whole batch: "batch" all of them, "penalised" those under the penalties
     encoded: Tensor | None = None  # (n, ...) what the representation target reads for x
     last: bool = True  # of this process's samples: the processes exchange gradients after it
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
+        """With every tensor changed."""
+        return replace(
+            self,
+            x=change(self.x),
+            y=change(self.y),
+            z=change(self.z),
+            draws=self.draws.each(change),
+            encoded=None if self.encoded is None else change(self.encoded),
+        )
 
 
 class MicroBatches:

@@ -45,6 +45,7 @@ from catgan.training.batches import Batch, Batches
 from catgan.training.best import keep_best
 from catgan.training.directory import Directory
 from catgan.training.fine_tuning import start_from
+from catgan.training.graph import Metrics
 from catgan.training.logs import MetricsLog, RankLog
 from catgan.training.observer import Observer
 from catgan.training.out_of_memory import advice
@@ -52,7 +53,7 @@ from catgan.training.parallel import Parallel, StalledError
 from catgan.training.previews import Previews
 from catgan.training.scalars import DivergedError, Scalars
 from catgan.training.signals import StopSignal
-from catgan.training.step import Metrics, Step
+from catgan.training.step import Step
 from catgan.training.target import RepresentationTarget, representation_target
 from catgan.training.timing import Pace, peak_memory
 from catgan.training.vision import check_vision, keep_own_copy, vision_heads

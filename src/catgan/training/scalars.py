@@ -7,7 +7,7 @@ import math
 import torch
 
 from catgan.errors import UserError
-from catgan.training.step import Metrics
+from catgan.training.graph import Metrics
 
 
 class DivergedError(UserError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +18,16 @@ from catgan.objective.choice import default_supervision
 from catgan.objective.supervision import Network, Supervision
 from catgan.objective.terms import Objective, StepState, Term
 from catgan.schedules import rate
-from catgan.system.devices import check_compiler, memory_error, tensor_float32
+from catgan.system.devices import KeptConstants, check_compiler, memory_error, tensor_float32
 from catgan.system.processes import Processes
 from catgan.training import ema
+from catgan.training.graph import Metrics, StepGraph
 from catgan.training.microbatches import MicroBatch, MicroBatches
 from catgan.training.optimizer import build_optimizer
 from catgan.training.parallel import Parallel, full_tensor
 from catgan.training.target import RepresentationTarget
 
-Metrics = dict[str, Tensor]
+NETWORKS: tuple[Network, Network] = ("discriminator", "generator")  # in the order of their steps
 # Squared lengths, per stage, of the gradient at h of the consistency loss and of all other losses.
 PULLS = ("generator/pull", "generator/rest")
 
@@ -76,6 +79,11 @@ class Step:
         networks = {"generator": self.generator, "discriminator": self.discriminator}
         self.optimizers = {n: build_optimizer(config, networks[n], lr) for n, lr in self.learning_rates.items()}
         self.fakes: Tensor | None = None  # h of the last generator step, for the diagnostics
+        self.scheduled: Mapping[str, float | Tensor] = self.schedule(0)  # what it says at this step
+        self.constants: AbstractContextManager[Any] = nullcontext()
+        self.graph: StepGraph | None = None
+        if config.captures(device.type, self.parallel.processes.world, target is not None):
+            self.graph, self.constants = StepGraph(self.iterate, self.optimizers.values(), device), KeptConstants()
         if config.compiles(device.type):
             check_compiler(device, "training.compile is true", "set it to false")
             from catgan.nn.compiling import compile_blocks  # and PyTorch's compiler, which takes seconds
@@ -93,27 +101,44 @@ class Step:
         "generator/consistency_share" is, per stage, |g| / (|g| + |g'|) for the gradient g of the consistency loss at h and
         g' of all other losses.
         """
-        sums, norms = Metrics(), Metrics()
+        parts = partial(self.micro_batches, step=step, x=x, y=y, encoded=encoded)
+        if self.graph is not None:
+            return self.graph.run({network: next(parts(network)) for network in NETWORKS}, self.schedule(step))
+        return self.iterate(parts, y, self.schedule(step))
+
+    def schedule(self, step: int) -> dict[str, float]:
+        """The numbers that change from step to step: learning rates, weights of terms and of the old average."""
         o = self.config.optimizer
+        factor = rate(o.lr_warmup, o.lr_decay, step)
+        return (
+            {f"{network}/rate": base * factor for network, base in self.learning_rates.items()}
+            | {f"{n}/{t.name}": t.weight_at(step) for n in NETWORKS for t in getattr(self.objective, n)}
+            | {"average": ema.decay(step + 1, o.ema_half_life, o.ema_warmup), "step": step}
+        )
+
+    def iterate(
+        self, parts: Callable[[Network], Iterable[MicroBatch]], y: Tensor, scheduled: Mapping[str, float | Tensor]
+    ) -> Metrics:
+        """An iteration on each network's micro-batches, by the numbers of `schedule`. y: classes of all their samples."""
+        sums, norms = Metrics(), Metrics()
+        self.scheduled = scheduled
         for network, optimizer in self.optimizers.items():
-            optimizer.param_groups[0]["lr"] = self.learning_rates[network] * rate(o.lr_warmup, o.lr_decay, step)
+            optimizer.param_groups[0]["lr"] = self.scheduled[f"{network}/rate"]
         with self.float32_products():
-            reused = self.discriminator_step(step, x, y, encoded, sums)
+            reused = self.discriminator_step(parts("discriminator"), sums)
             self.update("discriminator", norms)
-            w, self.fakes = self.generator_step(step, x, y, reused, sums)
+            w, self.fakes = self.generator_step(parts("generator"), reused, sums)
             self.update("generator", norms)
 
         self.generator.update_style_mean(self.parallel.gather(w), self.parallel.gather(y))
-        ema.update(self.ema, self.generator, ema.decay(step + 1, o.ema_half_life, o.ema_warmup))
+        ema.update(self.ema, self.generator, self.scheduled["average"])
         metrics = self.parallel.sum(sums)
         if PULLS[0] in metrics:
             pull, rest = (metrics.pop(name).sqrt() for name in PULLS)
             norms["generator/consistency_share"] = pull / (pull + rest).clamp_min(1e-30)
         return metrics | norms
 
-    def discriminator_step(
-        self, step: int, x: Tensor, y: Tensor, encoded: Tensor | None, sums: Metrics
-    ) -> tuple[Tensor, Tensor] | None:
+    def discriminator_step(self, parts: Iterable[MicroBatch], sums: Metrics) -> tuple[Tensor, Tensor] | None:
         """The gradient, in the discriminator, of the mean over samples and scales k of
 
             L_D = f(d_k(x) - d_k(h)) + gamma / 2 * (R1_k(x) + R2_k(h)) + lambda_rep * L_rep(x)
@@ -121,7 +146,7 @@ class Step:
         and of other terms, heads included. Returns styles and stages where the generator's step may use them again.
         """
         reused: tuple[Tensor, Tensor] | None = None
-        for part in self.micro_batches("discriminator", step, x, y, encoded):
+        for part in parts:
             self.parallel.set_gradient_sync(self.wrapped["discriminator"], part.last)
             if self.reuses_fakes:
                 reused = self.generate_with_gradient(part.z, part.y)
@@ -132,7 +157,7 @@ class Step:
         return reused
 
     def generator_step(
-        self, step: int, x: Tensor, y: Tensor, reused: tuple[Tensor, Tensor] | None, sums: Metrics
+        self, parts: Iterable[MicroBatch], reused: tuple[Tensor, Tensor] | None, sums: Metrics
     ) -> tuple[Tensor, Tensor]:
         """The gradient, in the generator, of the mean over samples and scales k of
 
@@ -143,7 +168,7 @@ class Step:
         styles, fakes = [], []
         self.freeze_discriminator(True)
         try:
-            for part in self.micro_batches("generator", step, x, y):
+            for part in parts:
                 self.parallel.set_gradient_sync(self.wrapped["generator"], part.last)
                 w, h = reused or self.generate_with_gradient(part.z, part.y)
                 self.accumulate_gradients("generator", self.generator_state(part, h), part.counts, sums)
@@ -157,6 +182,7 @@ class Step:
         """Whether gradients for these few samples fit into memory. Changes no weight."""
         try:
             x, y, encoded = x.to(self.device), y.to(self.device), None if encoded is None else encoded.to(self.device)
+            self.scheduled = self.schedule(0)
             with torch.compiler.set_stance("force_eager"):  # no graph for a size that may never be used
                 part = next(self.micro_batches("discriminator", 0, x, y, encoded))
                 h = self.generate_with_gradient(part.z, part.y)[1]
@@ -286,10 +312,11 @@ class Step:
         loss: Tensor | float = 0.0
         pull: Tensor | None = None
         for term in terms:
-            values = term.function(state)
+            with self.constants:
+                values = term.function(state)
             values = values.flatten(1) if values.ndim > 1 else values[:, None]
             share = values.sum(0) / counts[term.over]
-            weighted = term.weight_at(state.step) * share.mean()
+            weighted = self.scheduled[f"{network}/{term.name}"] * share.mean()
             loss = loss + weighted
             if (network, term.name) == ("generator", "consistency") and weighted.requires_grad:
                 (pull,) = torch.autograd.grad(weighted, state.h, retain_graph=True, allow_unused=True)

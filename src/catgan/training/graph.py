@@ -1,0 +1,110 @@
+"""A training step as one CUDA graph: hundreds or thousands of kernels started at once.
+
+A small network's kernels end before a CPU has started the next. Recorded once and replayed, they follow each other
+without it. What differs between steps lies in tensors that stay where they are and are filled before each replay: the
+samples, what is drawn for them, and the numbers of the schedules. The kernels, and so the losses, are those of a step that
+is not recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from catgan.errors import UserError
+from catgan.objective.supervision import Network
+from catgan.system.devices import memory_error, moved
+from catgan.training.microbatches import MicroBatch
+
+UNRECORDED = 3  # first steps: the optimisers make their state, the compiler its kernels, the libraries their plans
+
+Metrics = dict[str, Tensor]  # scalars, and vectors over scales, of a step
+Parts = dict[Network, MicroBatch]
+Iterate = Callable[[Callable[[Network], list[MicroBatch]], Tensor, Mapping[str, Tensor]], Metrics]
+
+
+class StepGraph:
+    """Runs iterations of one micro-batch for each network, from the fourth on by replaying a recording of one."""
+
+    def __init__(self, iterate: Iterate, optimizers: Iterable[torch.optim.Optimizer], device: torch.device) -> None:
+        """iterate: given each network's micro-batches, the classes, and the numbers of the schedules as tensors ()."""
+        self.iterate, self.device = iterate, device
+        self.parts: Parts = {}  # what the recording reads
+        self.names: tuple[str, ...] = ()
+        self.numbers = torch.empty(0)
+        self.done = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.metrics: Metrics = {}  # what the recording writes
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["capturable"] = True
+
+    def run(self, parts: Parts, schedule: Mapping[str, float]) -> Metrics:
+        """An iteration. Micro-batches of another size are recorded anew."""
+        self.fill(parts, schedule)
+        self.done += 1
+        if self.done <= UNRECORDED:
+            return self.unrecorded()
+        if self.graph is None:
+            self.graph, self.metrics = self.recorded()
+        self.graph.replay()
+        return {name: value.clone() for name, value in self.metrics.items()}
+
+    def fill(self, parts: Parts, schedule: Mapping[str, float]) -> None:
+        """Put the step's tensors and numbers where its kernels read them."""
+        given, there = tensors(parts), tensors(self.parts)
+        numbers = moved(torch.tensor(list(schedule.values()), dtype=torch.float32), self.device)
+        if [t.shape for t in given] == [t.shape for t in there]:
+            torch._foreach_copy_([*there, self.numbers], [*given, numbers])
+            return
+        self.parts = {network: part.each(Tensor.clone) for network, part in parts.items()}
+        self.names, self.numbers = tuple(schedule), numbers
+        self.done, self.graph = 0, None
+
+    def unrecorded(self) -> Metrics:
+        """An iteration as it comes, on a stream of its own, as the recording will be."""
+        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            metrics = self.once()
+        current.wait_stream(stream)
+        return metrics
+
+    def recorded(self) -> tuple[torch.cuda.CUDAGraph, Metrics]:
+        """The graph of an iteration, and where it writes its metrics. Changes no weight.
+
+        Other threads, which read ahead, may go on with what a recording forbids in its own thread. Raises UserError for
+        an iteration that waits for the GPU.
+        """
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                return graph, self.once()
+        except RuntimeError as error:
+            if memory_error(error):
+                raise
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"a step cannot be recorded: set training.cuda_graph to false ({reason})") from error
+
+    def once(self) -> Metrics:
+        """What is recorded. A loss that reckons with the number of the step is given it as a tensor, too."""
+        numbers = dict(zip(self.names, self.numbers.unbind(), strict=True))
+        step = cast(int, numbers["step"])
+        parts = {network: replace(part, step=step) for network, part in self.parts.items()}
+        return self.iterate(lambda network: [parts[network]], parts["generator"].y, numbers)
+
+
+def tensors(parts: Parts) -> list[Tensor]:
+    """All tensors of them, in an order that is always the same."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    for part in parts.values():
+        part.each(note)
+    return found
