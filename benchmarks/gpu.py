@@ -61,12 +61,14 @@ def main(argv: list[str] | None = None) -> int:
         print("there is no CUDA GPU here; make gpu DEVICE=cpu tries the same code on a CPU", file=sys.stderr)
         return 2
     began = time.monotonic()
-    found = about(o.device) | {"tests": tests(o.device) if o.tests else None, "recipes": {}}
+    found = about(o.device) | {"tests": tests(o.device) if o.tests else None}
     path = o.out / f"{re.sub(r'[^A-Za-z0-9]+', '-', found['card']).strip('-').lower()}.json"
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    found["recipes"] = earlier.get("recipes", {})  # what is not measured now stays, with its commit
     found["vae"] = attempt(lambda: vae_rate(o.device))
     for name, part in parts(o.device, o.recipes):
         print(f"{name} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
-        found["recipes"][name] = attempt(part)
+        found["recipes"][name] = attempt(part) | {"commit": found["commit"]}
         write(found, path)  # after each, as the next may be the one that ends this
     found["seconds"] = round(time.monotonic() - began, 1)
     write(found, path)
