@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import gpu
+import gpu_profile
 from catgan.errors import UserError
 
 
@@ -37,7 +38,7 @@ def test_a_part_that_fails_leaves_its_reason(tmp_path: Path, monkeypatch: pytest
     def fail() -> dict[str, object]:
         raise UserError("there is too little memory")
 
-    monkeypatch.setattr(gpu, "parts", lambda device: iter([("large", fail)]))
+    monkeypatch.setattr(gpu, "parts", lambda device, recipes: iter([("large", fail)]))
     monkeypatch.setattr(gpu, "vae_rate", lambda device: {"images_per_second": 1.0})
     assert gpu.main(["--device", "cpu", "--no-tests", "--out", str(tmp_path)]) == 1
     assert "- large: UserError: there is too little memory" in (tmp_path / "cpu.md").read_text()
@@ -54,3 +55,26 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path: Path, capsys: pyt
     assert gpu.main(["--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "there is no CUDA GPU here; make gpu DEVICE=cpu tries the same code on a CPU\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_measured_anew_stays_in_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "vae_rate", lambda device: {"images_per_second": 1.0})
+    for name in ("first", "second"):
+        part = {"parts": [], "memory": None, "made": name}
+        monkeypatch.setattr(gpu, "parts", lambda device, recipes, name=name, part=part: iter([(name, lambda: part)]))
+        assert gpu.main(["--device", "cpu", "--no-tests", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "cpu.json").read_text())["recipes"]
+    assert [result["made"] for result in found.values()] == ["first", "second"]
+    assert all(result["commit"] for result in found.values())
+
+
+def test_the_profile_tries_its_code_without_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu_profile.main(["--device", "cpu", "ceilings", "penalties"]) == 0
+    said = capsys.readouterr().out
+    assert "TFLOP/s" in said
+    assert [line.partition(":")[0] for line in said.splitlines()[4:6]] == [
+        "discriminator/r1, float32",
+        "discriminator/r2, float32",
+    ]
+    with pytest.raises(SystemExit):
+        gpu_profile.main(["colour"])

@@ -26,6 +26,10 @@ class GPU:
         return self.bfloat16 / 2
 
 
+# Share of the dense peak that the counted arithmetic of a training step takes: what one H100 reached, compiled, with 64
+# samples of cat-b2 (24 %) and 32 of cat-h2 (25 %), see docs/performance.md.
+UTILISATION = 0.25
+
 HOPPER_NETWORK = "network: DGX H100, 400 Gb/s per GPU"
 AMPERE_NETWORK = "network: DGX A100, 200 Gb/s per GPU"
 NO_NETWORK = "network: 100 Gb/s per GPU assumed"

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from catgan.accounting.compute import compute, precise_passes, step_gmacs, training_passes
-from catgan.accounting.gpus import GPU
+from catgan.accounting.gpus import GPU, UTILISATION
 from catgan.accounting.memory import WIDE, Layout, Networks, Share, parameters, peak
 from catgan.accounting.published import EPOCH, PAPER_EPOCHS
 from catgan.config import Config
@@ -22,7 +22,9 @@ USABLE = 0.9  # share of a GPU's memory; the rest goes to the driver's context, 
 GIB = 2**30
 
 
-def plan(config: Config, gpu: GPU, gpus: int, utilisation: float = 0.4, price: float | None = None) -> dict[str, Any]:
+def plan(
+    config: Config, gpu: GPU, gpus: int, utilisation: float = UTILISATION, price: float | None = None
+) -> dict[str, Any]:
     """Memory per GPU, seconds per step, hours and cost of a whole run, and how best to start it, as plain data.
 
     utilisation: share of the GPU's dense peak that the counted multiply-accumulates reach. price: of one GPU for one

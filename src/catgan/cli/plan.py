@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from catgan.accounting.gpus import UTILISATION
 from catgan.bounds import Above0
 from catgan.cli.configuration import ConfigurationOptions, as_options, parse_configuration
 from catgan.errors import UserError
@@ -26,8 +27,8 @@ Arithmetic on counted sizes and published peaks. Nothing was measured on a GPU.
 """
 
 NOTE = """\
-Computed, not measured: nothing here has run on a GPU. FSDP2 is --training.parallel fsdp2, ckpt is
---training.recompute; under FSDP2, training still needs more than this (docs/plan.md)."""
+Computed; the share of the peak is what one H100 reached. FSDP2 is --training.parallel fsdp2, ckpt
+is --training.recompute; under FSDP2, training still needs more than this (docs/plan.md)."""
 
 SHORT = 0.02  # seconds of arithmetic below which launching kernels takes longer
 TOO_SHORT = "Steps this short wait for kernel launches, not for arithmetic: expect them to take longer."
@@ -39,8 +40,8 @@ class PlanOptions(ConfigurationOptions):
     """Number of GPUs N; it divides the batch."""
     gpu: str = "h100"
     """h100 (SXM), h200, a100-80, a100-40, l40s, rtx4090, or another name with all its figures given."""
-    utilisation: float = 0.4
-    """Share of the GPU's dense peak that the counted arithmetic reaches: an assumption."""
+    utilisation: float = UTILISATION
+    """Share of the GPU's dense peak that the counted arithmetic reaches; the default is what an H100 was seen to reach."""
     price: Above0 | None = None
     """Price of one GPU for one hour, in any currency; without it only GPU hours are shown."""
     memory: Above0 | None = None

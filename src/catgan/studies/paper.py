@@ -16,8 +16,6 @@ from catgan.studies.catalogue import Study, Variant
 from catgan.system.files import write_text
 from catgan.system.tables import aligned
 
-UTILISATION = 0.4  # of the GPU's peak, as `catgan plan` assumes
-
 
 @dataclass(frozen=True)
 class PaperRun:
@@ -59,7 +57,7 @@ def write(runs: Sequence[PaperRun], out: Path, gpus: int) -> str:
     rows: list[Sequence[str]] = [("run", "steps", "GPU hours", "start it")]
     for run in runs:
         folder, config = out / run.name, run.config
-        fastest = plan(config, GPUS["h100"], gpus, UTILISATION, None)["fastest"]
+        fastest = plan(config, GPUS["h100"], gpus)["fastest"]
         hours = "does not fit"
         if fastest:
             hours = f"{fastest['runs']['recipe']['gpu_hours']:,.0f}"

@@ -37,6 +37,7 @@ class StepGraph:
         self.names: tuple[str, ...] = ()
         self.numbers = torch.empty(0)
         self.done = 0
+        self.stream: torch.cuda.Stream | None = None  # of the steps before the recording
         self.graph: torch.cuda.CUDAGraph | None = None
         self.metrics: Metrics = {}  # what the recording writes
         for optimizer in optimizers:
@@ -66,7 +67,8 @@ class StepGraph:
 
     def unrecorded(self) -> Metrics:
         """An iteration as it comes, on a stream of its own, as the recording will be."""
-        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        self.stream = stream = self.stream or torch.cuda.Stream()  # one, as the libraries have a workspace for each
+        current = torch.cuda.current_stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             metrics = self.once()
