@@ -235,6 +235,8 @@ def translate(x: Tensor, shift: Tensor, reach: int) -> Tensor:
 class PlainStep:
     """One iteration: `run` takes and returns what `catgan.training.step.Step.run` does, and changes the same weights."""
 
+    graph = None  # never replayed
+
     def __init__(
         self,
         config: Config,

@@ -20,7 +20,7 @@ import loader
 import sampling
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
-TESTED_BESIDE = {"against_plain", "plain", "same_bits", "targets"}  # in files of their own
+TESTED_BESIDE = {"against_plain", "gpu_profile", "plain", "same_bits", "targets"}  # in files of their own
 
 
 def test_every_script_is_run_by_a_test() -> None:
