@@ -1,6 +1,6 @@
 """Sampling on a CPU: seconds by who computes the generator, in turns, and how far its pictures are from PyTorch's.
 
-    pip install 'catgan[openvino]' nncf onnx onnxscript onnxruntime
+    pip install 'catgan[onnx,openvino]' nncf
     python benchmarks/sampling.py digits --batch 1 64 --out backends
     python benchmarks/sampling.py runs/first --only eager openvino --count 1000 --out backends
 
@@ -26,8 +26,9 @@ import catgan
 from catgan.images import grid, save_png, tile_zoom, to_bytes
 from catgan.networks import build_generator
 from catgan.recipes import RECIPES
-from catgan.sampling.backends import Synthesis, Synthesize, compiled_by_openvino, openvino_model, synthesizer
+from catgan.sampling.backends import Synthesize, compiled_by_openvino, openvino_model, synthesizer
 from catgan.sampling.npz import sample_npz
+from catgan.sampling.onnx import write_onnx
 from catgan.sampling.pipeline import CATPipeline
 from catgan.system.devices import keep_freed_memory
 
@@ -36,17 +37,7 @@ ROUND = 0.2  # seconds that a candidate is repeated for in each round
 
 def onnx_file(pipe: CATPipeline) -> str:
     """The generator as an ONNX file, in a folder that stays until the process ends."""
-    path = Path(tempfile.mkdtemp()) / "generator.onnx"
-    torch.onnx.export(
-        Synthesis(pipe.generator, False).eval(),
-        (torch.zeros(2, pipe.generator.width),),
-        path,
-        input_names=["w"],
-        dynamic_shapes={"w": {0: torch.export.Dim("batch", min=1)}},
-        dynamo=True,
-        verbose=False,
-    )
-    return str(path)
+    return str(write_onnx(pipe, Path(tempfile.mkdtemp()) / "generator.onnx", "w").path)
 
 
 def onnxruntime(pipe: CATPipeline, quantised: bool) -> Synthesize:

@@ -124,9 +124,9 @@ class Generator(nn.Module):
         updates = self.style_updates[y, None]
         return self.style_sum[y] / (1 - STYLE_BETA ** updates.to(self.style_sum.dtype)).clamp_min(1e-12)
 
-    def truncate(self, w: Tensor, y: Tensor, psi: float) -> Tensor:
+    def truncate(self, w: Tensor, y: Tensor, psi: float | Tensor) -> Tensor:
         """Pull w towards its class mean: mean + psi * (w - mean). Classes never trained on are left alone."""
-        if psi == 1.0:
+        if not isinstance(psi, Tensor) and psi == 1.0:
             return w
         mean = torch.where(self.style_updates[y, None] > 0, self.style_mean(y).to(w.dtype), w)
         return mean + psi * (w - mean)
@@ -158,7 +158,7 @@ class Generator(nn.Module):
         return torch.stack(stages) if all_stages else stages[-1]
 
     def forward(
-        self, z: Tensor, y: Tensor, psi: float = 1.0, all_stages: bool = False, with_style: bool = False
+        self, z: Tensor, y: Tensor, psi: float | Tensor = 1.0, all_stages: bool = False, with_style: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """z: (B, z_dim); y: (B,); psi in [0, 1]. Returns h_K: (B, C, S, S), or with `all_stages` (K + 1, B, C, S, S).
 

@@ -24,10 +24,14 @@ Rounding = Literal["round", "floor"]
 
 def to_bytes(x: Tensor, rounding: Rounding = "round") -> np.ndarray:
     """Pixels in [-1, 1], (..., C, S, S), to uint8 (..., S, S, C), rounded to the nearest byte or down, and clamped."""
-    pixels = (x.detach().float().cpu() + 1) * 127.5
-    pixels = (pixels.round() if rounding == "round" else pixels.floor()).clamp(0, 255)
-    array: np.ndarray = pixels.byte().movedim(-3, -1).contiguous().numpy()
+    array: np.ndarray = quantized(x.detach().float().cpu(), rounding).movedim(-3, -1).contiguous().numpy()
     return array
+
+
+def quantized(x: Tensor, rounding: Rounding = "round") -> Tensor:
+    """Pixels in [-1, 1] to uint8 of the same shape, rounded to the nearest byte or down, and clamped."""
+    pixels = (x + 1) * 127.5
+    return (pixels.round() if rounding == "round" else pixels.floor()).clamp(0, 255).byte()
 
 
 def from_bytes(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -18,8 +18,8 @@ from catgan.system.packages import need
 PROJECT = tomllib.loads((Path(__file__).parent.parent.parent / "pyproject.toml").read_text())["project"]
 BLOCKED = """
 import sys
-for name in ("datasets", "diffusers", "huggingface_hub", "matplotlib", "openvino", "pandas", "pyarrow", "sklearn", "scipy",
-             "tensorboard", "torch_fidelity", "transformers", "wandb"):
+for name in ("datasets", "diffusers", "huggingface_hub", "matplotlib", "onnx", "onnxruntime", "onnxscript", "openvino",
+             "pandas", "pyarrow", "sklearn", "scipy", "tensorboard", "torch_fidelity", "transformers", "wandb"):
     sys.modules[name] = None
 from catgan.cli import main
 sys.exit(main(sys.argv[1:]))

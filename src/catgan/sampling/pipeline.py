@@ -114,14 +114,19 @@ class CATPipeline:
         """
         if self.weights != "ema":
             raise UserError(f"weights is {self.weights}: only averaged weights are exported")
-        config = self.config
-        if self.loaded_vae is not None:
-            config = replace(config, sample=replace(config.sample, vae=self.loaded_vae.path))
+        config = self.published_config
         if discriminator and self.source is None:
             raise UserError("the discriminator of this pipeline is not known: load it from a run or a checkpoint")
         judge = load_discriminator(self.source) if discriminator and self.source else None
         header = Header(self.step, config, self.class_names, (), self.step * config.training.batch)
         return write_export(Path(out), header, self.generator, judge, self.run)
+
+    @property
+    def published_config(self) -> Config:
+        """The configuration, naming the VAE that samples are decoded by."""
+        if self.loaded_vae is None:
+            return self.config
+        return replace(self.config, sample=replace(self.config.sample, vae=self.loaded_vae.path))
 
     @property
     def run(self) -> Path | None:
