@@ -38,7 +38,7 @@ SYSTEM = {"sudo", "apt-get", "source", "python3"}  # programs that are not ours 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 # Options and commands whose values or arguments are read: where one is not here, the command is only checked.
 READ = {"--reference", "--vae", "--encoder", "--data", "--data.path", "--encoder.path", "--init-from"}
-READERS = {"prepare", "sample", "interpolate", "evaluate", "diagnose", "report", "compare", "export"}
+READERS = {"prepare", "sample", "interpolate", "invert", "evaluate", "diagnose", "report", "compare", "export"}
 FEWER = {"evaluate": ["--count", "100"]}  # added to a command
 MOST = {"--steps": 100, "--count": 1000}  # beyond it, a command is only checked
 

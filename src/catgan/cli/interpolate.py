@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from catgan.bounds import AtLeast2, Count, Psi
 from catgan.cli.options import PictureOptions
 from catgan.cli.parse import parse
-from catgan.errors import UserError
+from catgan.errors import UserError, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from catgan.sampling.pipeline import CATPipeline
 
 DESCRIPTION = """Walk in a straight line between samples in style space (w), within a class and between classes.
 
-Each point is CLASS:SEED. Writes strip.png, a row per leg of the walk, and walk.gif, which goes there and back.
+Each point is CLASS:SEED, or FILE:ROW of a file of styles (catgan invert). Writes strip.png, a row per leg of the walk, and walk.gif, which goes there and back.
 
   catgan interpolate runs/digits --points 3:0 3:1 8:1
 """
@@ -22,7 +28,7 @@ Each point is CLASS:SEED. Writes strip.png, a row per leg of the walk, and walk.
 @dataclass(frozen=True)
 class InterpolateOptions(PictureOptions):
     points: tuple[str, ...] = ()
-    """Where to walk, as CLASS:SEED; default: two seeds of the first class, then other classes."""
+    """Where to walk, as CLASS:SEED or FILE:ROW; default: two seeds of the first class, then other classes."""
     frames: AtLeast2 = 10
     """Pictures per leg, both ends included."""
     psi: Psi = 1.0
@@ -41,12 +47,14 @@ def main(argv: Sequence[str]) -> None:
     if len(points) < 2:
         raise UserError(f"--points is {' '.join(points)}: must be at least two")
 
+    import torch
+
     from catgan.images import gif, grid, save_png, tile_zoom
     from catgan.sampling.walks import walk
     from catgan.system.files import unused, write_bytes
 
-    classes, seeds = zip(*(split(p) for p in points), strict=True)
-    pixels = pipe(w=walk(pipe.style(classes, seeds, o.psi), o.frames)).array
+    ends = torch.cat([style(pipe, *split(point), o.psi) for point in points])
+    pixels = pipe(w=walk(ends, o.frames)).array
     zoom = tile_zoom(pixels.shape[1])
     legs = [list(pixels[i : i + o.frames]) for i in range(0, len(pixels), o.frames)]
     strip, animation = unused(o.out, ("strip.png", "walk.gif"))
@@ -56,8 +64,19 @@ def main(argv: Sequence[str]) -> None:
 
 
 def split(point: str) -> tuple[str, int]:
-    """CLASS:SEED; the class may be a name."""
-    name, _, seed = point.rpartition(":")
-    if not name or not seed.isdecimal():
-        raise UserError(f"point is {point}: must be CLASS:SEED, like 3:0")
-    return name, int(seed)
+    """CLASS:SEED or FILE:ROW; the class may be a name."""
+    name, _, number = point.rpartition(":")
+    if not name or not number.isdecimal():
+        raise UserError(f"point is {point}: must be CLASS:SEED, like 3:0, or FILE:ROW")
+    return name, int(number)
+
+
+def style(pipe: CATPipeline, name: str, number: int, psi: float) -> Tensor:
+    """w of a class and a seed, or of a row of a file of styles, which psi leaves alone: (1, d)."""
+    from catgan.sampling.styles import read_styles
+
+    if not name.endswith(".safetensors"):
+        return pipe.style(name, number, psi)
+    w, _ = read_styles(name, pipe)
+    require(number < len(w), f"row of {name}", number, f"0 to {len(w) - 1}")
+    return w[number : number + 1]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from catgan.sampling.pipeline import CATPipeline
+    from catgan.sampling.pipeline import CATPipeline, Samples
 
 DESCRIPTION = """Make images with a trained generator, in one forward pass each.
 
@@ -41,6 +41,8 @@ class SampleOptions(PictureOptions):
     """Classes by number, range (3-7) or name; default: the first ten, or all for --format npz."""
     seeds: str = "0-7"
     """Seeds, as numbers and ranges: 0-7,42."""
+    styles: Path | None = None
+    """File of styles, as catgan invert writes it, in place of classes, seeds and psi."""
     psi: Psi = 1.0
     """Truncation: 1 is none, smaller is closer to each class's mean."""
     sheet: bool = False
@@ -67,6 +69,8 @@ def main(argv: Sequence[str]) -> None:
             raise UserError(f"--sheet is a page of its own: leave out {'--stages' if o.stages else '--format'}")
         if seeds != list(range(len(seeds))):
             raise UserError(f"--seeds is {o.seeds}: a sheet shows the first seeds unselected, must be 0-N")
+    if o.styles and (o.sheet or o.format == "npz" or o.classes or o.seeds != SampleOptions.seeds or o.psi != 1.0):
+        raise UserError("--styles says what to sample: leave out --classes, --seeds, --psi, --sheet and --format npz")
     processes = Processes.from_environment()
     if o.format != "npz" and not processes.first:
         return
@@ -79,6 +83,10 @@ def main(argv: Sequence[str]) -> None:
         path = sample_npz(pipe, o.out / "samples.npz", classes, seeds[0], o.count, o.psi, o.batch, processes)
         processes.leave()
         if processes.first:
+            print(path)
+        return
+    if o.styles:
+        for path in save_styles(o, pipe, o.styles):
             print(path)
         return
     classes = pipe.class_numbers(chosen or list(range(min(10, pipe.config.sample.classes))))
@@ -107,12 +115,7 @@ def save_sheet(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds: l
 
 def save_pictures(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds: list[int]) -> list[Path]:
     """Sample every class with every seed and write the pictures, under new names. Returns their paths."""
-    from catgan.images import grid, labelled, save_png, tile_zoom, to_picture
-    from catgan.system.files import unused
-
-    def titled(tiles: Sequence[Sequence[np.ndarray]], columns: Sequence[str], rows: Sequence[str]) -> Image.Image:
-        picture = grid(tiles, tile_zoom(tiles[0][0].shape[0]))
-        return labelled(picture, columns, rows) if o.labels else picture
+    from catgan.images import to_picture
 
     made = pipe(
         [c for _ in seeds for c in classes],
@@ -125,13 +128,48 @@ def save_pictures(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds
     pictures = {}
     if o.format == "grid":
         tiles = [list(pixels[i : i + n]) for i in range(0, len(pixels), n)]
-        pictures["grid"] = titled(tiles, names, [f"seed {s}" for s in seeds])
+        pictures["grid"] = titled(o, tiles, names, [f"seed {s}" for s in seeds])
     else:
         pictures = {f"class-{classes[i % n]}-seed-{seeds[i // n]}": to_picture(p) for i, p in enumerate(pixels)}
+    return saved(o, pictures, made, [f"{name}, seed {s}" for s in seeds for name in names])
+
+
+def save_styles(o: SampleOptions, pipe: CATPipeline, path: Path) -> list[Path]:
+    """Sample the styles of a file and write the pictures, under new names. Returns their paths."""
+    from catgan.images import to_picture
+    from catgan.sampling.styles import read_styles
+
+    w, names = read_styles(path, pipe)
+    made = pipe(w=w, stages=o.stages, batch_size=o.batch)
+    if o.format == "grid":
+        pictures = {"grid": titled(o, [[pixels] for pixels in made.array], [""], names)}
+    else:
+        pictures = {f"style-{i}": to_picture(pixels) for i, pixels in enumerate(made.array)}
+    return saved(o, pictures, made, names)
+
+
+def titled(
+    o: SampleOptions, tiles: Sequence[Sequence[np.ndarray]], columns: Sequence[str], rows: Sequence[str]
+) -> Image.Image:
+    """A grid, with words beside it if they are asked for."""
+    from catgan.images import grid, labelled, tile_zoom
+
+    picture = grid(tiles, tile_zoom(tiles[0][0].shape[0]))
+    return labelled(picture, columns, rows) if o.labels else picture
+
+
+def saved(o: SampleOptions, pictures: dict[str, Image.Image], made: Samples, names: Sequence[str]) -> list[Path]:
+    """Write pictures by name, and the stages of the samples called `names` if they were kept, under new names.
+
+    Returns their paths.
+    """
+    from catgan.images import save_png
+    from catgan.system.files import unused
+
     if made.stages is not None:
-        stages, rows = made.stage_array, [f"{name}, seed {s}" for s in seeds for name in names]
+        stages = made.stage_array
         columns = [f"h_{k}" for k in range(len(stages))]
-        pictures["stages"] = titled([list(stages[:, i]) for i in range(len(rows))], columns, rows)
+        pictures["stages"] = titled(o, [list(stages[:, i]) for i in range(len(names))], columns, names)
     paths = unused(o.out, [f"{name}.png" for name in pictures])
     for picture, path in zip(pictures.values(), paths, strict=True):
         save_png(picture, path)
