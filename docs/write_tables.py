@@ -144,6 +144,11 @@ def measures() -> str:
     return table(("`--metrics`", "what", "numbers", "needs"), rows)
 
 
+def parity() -> str:
+    """What `benchmarks/parity.py` found."""
+    return (DOCS.parent / "records" / "parity" / "fashion-mnist.md").read_text().strip()
+
+
 # -- pages -------------------------------------------------------------------------------------------------------------
 
 
@@ -162,7 +167,7 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 TABLES = {
     "configuration.md": {"fields": fields, "sizes": sizes, "recipes": recipes},
-    "evaluation.md": {"metrics": measures},
+    "evaluation.md": {"metrics": measures, "parity": parity},
 }
 
 

@@ -17,6 +17,7 @@ class Number:
     title: str  # what it is called in reports; {} stands for the feature space
     better: Literal["lower", "higher"] | None = None  # None for what nothing is judged by, as deviations
     published: str | None = None  # what it may be called in Inception's features, which alone give published numbers
+    spatial: str | None = None  # and in its spatial ones
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "distance": Metric(
         "Frechet distance of two Gaussians, squared",
-        {"frechet_distance": Number("{}Frechet distance", "lower", "FID")},
+        {"frechet_distance": Number("{}Frechet distance", "lower", "FID", "sFID")},
         "catgan.evaluation.metrics:distance",
     ),
     "kid": Metric(
@@ -103,10 +104,11 @@ METRICS: dict[str, Metric] = {
     ),
 }
 RENAMED = {"score": "inception_score", "recognised": "class_accuracy"}
-Features = Literal["inception", "dinov2", "dinov2-l", "classifier", "pixels"]
+Features = Literal["inception", "dinov2", "dinov2-l", "classifier", "pixels", "inception-spatial"]
 # As titles name them.
 FEATURES = {
     "inception": "", "dinov2": "DINOv2 ", "dinov2-l": "DINOv2-L ", "classifier": "classifier ", "pixels": "pixel ",
+    "inception-spatial": "spatial Inception ",
 }  # fmt: skip
 
 
@@ -121,14 +123,15 @@ def metric_of(number: str) -> str:
 
 
 def titles(features: str = "") -> dict[str, str]:
-    """The title under which each number may be reported: only Inception's are FID, KID and Inception Score.
+    """The title under which each number may be reported: only Inception's are FID, sFID, KID and Inception Score.
 
     features: a feature space, or none where it is not known.
     """
     known = numbers().items()
     if features == "inception":
         return {name: number.published or number.title.format("") for name, number in known}
-    return {name: number.title.format(FEATURES.get(features, "")) for name, number in known}
+    spatial = {name: number.spatial for name, number in known if number.spatial and features == "inception-spatial"}
+    return {name: number.title.format(FEATURES.get(features, "")) for name, number in known} | spatial
 
 
 if TYPE_CHECKING:  # type checkers cannot see the names in the table

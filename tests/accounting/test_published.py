@@ -11,7 +11,9 @@ from torch import nn
 
 from catgan.accounting.compute import gmacs
 from catgan.accounting.published import (
+    DECODER,
     EPOCH,
+    REPORTED,
     Model,
     account,
     beside_paper,
@@ -129,3 +131,17 @@ def test_every_figure_of_the_paper_is_near_ours(computed: Computed) -> None:
         allowed = {"=": 0.5, "~": 3.0, ">": 10.0}[f["relation"]]
         assert abs(f["difference_percent"]) < allowed, f["figure"]
         assert f["where"].startswith("arXiv:2605.26449")
+
+
+def test_what_is_published_of_others_names_its_source_and_agrees_with_what_is_counted(result: dict[str, Any]) -> None:
+    assert [r["fid"] for r in result["reported"]] == sorted((r.fid for r in REPORTED), reverse=True)
+    assert all(r.source.startswith("arXiv:") and " table" in r.source for r in REPORTED)
+    assert {r.space for r in REPORTED} == {"latent", "pixel"}
+    counted = {m["name"]: m for m in result["models"]}
+    for r in REPORTED:
+        if r.name in counted:
+            assert r.gmacs == pytest.approx(counted[r.name]["sampling_gmacs"], rel=0.005)
+            assert r.epochs == pytest.approx(counted[r.name]["epochs"], rel=0.002)
+    drifting = next(r for r in REPORTED if r.name == "Drifting L/16")
+    assert drifting.gmacs == pytest.approx(blocks(24, 1024, 2731, 256 + 16), rel=0.05), "24 blocks on 272 tokens"
+    assert result["decoder_gmacs"] == DECODER

@@ -26,9 +26,11 @@ def result(
 
 def test_json_has_everything_that_the_tables_show(result: dict[str, Any]) -> None:
     assert list(result["recipes"]) == list(RECIPES)
-    assert {"unit", "epoch_images", "encoder", "models", "paper"} < set(result)
+    assert {"unit", "epoch_images", "encoder", "models", "reported", "paper"} < set(result)
     text = tables(result)
-    for name in [*RECIPES, *(m["name"] for m in result["models"]), *(f["figure"] for f in result["paper"])]:
+    for name in [*RECIPES, *(m["name"] for m in result["models"]), *(r["name"] for r in result["reported"])]:
+        assert f"\n{name}  " in text
+    for name in [f["figure"] for f in result["paper"]]:
         assert f"\n{name}  " in text
 
 

@@ -81,6 +81,21 @@ def test_a_run_is_compared_with_its_data_and_the_result_lies_in_it(
     assert "give images as --reference, not statistics" in capsys.readouterr().err
 
 
+def test_a_sheet_of_the_nearest_images_lies_beside_the_result(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "result.json"
+    argv = (run, "--count", 20, "--features", "pixels", "--metrics", "authenticity", "--nearest-sheet", 3, "--out", out)
+    assert call(*argv) == 0
+    said = capsys.readouterr().out
+    assert "result-nearest.png: closer to an image than real ones are: " in said
+    stored = json.loads(out.read_text())["nearest"]
+    assert len(stored["samples"]) == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["result-nearest.png", "result.json"]
+    with Image.open(tmp_path / "result-nearest.png") as page:
+        assert page.width > 5 * 64
+
+
 def test_json_is_what_is_stored(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "result.json"
     checkpoint = run / "checkpoints" / "step-00000001"
@@ -125,6 +140,17 @@ def test_given_images_are_recorded_as_given(
             "does not exist; give a folder with config.json and model.safetensors as --feature-weights",
         ),
         ("{run} --features inception --feature-weights {tmp}/none.pth", "cannot read"),
+        ("{run} --nearest-sheet 0", "--nearest-sheet is 0: must be at least 1"),
+        (
+            "{run} --nearest-sheet 4 --metrics distance",
+            "--nearest-sheet needs the metric authenticity, which is not in --metrics",
+        ),
+        ("{run} --nearest-sheet 4 --preset imagenet-fid50k", "authenticity, which is not in --preset imagenet-fid50k"),
+        ("{run} --nearest-sheet 4 --repeats 2", "--nearest-sheet shows one measurement"),
+        (
+            "{colours} --nearest-sheet 4 --reference {stats}",
+            "stats.npz has only mu and sigma: give images as --reference",
+        ),
         ("{run} --preset imagenet-fid50k --count 10", "samples is 10, but --preset imagenet-fid50k fixes it to 50000"),
         ("{run} --preset imagenet-fid50k --psi 0.5", "psi is 0.5, but --preset imagenet-fid50k fixes it to 1.0"),
         ("{run} --preset imagenet-fid50k --features classifier", "features is classifier, but --preset"),

@@ -16,11 +16,21 @@ from torch_fidelity import FeatureExtractorInceptionV3
 from torch_fidelity import feature_extractor_inceptionv3 as port
 from transformers import Dinov2Config, Dinov2Model
 
+import parity
 from catgan.errors import UserError
 from catgan.evaluation import features as module
 from catgan.evaluation.collect import Keep, Work
+from catgan.evaluation.evaluate import evaluate
 from catgan.evaluation.evaluator import Evaluator
-from catgan.evaluation.features import INCEPTION_FILE, INCEPTION_URL, Dinov2, Inception, cache_folder, fetched
+from catgan.evaluation.features import (
+    INCEPTION_FILE,
+    INCEPTION_URL,
+    Dinov2,
+    Inception,
+    InceptionSpatial,
+    cache_folder,
+    fetched,
+)
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import of_source
 from catgan.evaluation.sources import Folder, Npz
@@ -65,6 +75,66 @@ def test_inception_gives_what_torch_fidelity_gives(inception: Inception, incepti
         assert torch.equal(ours, expected)
     assert inception(images)[0].shape == (2, inception.dim)
     assert inception(images)[1].shape == (2, inception.classes)  # type: ignore[union-attr]
+
+
+def resized(image: np.ndarray, size: int = 299) -> np.ndarray:
+    """TensorFlow 1's bilinear resize of (3, H, W), in float64: the corner of a pixel is its place."""
+    rows, columns = (np.arange(size) * n / size for n in image.shape[1:])
+    low, left = rows.astype(int), columns.astype(int)
+    high, right = np.minimum(low + 1, image.shape[1] - 1), np.minimum(left + 1, image.shape[2] - 1)
+    down, along = (rows - low)[:, None], columns - left
+    upper = image[:, low][:, :, left] * (1 - along) + image[:, low][:, :, right] * along
+    lower = image[:, high][:, :, left] * (1 - along) + image[:, high][:, :, right] * along
+    return np.asarray(upper * (1 - down) + lower * down)
+
+
+@pytest.fixture(scope="module")
+def lively_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in which no signal dies away on its way."""
+    folder = tmp_path_factory.mktemp("lively")
+    parity.to_files(np.random.default_rng(0).integers(256, size=(4, 20, 12, 3), dtype=np.uint8), folder / "pictures")
+    return parity.random_inception(folder / "inception.pth", [folder / "pictures"])
+
+
+def test_spatial_features_are_seven_channels_of_mixed_6_in_every_cell(lively_file: Path) -> None:
+    space = InceptionSpatial(CPU, lively_file)
+    images = torch.randint(256, (2, 3, 20, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found, logits = space(images)
+    assert logits is None
+    assert found.shape == (2, space.dim) == (2, 2023)
+    assert found.std() > 0.1
+    net = FeatureExtractorInceptionV3("x", ["2048"], str(lively_file)).double()
+    x = torch.from_numpy(np.stack([(resized(image.numpy().astype(float)) - 128) / 128 for image in images]))
+    for name in (
+        "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2",
+        "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c",
+    ):  # fmt: skip
+        x = getattr(net, name)(x)
+    weights = {n: t.numpy() for n, t in net.Mixed_6d.branch1x1.state_dict().items()}
+    for channel in range(7):
+        at = {n: weights[f"bn.{n}"][channel] for n in ("weight", "bias", "running_mean", "running_var")}
+        each = np.einsum("c,nchw->nhw", weights["conv.weight"][channel, :, 0, 0], x.numpy())
+        each = (each - at["running_mean"]) / np.sqrt(at["running_var"] + 1e-3) * at["weight"] + at["bias"]
+        np.testing.assert_allclose(found.view(2, 17, 17, 7)[..., channel], each.clip(min=0), rtol=1e-3, atol=1e-3)
+    assert space.identity() != Inception(CPU, lively_file).identity()
+    assert titles("inception-spatial")["frechet_distance"] == "sFID"
+    assert titles("inception-spatial")["precision"] == "spatial Inception precision"
+
+
+def test_the_spatial_distance_is_to_the_files_own_statistics(lively_file: Path, tmp_path: Path) -> None:
+    """As in ADM's reference files: mu_s and sigma_s beside mu and sigma."""
+    draws = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", arr_0=draws.integers(256, size=(3, 8, 8, 3), dtype=np.uint8))
+    own = draws.normal(size=2023)
+    np.savez(tmp_path / "ref.npz", mu=np.zeros(2048), sigma=np.eye(2048), mu_s=own, sigma_s=np.zeros((2023, 2023)))
+    result = evaluate(
+        tmp_path / "a.npz", tmp_path / "ref.npz", features="inception-spatial", metrics=["distance"], device="cpu",
+        feature_weights=str(lively_file),
+    )  # fmt: skip
+    x = InceptionSpatial(CPU, lively_file)(Npz(tmp_path / "a.npz").read(0, 3)[0])[0].double().numpy()
+    expected = ((x.mean(0) - own) ** 2).sum() + x.var(0, ddof=1).sum()  # the other side is a point
+    assert result.metrics["frechet_distance"] == pytest.approx(expected, rel=1e-6)
+    assert result.names["frechet_distance"] == "sFID"
 
 
 def test_small_grey_samples_against_large_colour_ones_through_inception(inception: Inception, tmp_path: Path) -> None:

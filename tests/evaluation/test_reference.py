@@ -194,3 +194,13 @@ def test_processes_of_machines_with_caches_of_their_own_meet_in_the_runs_folder(
 def test_two_runs_that_start_at_once_on_new_data_compute_its_reference_once(noise: Noise, tmp_path: Path) -> None:
     seen, said = answers(tmp_path, noise, *({"CATGAN_CACHE": "cache"} for _ in range(2)))
     assert (sorted(seen), said[0]) == ([0, 330], said[1])
+
+
+def test_spatial_statistics_have_names_of_their_own_in_a_file(tmp_path: Path) -> None:
+    made, path = Statistics(torch.ones(3).double(), torch.eye(3).double(), 9), tmp_path / "spatial.npz"
+    write_npz(path, made, "inception-spatial")
+    assert has_statistics(path)
+    found = read_npz(path, "inception-spatial")
+    assert (found.statistics.count, found.statistics.mu.tolist()) == (9, [1, 1, 1])
+    with pytest.raises(UserError, match=r"spatial.npz holds no statistics: must have mu \(d,\) and sigma \(d, d\)"):
+        read_npz(path)

@@ -7,12 +7,13 @@ networks in `compute.py`; `account` puts both side by side, with the figures tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 EPOCH = 1_281_167  # training images of ImageNet-1k
 CAT = "arXiv:2605.26449"
 PAPER_EPOCHS = {"cat-b2": 20, "cat-m2": 40, "cat-h2": 60, "cat-b2-pixels": 40}  # section 3.1, table 2, A.3
+PMF, DRIFTING = "arXiv:2601.22158", "arXiv:2602.04770"
 FAKES_TWICE = 4.0  # generator passes per step: 1 for the discriminator's fakes, then 3 to train on new ones
 
 
@@ -102,6 +103,41 @@ def imf_xl2(joint: bool = True) -> Model:
     )
 
 
+@dataclass(frozen=True)
+class Reported:
+    """What is published of a one-step generator of ImageNet-256 that was trained from scratch; None is not stated there."""
+
+    name: str
+    space: str
+    """latent or pixel."""
+    fid: float
+    """FID-50K, as published. Classes are drawn at random or balanced: see the documentation of `catgan evaluate`."""
+    parameters: int
+    """Millions, of the generator alone."""
+    gmacs: float | None
+    """Per sample, of the generator alone: in latent space decoding comes on top."""
+    epochs: int | None
+    """Passes over ImageNet; of drifting models, as many generated samples (200,000 steps of 8,192 are their 1,280)."""
+    source: str
+
+
+REPORTED = (
+    Reported("MeanFlow-XL/2", "latent", 3.43, 676, 119, 240, f"{CAT} table 2"),
+    Reported("pMF-B/16", "pixel", 3.12, 118, 33, 320, f"{PMF} tables 6, 8"),
+    Reported("pMF-L/16", "pixel", 2.52, 410, 117, 320, f"{PMF} tables 6, 8"),
+    Reported("pMF-H/16", "pixel", 2.22, 956, 271, 360, f"{PMF} tables 6, 8"),
+    Reported("GAT-XL/2", "latent", 2.18, 602, 119, 60, f"{CAT} table 2"),
+    Reported("CAT-M/2", "latent", 1.93, 261, 46, 40, f"{CAT} table 2"),
+    Reported("Drifting B/16", "pixel", 1.76, 134, None, 640, f"{DRIFTING} tables 6, 8"),
+    Reported("Drifting B/2", "latent", 1.75, 133, None, 1280, f"{DRIFTING} tables 5, 8"),
+    Reported("iMF-XL/2", "latent", 1.72, 610, 175, 800, f"{CAT} table 2"),
+    Reported("Drifting L/16", "pixel", 1.61, 464, 87, 640, f"{DRIFTING} tables 6, 8, section 5.2"),
+    Reported("CAT-H/2", "latent", 1.56, 960, 167, 60, f"{CAT} table 2"),
+    Reported("Drifting L/2", "latent", 1.54, 463, None, 1280, f"{DRIFTING} tables 5, 8"),
+)
+DECODER = 310  # GMACs of SD's VAE decoder at 256 pixels, as PMF's table 6 states
+
+
 def counted_model(name: str, counted: Mapping[str, Any], reuse: bool = False) -> Model:
     """A recipe as `compute.compute` counted it, fakes generated twice as in the paper, or with `reuse` as the recipe does."""
     g, d, t = counted["generator"], counted["discriminator"], counted["training"]
@@ -135,6 +171,8 @@ def account(recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "encoder": {"name": "DINOv2 ViT-B/14 at 224 px", "gmacs": dinov2_b(), "source": "closed form"},
         "recipes": dict(recipes),
         "models": [m.to_dict() | {"times_cat_h2": m.total / h2.total} for m in models],
+        "decoder_gmacs": DECODER,
+        "reported": [asdict(r) for r in sorted(REPORTED, key=lambda r: -r.fid)],
         "paper": beside_paper(recipes),
     }
 

@@ -84,6 +84,8 @@ class EvaluateOptions:
     """Share of image files that may be unreadable."""
     data_path: str | None = None
     """Folder of Fashion-MNIST's files, where it is named as samples or reference."""
+    nearest_sheet: Count | None = None
+    """Also show so many samples, those nearest to an image of the reference, beside the four nearest: are they copies?"""
     save_reference: Path | None = None
     """Also write the reference's mu and sigma to this .npz, which can then be a --reference itself."""
     json: bool = False
@@ -98,8 +100,10 @@ def main(argv: Sequence[str]) -> None:
     from catgan.evaluation import opening
     from catgan.evaluation.collect import Work
     from catgan.evaluation.evaluator import Evaluator, Facts
+    from catgan.evaluation.nearest import sheet
     from catgan.evaluation.reference import write_npz
     from catgan.evaluation.sources import Generated
+    from catgan.images import save_png
     from catgan.system.devices import pick_device
     from catgan.system.files import digest
     from catgan.system.processes import Processes
@@ -118,6 +122,7 @@ def main(argv: Sequence[str]) -> None:
             raise UserError("--repeats and several --psi need a generator, not given images: leave them out")
         protocol = protocol.of_given_images(len(source)).check()
     real = opening.open_real(o.reference, source, o.data_path)
+    check_sheet(o, protocol, real[1] is not None)
     if o.features == "auto" and o.preset is None:
         protocol = replace(protocol, features=opening.fitting_features(source, real))
     work = Work(o.batch, processes, o.max_broken, quiet=not processes.first)
@@ -125,16 +130,19 @@ def main(argv: Sequence[str]) -> None:
     evaluator = opening.open_evaluator(real, Facts.of(source), protocol, work, device, o.feature_weights, place)
     known, space, protocol = evaluator.reference, evaluator.features, evaluator.protocol
     if o.save_reference and processes.first:
-        write_npz(o.save_reference, known.statistics)
+        write_npz(o.save_reference, known.statistics, space.name)
 
     def measured(samples: ImageSource, protocol: Protocol) -> tuple[Result, Path]:
         key = digest(samples.identity(), known.identity, space.identity(), str(protocol))[:12]
         in_run = f"{protocol.features}-{protocol.samples}-{key}.json"
         out = place / (f"evaluation-{key}.json" if place == Path() else in_run)
         out = o.out if o.out and not several(o) else out
-        result = Evaluator(known, space, protocol, work).measure(samples, out.with_name(f".{key}.work"))
+        beside = (o.nearest_sheet, real[1]) if o.nearest_sheet and real[1] else None
+        result = Evaluator(known, space, protocol, work).measure(samples, out.with_name(f".{key}.work"), beside)
         if processes.first:
             write_text(out, json.dumps(result.to_dict(), indent=2) + "\n")
+            if result.nearest and real[1]:
+                save_png(sheet(result.nearest, samples, real[1], space.name), sheet_of(out))
         return result, out
 
     if not several(o):
@@ -157,6 +165,29 @@ def several(o: EvaluateOptions) -> bool:
     return len(o.psi) > 1 or o.repeats > 1
 
 
+def check_sheet(o: EvaluateOptions, protocol: Protocol, has_images: bool) -> None:
+    """Raise UserError where a sheet of the nearest images is asked for and cannot be had."""
+    if o.nearest_sheet is None:
+        return
+    if several(o):
+        raise UserError("--nearest-sheet shows one measurement: leave it out, or --repeats and all but one --psi")
+    if not has_images:
+        raise UserError(
+            f"--nearest-sheet shows images of the reference, and {o.reference} has only mu and sigma: "
+            "give images as --reference, or leave it out"
+        )
+    if protocol.metrics and "authenticity" not in protocol.metrics:
+        by = f"--preset {o.preset}" if o.preset else "--metrics"
+        raise UserError(
+            f"--nearest-sheet needs the metric authenticity, which is not in {by}: add it, or leave out {by}"
+        )
+
+
+def sheet_of(out: Path) -> Path:
+    """Where the sheet of a result lies."""
+    return out.with_name(f"{out.stem}-nearest.png")
+
+
 def variants(protocol: Protocol, o: EvaluateOptions) -> list[Protocol]:
     """One protocol for each psi and repetition."""
     seeds = [o.first_seed + k * protocol.samples for k in range(o.repeats)]
@@ -174,6 +205,11 @@ def show(result: Result, out: Path, as_json: bool) -> None:
     print(f"{measured['name']}: {measured['images']:,} images")
     print(f"reference: {reference['name']}" + (f", {reference['images']:,} images" if reference["images"] else ""))
     print(f"features: {space['name']}{accuracy}\n\n{result.table()}\n\n{out}")
+    if result.nearest:
+        closer, real = result.nearest.closer, result.nearest.closer_real
+        print(
+            f"{sheet_of(out)}: closer to an image than real ones are: {closer:.1%} of the samples, {real:.1%} of real images"
+        )
 
 
 def first_number(result: Result) -> str:

@@ -197,7 +197,12 @@ def kept_rows(start: int, stop: int, count: int, kept: int) -> list[int]:
     if kept >= count:
         return list(range(stop - start))
     first, last = -(-start * kept // count), -(-stop * kept // count)
-    return [i * count // kept - start for i in range(first, last)]
+    return [kept_row(i, count, kept) - start for i in range(first, last)]
+
+
+def kept_row(i: int, count: int, kept: int) -> int:
+    """The number of the i-th of `kept` evenly spread images of `count`; all are kept where there are no more."""
+    return i if kept >= count else i * count // kept
 
 
 # -- chunks as files -------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from catgan.errors import UserError
 from catgan.evaluation.classifier import Classifier
 from catgan.evaluation.collect import Keep, Work, collect
 from catgan.evaluation.features import FeatureSpace
-from catgan.evaluation.metrics import measured
+from catgan.evaluation.metrics import measured, rows
+from catgan.evaluation.nearest import nearest_samples
 from catgan.evaluation.protocol import ROUNDINGS, Protocol, Result, versions
 from catgan.evaluation.reference import Reference
 from catgan.evaluation.sources import Generated, ImageSource
@@ -77,11 +78,15 @@ class Evaluator:
             )
         return list(range(len(theirs)))
 
-    def measure(self, source: ImageSource, folder: Path | None = None) -> Result:
+    def measure(
+        self, source: ImageSource, folder: Path | None = None, beside: tuple[int, ImageSource] | None = None
+    ) -> Result:
         """The numbers of these samples, with everything that they depend on.
 
         folder: for finished parts, so that an interrupted call goes on and several processes share the work; it must
         belong to this source, reference and protocol alone, and goes away at the end. Every process returns the same.
+        beside: how many of the samples nearest to a real image to name, and the reference's images; for a protocol with
+        authenticity. Where files of either could not be read none are named, and a warning says so.
         Raises UserError for metrics that cannot be had, before any work, and for more broken files than the share
         work.max_broken.
         """
@@ -112,7 +117,16 @@ class Evaluator:
                 )
         about = self.describe(source, found.moments.count)
         step = source.pipe.step if isinstance(source, Generated) else 0
-        return Result(numbers, protocol, about, time.monotonic() - began, notes, step)
+        nearest = None
+        if beside and (found.broken or self.reference.broken):
+            notes.append(
+                "no nearest images are shown: files could not be read, so features have no numbers of pictures"
+            )
+        elif beside and "authenticity" not in self.protocol.metrics:
+            notes.append("no nearest images are shown: authenticity was not measured")
+        elif beside:
+            nearest = nearest_samples(*rows(found, self.reference), beside[0], len(beside[1]))
+        return Result(numbers, protocol, about, time.monotonic() - began, notes, step, nearest=nearest)
 
     def describe(self, source: ImageSource, count: int) -> dict[str, Any]:
         """What was compared, for the record."""
@@ -136,7 +150,7 @@ class Evaluator:
 def flattered(config: Config, features: str) -> str | None:
     """Why these features say more good of such a generator than people would, if they do."""
     vision = config.vision.path
-    if features == "inception" and vision not in (None, ROTATIONS):
+    if features.startswith("inception") and vision not in (None, ROTATIONS):
         return (
             f"the discriminator saw through {vision}: if that was trained on ImageNet's labels, as Inception was, FID "
             "flatters this generator"

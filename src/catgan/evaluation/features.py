@@ -1,6 +1,7 @@
 """Feature spaces: what an evaluation compares images in.
 
 `inception`   FID's Inception-v3: its 2048 pooled features, and logits for the Inception Score
+`inception-spatial`  seven channels of its map of 17 x 17 cells, where they are: what sFID compares
 `dinov2`      the class token of DINOv2's ViT-B (`dinov2-l`: ViT-L); a discriminator trained with DINOv2 biases it
 `classifier`  a small convolutional network trained on the real data, for small or grey images (classifier.py)
 `pixels`      brightness and contrast in each of 8 by 8 cells: no network, for data without classes
@@ -67,6 +68,7 @@ class Inception:
     """torch-fidelity's port of the Inception-v3 that FID is defined by, 299 px with TensorFlow 1's bilinear resize."""
 
     name, channels, dim, classes, names_classes = "inception", 3, 2048, 1008, False
+    layers: tuple[str, ...] = ("2048", "logits_unbiased")  # of the port
 
     def __init__(self, device: torch.device, weights: Path | None = None) -> None:
         """weights: the file, in place of the one in the cache, which is downloaded and checked if it is not there."""
@@ -77,15 +79,13 @@ class Inception:
 
         # It unpickles the file without restrictions: only after check_plain has seen nothing but tensors in it.
         try:
-            self.network = FeatureExtractorInceptionV3(
-                "inception-v3-compat", ["2048", "logits_unbiased"], str(path)
-            ).to(device)
+            self.network = FeatureExtractorInceptionV3("inception-v3-compat", list(self.layers), str(path)).to(device)
         except (RuntimeError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path} does not hold the weights of FID's Inception ({first_line(error)}): fetch {INCEPTION_URL}"
             ) from None
         self.device = device
-        self._identity = digest("inception", sha256(path))
+        self._identity = digest(self.name, sha256(path))
 
     def identity(self) -> str:
         return self._identity
@@ -93,6 +93,23 @@ class Inception:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         features, logits = self.network(images.to(self.device))
         return features, logits
+
+
+class InceptionSpatial(Inception):
+    """What sFID compares (Nash et al., https://arxiv.org/abs/2103.03841), as in ADM's evaluator: the first 7 channels of
+    `mixed_6/conv`, the 1 x 1 branch of the port's Mixed_6d, in each of 17 x 17 cells, channels last."""
+
+    name, dim, classes = "inception-spatial", 7 * 17 * 17, 0
+    layers = ("768",)  # the first after Mixed_6d: the rest is not computed
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        seen: list[Tensor] = []
+        hook = self.network.Mixed_6d.branch1x1.register_forward_hook(lambda _, __, out: seen.append(out))
+        try:
+            self.network(images.to(self.device))
+        finally:
+            hook.remove()
+        return seen[0][:, :7].permute(0, 2, 3, 1).flatten(1), None
 
 
 class Dinov2:

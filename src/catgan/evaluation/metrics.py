@@ -9,17 +9,17 @@ import warnings
 from pkgutil import resolve_name
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from catgan.evaluation.collect import Collected
 from catgan.evaluation.frechet import SingularWarning, frechet_distance
+from catgan.evaluation.nearest import nearest_distances
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import Reference
 
 SHUFFLE_SEED = 2020  # torch-fidelity's, so that its numbers are reproduced
 SUBSET = 1000  # samples of a KID subset
-BLOCK = 1000  # rows of distances at a time in precision and recall
+BLOCK = 1000  # rows of distances at a time
 
 
 def measured(samples: Collected, reference: Reference, protocol: Protocol) -> dict[str, float]:
@@ -81,30 +81,8 @@ def authenticity(samples: Collected, reference: Reference, protocol: Protocol) -
     as many as the reference's images have when each is left out of it in turn, `authenticity_real`. A reference that is
     a part of the training data (`protocol.reference_features`) sees copies of that part alone.
     """
-    a, b = rows(samples, reference)
-    a, b = a - b.mean(0), b - b.mean(0)
-    nearest = []  # the two nearest others of each image
-    for i, block in enumerate(b.split(BLOCK)):
-        between = distances(block, b)
-        between[:, i * BLOCK :].fill_diagonal_(float("inf"))  # itself
-        nearest.append(between.topk(2, largest=False))
-    away, others = (torch.cat(found) for found in zip(*nearest, strict=True))
-    found, rows_found = (
-        torch.cat(found) for found in zip(*(distances(block, b).min(1) for block in a.split(BLOCK)), strict=True)
-    )
-    next_one = others[:, 0]
-    mutual = others[next_one, 0] == torch.arange(len(b))
-    without = away[next_one, mutual.long()]  # of its nearest to that one's nearest, itself apart
-    return {
-        "authenticity": (found > away[rows_found, 0]).double().mean().item(),
-        "authenticity_real": (away[:, 0] > without).double().mean().item(),
-    }
-
-
-def distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distances of centred rows, (n, m); what is within the rounding of equal rows is 0."""
-    found = torch.cdist(a, b)
-    return found.masked_fill_(found < 1e-3 * b.norm(dim=1).mean(), 0.0)
+    found = nearest_distances(*rows(samples, reference))
+    return {"authenticity": found.farther, "authenticity_real": found.real_farther}
 
 
 def class_distance(samples: Collected, reference: Reference, protocol: Protocol) -> dict[str, float]:

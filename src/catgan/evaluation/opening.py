@@ -18,7 +18,7 @@ from catgan.errors import UserError
 from catgan.evaluation.classifier import classifier
 from catgan.evaluation.collect import Keep, Work
 from catgan.evaluation.evaluator import Evaluator, Facts, applicable, check_possible, too_few
-from catgan.evaluation.features import DINOV2, Dinov2, FeatureSpace, Inception, Pixels
+from catgan.evaluation.features import DINOV2, Dinov2, FeatureSpace, Inception, InceptionSpatial, Pixels
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import Reference, has_images, has_statistics, of_source, read_npz
 from catgan.evaluation.sources import DatasetImages, Folder, Generated, ImageSource, Npz
@@ -99,8 +99,9 @@ def open_features(
     statistics: Path | None = None,
 ) -> FeatureSpace:
     """The feature space of a name; the classifier is trained on the reference's images if it is not cached."""
-    if name == "inception":
-        return in_turn(work.processes, lambda: Inception(device, Path(weights) if weights else None))
+    if name in ("inception", "inception-spatial"):
+        kind = Inception if name == "inception" else InceptionSpatial
+        return in_turn(work.processes, lambda: kind(device, Path(weights) if weights else None))
     if name in DINOV2:
         return in_turn(work.processes, lambda: Dinov2(device, weights, name))
     if name == "pixels":
@@ -139,7 +140,7 @@ def open_reference(
         features=protocol.reference_features if protocol.rows_kept else 0,
         classes=len(images.class_names) if images is not None and by_class else 0,
     )
-    known = None if statistics is None else read_npz(statistics)
+    known = None if statistics is None else read_npz(statistics, space.name)
     if images is None:
         assert known is not None
         return known

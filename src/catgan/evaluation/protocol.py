@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from catgan.bounds import check_psi, check_seed
 from catgan.errors import require
+from catgan.evaluation.nearest import Nearest
 from catgan.images import Rounding
 from catgan.metrics import FEATURES, METRICS, RENAMED, Features, Metric, titles
 from catgan.system.files import digest
@@ -120,12 +121,17 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     step: int = 0
     failures: list[str] = field(default_factory=list)  # of the generator, while it trains
+    nearest: Nearest | None = None  # samples beside the images that they may be copies of, if asked for
 
     @property
     def names(self) -> dict[str, str]:
         """What each number is called. With Inception's the sampling of classes is said, which moves FID by a tenth."""
         known, p = titles(self.protocol.features), self.protocol
-        labels = f" ({LABELS[p.class_sampling]})" if p.features == "inception" and p.class_sampling in LABELS else ""
+        labels = (
+            f" ({LABELS[p.class_sampling]})"
+            if p.features.startswith("inception") and p.class_sampling in LABELS
+            else ""
+        )
         return {name: known[name] + labels for name in self.metrics}
 
     @property
@@ -145,7 +151,7 @@ class Result:
             "warnings": self.warnings,
             "failures": self.failures,
             "seconds": round(self.seconds, 1),
-        }
+        } | ({"nearest": self.nearest.to_dict()} if self.nearest else {})
 
     def table(self) -> str:
         """A line per number."""

@@ -7,6 +7,7 @@ import zlib
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,9 +79,15 @@ def cached(path: Path) -> Collected | None:
         return None
 
 
+def statistics_names(features: str) -> tuple[str, str]:
+    """Under which names an .npz holds mean and covariance in a feature space, as ADM's reference files do."""
+    return ("mu_s", "sigma_s") if features == "inception-spatial" else ("mu", "sigma")
+
+
 def has_statistics(path: Path) -> bool:
-    """Whether an .npz has mu and sigma, as ADM's reference files do."""
-    return {"mu.npy", "sigma.npy"} <= members(path)
+    """Whether an .npz has mean and covariance in some feature space."""
+    names = map(statistics_names, ("inception", "inception-spatial"))
+    return any({f"{mu}.npy", f"{sigma}.npy"} <= members(path) for mu, sigma in names)
 
 
 def has_images(path: Path) -> bool:
@@ -96,26 +103,40 @@ def members(path: Path) -> set[str]:
         return set()
 
 
-def read_npz(path: Path) -> Reference:
-    """mu (d,) and sigma (d, d) of an ADM-style .npz. Raises UserError for anything else."""
+def read_npz(path: Path, features: str = "inception") -> Reference:
+    """mu (d,) and sigma (d, d) of an ADM-style .npz; in Inception's spatial features mu_s and sigma_s. Raises UserError
+    for anything else."""
+    names = statistics_names(features)
     try:
         with np.load(path, allow_pickle=False) as file:
-            mu, sigma = (torch.from_numpy(np.asarray(file[n], dtype=np.float64)) for n in ("mu", "sigma"))
+            mu, sigma = (torch.from_numpy(np.asarray(file[n], dtype=np.float64)) for n in names)
             count = int(file["count"]) if "count" in file.files else 0
     except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} holds no statistics: must have mu (d,) and sigma (d, d) ({error})") from None
+        raise UserError(
+            f"{path} holds no statistics: must have {names[0]} (d,) and {names[1]} (d, d) ({error})"
+        ) from None
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-        raise UserError(f"{path}: mu is {tuple(mu.shape)} and sigma {tuple(sigma.shape)}: must be (d,) and (d, d)")
+        raise UserError(
+            f"{path}: {names[0]} is {tuple(mu.shape)} and {names[1]} {tuple(sigma.shape)}: must be (d,) and (d, d)"
+        )
     if not (mu.isfinite().all() and sigma.isfinite().all()):
-        raise UserError(f"{path}: mu or sigma has numbers that are not finite: compute the statistics again")
+        raise UserError(
+            f"{path}: {names[0]} or {names[1]} has numbers that are not finite: compute the statistics again"
+        )
     return Reference(path.name, digest(mu.numpy().tobytes(), sigma.numpy().tobytes()), Statistics(mu, sigma, count))
 
 
-def write_npz(path: Path, statistics: Statistics) -> None:
-    """mu, sigma (float64) and the number of images as an .npz that ADM's evaluator reads too."""
+def write_npz(path: Path, statistics: Statistics, features: str = "inception") -> None:
+    """mu, sigma (float64) and the number of images as an .npz that ADM's evaluator reads too; see `read_npz`."""
+    mu, sigma = statistics_names(features)
 
     def fill(aside: Path) -> None:
         with open(aside, "wb") as file:
-            np.savez(file, mu=statistics.mu.numpy(), sigma=statistics.sigma.numpy(), count=np.int64(statistics.count))
+            found: dict[str, Any] = {
+                mu: statistics.mu.numpy(),
+                sigma: statistics.sigma.numpy(),
+                "count": np.int64(statistics.count),
+            }
+            np.savez(file, **found)
 
     write_atomically(path, fill)
