@@ -61,21 +61,26 @@ def main(argv: list[str] | None = None) -> int:
         print("there is no CUDA GPU here; make gpu DEVICE=cpu tries the same code on a CPU", file=sys.stderr)
         return 2
     began = time.monotonic()
-    found = about(o.device) | {"tests": tests(o.device) if o.tests else None}
+    found = about(o.device)
     path = o.out / f"{re.sub(r'[^A-Za-z0-9]+', '-', found['card']).strip('-').lower()}.json"
     earlier = json.loads(path.read_text()) if path.exists() else {}
-    found["recipes"] = earlier.get("recipes", {})  # what is not measured now stays, with its commit
+    found["tests"] = (
+        tests(o.device) if o.tests else earlier.get("tests")
+    )  # what is not measured now stays, with its commit
+    found["recipes"] = earlier.get("recipes", {})
     found["vae"] = attempt(lambda: vae_rate(o.device))
+    measured_now = [found["vae"]]
     for name, part in parts(o.device, o.recipes):
         print(f"{name} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
         found["recipes"][name] = attempt(part) | {"commit": found["commit"]}
+        measured_now.append(found["recipes"][name])
         write(found, path)  # after each, as the next may be the one that ends this
     found["seconds"] = round(time.monotonic() - began, 1)
     write(found, path)
     print(path.with_suffix(".md").read_text())
     print(path)
-    failed = [r for r in (*found["recipes"].values(), found["vae"]) if "failed" in r]
-    return 1 if failed or (found["tests"] and found["tests"]["exit"]) else 0
+    failed = any("failed" in part for part in measured_now)
+    return 1 if failed or (o.tests and found["tests"]["exit"]) else 0
 
 
 def about(device: str) -> dict[str, Any]:
@@ -135,7 +140,7 @@ def measured(config: Config, device: str) -> dict[str, Any]:
             "name": part["name"],
             "images_per_second": part["images_per_second"],
             "milliseconds": 1000 * part["seconds"]["median"],
-            "of_peak": part["gflops"] / (1000 * peak) if peak else None,
+            "of_peak": part["gflops"] / (1000 * peak) if peak and config.training.precision == "bfloat16" else None,
             "of_products": part["share"],
         }
         for part in result["parts"]
@@ -192,7 +197,7 @@ def write(found: dict[str, Any], path: Path) -> None:
 
 def page(found: dict[str, Any]) -> str:
     """The record as Markdown."""
-    rows: list[tuple[str, ...]] = [("", "images/s", "ms", "of the card's peak", "goal")]
+    rows: list[tuple[str, ...]] = [("", "commit", "images/s", "ms", "of the card's peak", "goal")]
     failures = []
     for label, result in found["recipes"].items():
         if "failed" in result:
@@ -202,9 +207,10 @@ def page(found: dict[str, Any]) -> str:
             goal = GOALS.get((label.partition(",")[0], part["name"]))
             goal = SAMPLING_GOAL if part["name"].startswith("sampling") and label.startswith("cat-") else goal
             share = "-" if part["of_peak"] is None else f"{part['of_peak']:.1%}"
+            commit = result.get("commit", found["commit"])[:7]
             rows.append(
                 (
-                    f"{label}: {part['name']}", f"{part['images_per_second']:,.4g}", f"{part['milliseconds']:.4g}",
+                    f"{label}: {part['name']}", commit, f"{part['images_per_second']:,.4g}", f"{part['milliseconds']:.4g}",
                     share, "" if goal is None else f"{goal:.0%}",
                 )
             )  # fmt: skip

@@ -28,6 +28,7 @@ from catgan.networks import build_networks
 from catgan.recipes import recipe
 from catgan.sampling.backends import Backend, synthesizer
 from catgan.system.devices import tensor_float32
+from catgan.training.timing import UNRECORDED
 
 LEFT_OUT = {"objective": {"representation": 0.0}, "discriminator": {"representation_dim": 0}, "encoder": {"path": None}}
 TINY = {"generator": {"depth": 4, "width": 32, "heads": 2}, "discriminator": {"depth": 1, "width": 32, "heads": 2}}
@@ -57,7 +58,7 @@ class Profile:
 
     def seconds(self, function: Callable[[], Any], times: int = 20) -> float:
         times = 1 if self.small else times
-        for _ in range(3):
+        for _ in range(1 if self.small else UNRECORDED + 2):  # compiled, and recorded
             function()
         self.wait()
         began = time.perf_counter()

@@ -26,7 +26,7 @@ from catgan.bounds import (
     ShareBelow1,
     check_bounds,
 )
-from catgan.errors import require
+from catgan.errors import UserError, require
 from catgan.metrics import Features, MetricName, NumberName, metric_of
 
 LATENT_SCALE = 0.18215  # SD-VAE: latents times this have about unit variance
@@ -229,7 +229,8 @@ class TrainingConfig:
     compile: bool | None = None
     """Compile the transformer block with torch.compile (needs a C++ compiler on CPU); None: on CUDA."""
     cuda_graph: bool | None = None
-    """Record a step as a CUDA graph and replay it, so that small networks do not wait for the CPU; None: where that can be."""
+    """Record a step as a CUDA graph and replay it, so that small networks do not wait for the CPU: in one process, with whole
+    batches and no encoder; None: there, unless losses, supervision or heads are your own (docs/extend.md)."""
     reuse_fakes: bool = True
     """Generate once per iteration for both steps: exact with shared z, and cheaper. Off under micro-batches."""
     init_from: str | None = None
@@ -318,11 +319,20 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
-    def captures(self, device: str, world: int, encoded: bool) -> bool:
-        """Whether steps are replayed as a CUDA graph: by default where one process trains in whole batches, and nothing has
-        to be encoded."""
-        can = device == "cuda" and world == 1 and not self.training.micro_batch and not encoded
-        return can and self.training.cuda_graph is not False
+    def captures(self, device: str, world: int = 1, encoded: bool = False, own: bool = False) -> bool:
+        """Whether steps are replayed as a CUDA graph: by default where they can be and losses, supervision and heads are none
+        of one's own. encoded: an encoder reads real samples. Raises UserError where it is asked for and cannot be."""
+        against = {
+            "the device is no GPU": device != "cuda",
+            "there are several processes": world > 1,
+            "a batch is passed in parts": bool(self.training.micro_batch),
+            "an encoder reads the samples": encoded,
+        }
+        reason = next((words for words, holds in against.items() if holds), None)
+        if self.training.cuda_graph and reason:
+            raise UserError(f"training.cuda_graph is true, but {reason}: set it to false")
+        asked = not own if self.training.cuda_graph is None else self.training.cuda_graph
+        return asked and reason is None
 
     def compiles(self, device: str) -> bool:
         """Whether blocks are compiled on a device of that type: as asked for, or by default on CUDA."""

@@ -145,7 +145,7 @@ def test_micro_batches_and_recomputed_activations_change_nothing(config: Config)
 def test_no_step_waits_for_the_gpu(config: Config, precision: str, graph: bool) -> None:
     """But for an eager one's consistency loss, which brings its few weights along in each step."""
     changes = {
-        "training": {"precision": precision, "cuda_graph": graph},
+        "training": {"precision": precision, "cuda_graph": graph and not ON_CPU},
         "objective": {"consistency": 0.1 if graph else 0.0},
     }
     step, _ = steps(from_dict(changes, config), 4)
@@ -157,17 +157,16 @@ def test_no_step_waits_for_the_gpu(config: Config, precision: str, graph: bool) 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_replayed_steps_are_those_that_are_not(wide: Config, compiled: bool) -> None:
-    """With schedules that change from step to step, and batches of another size in between."""
+    """With schedules that change from step to step."""
     if ON_CPU and compiled:
         pytest.skip("takes minutes on a CPU")
     changes = {
         "objective": {"penalty_end": 0.1, "penalty_anneal": 5},
         "optimizer": {"lr_warmup": 4, "lr_decay": 3},
-        "training": {"compile": compiled},
     }
     found = {}
     for graph in (False, True):
-        c = from_dict(changes | {"training": {"compile": compiled, "cuda_graph": graph}}, wide)
+        c = from_dict(changes | {"training": {"compile": compiled, "cuda_graph": graph and not ON_CPU}}, wide)
         step, metrics = steps(c, 8)
         found[graph] = [*metrics, {n: p.detach().cpu().clone() for n, p in step.generator.named_parameters()}]
         assert ON_CPU or (step.graph is not None and step.graph.graph is not None) == graph
@@ -201,9 +200,9 @@ def test_a_run_resumed_is_one_that_never_stopped(
         train(c, tmp_path / out, resume=resume, dataset=some_digits(24), quiet=True)
         return checkpoint.read(checkpoint.listed(tmp_path / out / "checkpoints")[-1])[1]
 
-    whole = go("whole", 4)
-    go("parts", 2)
-    parts = go("parts", 4, resume=True)
+    whole = go("whole", 10)
+    go("parts", 5)
+    parts = go("parts", 10, resume=True)
     assert all(torch.equal(parts[name], t) for name, t in whole.items())
 
 

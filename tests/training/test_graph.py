@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,8 +14,11 @@ from catgan.config_io import from_dict
 from catgan.errors import UserError
 from catgan.objective import Objective, StepState, Term, default_objective
 from catgan.system.devices import KeptConstants
-from catgan.training.graph import UNRECORDED, StepGraph
-from catgan.training.step import Step
+from catgan.system.processes import Processes
+from catgan.training.graph import StepGraph
+from catgan.training.parallel import Parallel
+from catgan.training.step import NETWORKS, Step, is_own
+from catgan.training.timing import UNRECORDED
 
 CPU = torch.device("cpu")
 CHANGES = {
@@ -96,47 +98,101 @@ def test_a_loss_that_reckons_with_the_step_and_a_weight_of_ones_own_are_right(ti
     check_equal(config, default_objective(config).with_term("generator", Term("rising", lambda k: 1.0 + k, rising)))
 
 
-def test_only_one_process_with_whole_batches_on_a_gpu_replays(tiny_config: Config) -> None:
-    def captures(device: str = "cuda", world: int = 1, encoded: bool = False, **training: Any) -> bool:
-        return from_dict({"training": training}, tiny_config).captures(device, world, encoded)
-
-    assert captures()
-    assert captures(cuda_graph=True)
-    assert not captures(cuda_graph=False)
-    assert not captures("cpu", cuda_graph=True)
-    assert not captures(world=2)
-    assert not captures(encoded=True)
-    assert not captures(micro_batch=2)
+def captures(config: Config, device: str = "cuda", **about: Any) -> bool:
+    names = ("world", "encoded", "own")
+    given = {name: about.pop(name) for name in names if name in about}
+    return from_dict({"training": about}, config).captures(device, **given)
 
 
-def test_what_cannot_be_recorded_is_said_in_one_line(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def capture(*_: Any, **__: Any) -> Iterator[None]:
-        yield
+def test_what_catgan_trains_in_one_process_with_whole_batches_on_a_gpu_is_replayed(tiny_config: Config) -> None:
+    assert captures(tiny_config)
+    assert captures(tiny_config, own=True, cuda_graph=True), "it is asked for"
+    for reason in ({"own": True}, {"world": 2}, {"encoded": True}, {"micro_batch": 2}, {"cuda_graph": False}):
+        assert not captures(tiny_config, **reason), reason
+    assert not captures(tiny_config, "cpu")
 
+
+@pytest.mark.parametrize(
+    ("about", "reason"),
+    [
+        ({"device": "cpu"}, "the device is no GPU"),
+        ({"world": 2}, "there are several processes"),
+        ({"micro_batch": 2}, "a batch is passed in parts"),
+        ({"encoded": True}, "an encoder reads the samples"),
+    ],
+)
+def test_asked_for_where_it_cannot_be_it_says_why(tiny_config: Config, about: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UserError, match=f"^training.cuda_graph is true, but {reason}: set it to false$"):
+        captures(tiny_config, cuda_graph=True, **about)
+
+
+def test_an_objective_of_ones_own_is_told_from_that_of_the_configuration(tiny_config: Config) -> None:
+    usual = default_objective(tiny_config)
+    assert not is_own(usual, tiny_config)
+    assert is_own(usual.with_term("generator", Term("dark", 1.0, lambda s: s.h[-1].flatten(1).mean(1))), tiny_config)
+    assert is_own(usual.without_term("discriminator", "r2"), tiny_config)
+
+
+class Ends:
+    """A recording that complains at its end, as CUDA's does, of what it saw before."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None:
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+@pytest.mark.parametrize(
+    ("first", "expected", "message"),
+    [
+        (
+            "operation not permitted when stream is capturing\nand more",
+            UserError,
+            r"false \(operation not permitted when",
+        ),
+        ("CUDA error: out of memory", RuntimeError, "^CUDA error: out of memory$"),
+    ],
+)
+def test_what_cannot_be_recorded_is_said_in_one_line(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, first: str, expected: type[Exception], message: str
+) -> None:
+    streams: list[Any] = []
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
-    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: Ends())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "the stream before")
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
 
     def fails(*_: Any) -> Any:
-        raise RuntimeError("operation not permitted when stream is capturing\nand much more")
+        raise RuntimeError(first)
 
-    graph = StepGraph(fails, (), CPU)
-    step = prepared(tiny_config, False)
+    graph, step = StepGraph(fails, (), CPU), prepared(tiny_config, False)
     x, y = torch.zeros(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64)
-    graph.fill({n: next(step.micro_batches(n, 0, x, y)) for n in ("discriminator", "generator")}, step.schedule(0))
-    with pytest.raises(
-        UserError, match=r"^a step cannot be recorded: set training.cuda_graph to false \(operation not"
-    ):
+    graph.fill({n: next(step.micro_batches(n, 0, x, y)) for n in NETWORKS}, step.schedule(0))
+    with pytest.raises(expected, match=message) as caught:
         graph.recorded()
+    assert "\n" not in str(caught.value)
+    assert streams == ["the stream before"]
 
 
-def test_constants_are_made_once_for_each_use() -> None:
+def test_constants_are_made_once_and_may_be_changed() -> None:
     like = torch.zeros(2)
     with KeptConstants() as constants:
         made = [like.new_tensor([1.0, 0.5]) for _ in range(2)]
-        other = like.new_tensor([1.0, 0.25]), like.double().new_tensor([1.0, 0.5])
-        assert made[0] is made[1]
-        assert [t.tolist() for t in (made[0], *other)] == [[1.0, 0.5], [1.0, 0.25], [1.0, 0.5]]
+        made[0].mul_(2)
+        other = like.new_tensor([1.0, 0.25]), like.double().new_tensor((1, 0.5))
+        assert [t.tolist() for t in (*made, *other)] == [[2.0, 1.0], [1.0, 0.5], [1.0, 0.25], [1.0, 0.5]]
         assert other[1].dtype == torch.float64
         assert len(constants.made) == 3
-    assert like.new_tensor([1.0, 0.5]) is not made[0]
+        assert like.new_tensor(2.0).shape == ()
+        assert like.new_tensor(data=[3.0]).tolist() == [3.0]
+        assert like.new_tensor([[1.0]]).shape == (1, 1)
+        assert len(constants.made) == 3
+
+
+def test_the_gpu_of_a_run_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams and recordings belong to the current one."""
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for name in ("cuda:1", "cpu"):
+        Parallel(Processes(), torch.device(name))
+    assert chosen == [torch.device("cuda:1")]

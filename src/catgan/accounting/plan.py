@@ -1,6 +1,6 @@
 """A training run on paper: memory, time and cost on GPUs that nobody has to own yet.
 
-Everything here is arithmetic on published peaks and counted sizes. Nothing was measured on a GPU.
+Everything here is arithmetic on published peaks and counted sizes, but for the share of the peak, `gpus.UTILISATION`.
 """
 
 from __future__ import annotations

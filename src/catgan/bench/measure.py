@@ -164,12 +164,11 @@ class Bench:
 
     def peak(self, step: Any) -> int:
         """The most bytes allocated at once in an iteration of a step, above what stays."""
-        step.graph, graph = None, step.graph  # a replay allocates nothing
-        try:
-            step.run(0, self.x, self.y)  # moments are there
-            return peak_bytes(lambda: step.run(1, self.x, self.y), self.device)
-        finally:
-            step.graph = graph
+        if step.graph is not None:  # a replay allocates nothing; what it has is given back
+            step.graph.release()
+            step.fakes = None
+        step.run(0, self.x, self.y)  # moments are there
+        return peak_bytes(lambda: step.run(1, self.x, self.y), self.device)
 
 
 def check_single_thread(device: torch.device) -> None:
@@ -190,6 +189,8 @@ def notes(config: Config, device: torch.device) -> list[str]:
     busy = os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
     if busy and device.type == "cpu" and torch.get_num_threads() > 1:
         found.append("others were busy on this machine before: times of several threads mean little then")
+    if config.captures(device.type):
+        found.append("steps are replayed, and only measured as a whole: --training.cuda-graph false for their halves")
     return found
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from catgan.bench.ceiling import Ceiling
 from catgan.bench.meters import Clock, Part, Timing, counting
 from catgan.system.progress import clock as minutes
+from catgan.training.timing import UNRECORDED
 
 SHORTEST = 0.2  # seconds for which one measurement repeats what is shorter
 
@@ -46,8 +47,8 @@ def rounds(
         with counting() as operations:
             work |= part.run(operations)
         took = time.perf_counter() - began
-        if compiled:
-            part.run(clock)
+        for _ in range(UNRECORDED if clock.device.type == "cuda" else int(compiled)):
+            part.run(clock)  # compiled, and recorded
         if compiled or took < 10 * SHORTEST:
             began = time.perf_counter()
             part.run(clock)

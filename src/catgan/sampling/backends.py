@@ -59,7 +59,7 @@ def synthesizer(generator: Generator, backend: Backend, precision: str) -> Synth
 
 
 UNRECORDED = 2  # batches of a size, in which the compiler makes its kernels
-RECORDINGS = 8  # sizes of batches, at the most: each keeps the memory of a pass
+RECORDINGS = 8  # sizes of batches, at the most
 
 
 class Replayed:
@@ -72,20 +72,23 @@ class Replayed:
         self.synthesize = synthesize
         self.seen: Counter[tuple[int, bool]] = Counter()
         self.made: dict[tuple[int, bool], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+        self.pool: Any = None  # of memory that all recordings share: one is replayed at a time, and its result copied
 
     def __call__(self, w: Tensor, all_stages: bool) -> Tensor:
         kind = len(w), all_stages
-        if kind not in self.made:
-            if self.seen[kind] < UNRECORDED or len(self.made) == RECORDINGS:
-                self.seen[kind] += 1
-                return self.synthesize(w, all_stages)
-            graph, given = torch.cuda.CUDAGraph(), w.clone()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self.made[kind] = graph, given, self.synthesize(given, all_stages)
-        graph, given, result = self.made[kind]
-        given.copy_(w)
-        graph.replay()
-        return result.clone()
+        with torch.cuda.device(w.device):
+            if kind not in self.made:
+                if self.seen[kind] < UNRECORDED or len(self.made) == RECORDINGS:
+                    self.seen[kind] += 1
+                    return self.synthesize(w, all_stages)
+                graph, given = torch.cuda.CUDAGraph(), w.clone()
+                with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+                    self.made[kind] = graph, given, self.synthesize(given, all_stages)
+                self.pool = graph.pool()
+            graph, given, result = self.made[kind]
+            given.copy_(w)
+            graph.replay()
+            return result.clone()
 
 
 class Synthesis(nn.Module):

@@ -76,7 +76,7 @@ def write_onnx(
     difference, samples = compared(network, model.SerializeToString())
     describe(model, metadata(pipe, network) | comparison(difference, samples))
     data = model.SerializeToString(deterministic=True)
-    check_vacant(out)  # anew: it took a while
+    check_absent(out)  # anew: it took a while
     write_bytes(out, data)
     return Written(out, len(data), difference, samples)
 
@@ -85,7 +85,7 @@ def check_request(pipe: CATPipeline, out: Path, form: str, stages: bool, psi: fl
     """Raise UserError for what cannot be exported, or not to this place."""
     require(form in FORMS, "form", form, f"one of {', '.join(FORMS)}")
     require(out.suffix == SUFFIX, "the ONNX file", out, f"named NAME{SUFFIX}")
-    check_vacant(out)
+    check_absent(out)
     if pipe.weights != "ema":
         raise UserError(f"weights is {pipe.weights}: only averaged weights are exported")
     if form == "fidelity":
@@ -108,7 +108,7 @@ def check_request(pipe: CATPipeline, out: Path, form: str, stages: bool, psi: fl
         )
 
 
-def check_vacant(out: Path) -> None:
+def check_absent(out: Path) -> None:
     """Raise UserError if anything is at `out`."""
     if out.exists():
         raise UserError(f"{out} exists: choose another name")

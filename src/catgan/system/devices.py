@@ -39,9 +39,9 @@ def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 class KeptConstants(TorchFunctionMode):
-    """Within it, `new_tensor` of the same floats gives the same tensor, which is moved to the GPU once.
+    """Within it, what `new_tensor` makes of a list of numbers is moved to the GPU once, and copied there.
 
-    A move waits for the GPU, and cannot be part of a CUDA graph. The tensors are not to be changed.
+    A move waits for the GPU, and cannot be part of a CUDA graph.
     """
 
     def __init__(self) -> None:
@@ -50,12 +50,13 @@ class KeptConstants(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is not Tensor.new_tensor or not all(isinstance(value, (int, float)) for value in args[1]):
+        plain = func is Tensor.new_tensor and len(args) == 2 and isinstance(args[1], (list, tuple)) and not kwargs
+        if not plain or not all(isinstance(value, (int, float)) for value in args[1]):
             return func(*args, **kwargs)
-        key = (*args[1], args[0].dtype, args[0].device, *kwargs.items())
+        key = (*args[1], args[0].dtype, args[0].device)
         if key not in self.made:
-            self.made[key] = func(*args, **kwargs)
-        return self.made[key]
+            self.made[key] = func(*args)
+        return self.made[key].clone()
 
 
 def check_compiler(device: torch.device, asked: str, instead: str) -> None:

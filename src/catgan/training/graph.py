@@ -19,8 +19,7 @@ from catgan.errors import UserError
 from catgan.objective.supervision import Network
 from catgan.system.devices import memory_error, moved
 from catgan.training.microbatches import MicroBatch
-
-UNRECORDED = 3  # first steps: the optimisers make their state, the compiler its kernels, the libraries their plans
+from catgan.training.timing import UNRECORDED
 
 Metrics = dict[str, Tensor]  # scalars, and vectors over scales, of a step
 Parts = dict[Network, MicroBatch]
@@ -81,15 +80,21 @@ class StepGraph:
         Other threads, which read ahead, may go on with what a recording forbids in its own thread. Raises UserError for
         an iteration that waits for the GPU.
         """
-        graph = torch.cuda.CUDAGraph()
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 return graph, self.once()
         except RuntimeError as error:
-            if memory_error(error):
-                raise
-            reason = str(error).partition("\n")[0]
+            torch.cuda.set_stream(current)  # a recording that cannot be ended does not go back by itself
+            first = error.__context__ or error  # the end of the recording complains of what came before it
+            if any(memory_error(e) or "out of memory" in str(e) for e in (first, error)):
+                raise first from None
+            reason = str(first).partition("\n")[0]
             raise UserError(f"a step cannot be recorded: set training.cuda_graph to false ({reason})") from error
+
+    def release(self) -> None:
+        """Give back the memory of a whole step, which a recording keeps. It is recorded anew."""
+        self.graph, self.metrics, self.done = None, {}, 0
 
     def once(self) -> Metrics:
         """What is recorded. A loss that reckons with the number of the step is given it as a tensor, too."""

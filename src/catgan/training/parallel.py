@@ -53,9 +53,9 @@ class Parallel:
         self.patience = min(ROLL_CALL, timeout)
         self.hurried = False
         self.ready: Any = None  # when the last gradients of a backward pass were there
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # streams and recordings are of the current one
         if processes.several:
-            if device.type == "cuda":
-                torch.cuda.set_device(device)
             with self.watched(lambda: "start"):
                 # The meeting on the CPU after each step is to notice a stall before NCCL's own watchdog does.
                 processes.meet(2 * self.timeout if device.type == "cuda" else self.timeout, device)

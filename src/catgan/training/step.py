@@ -15,8 +15,9 @@ from catgan.discriminator import Judgement
 from catgan.generator import Generator
 from catgan.networks import build_generator, build_networks, build_pyramid
 from catgan.objective.choice import default_supervision
+from catgan.objective.identity import recorded
 from catgan.objective.supervision import Network, Supervision
-from catgan.objective.terms import Objective, StepState, Term
+from catgan.objective.terms import VISION, Objective, StepState, Term, default_objective
 from catgan.schedules import rate
 from catgan.system.devices import KeptConstants, check_compiler, memory_error, tensor_float32
 from catgan.system.processes import Processes
@@ -82,7 +83,8 @@ class Step:
         self.scheduled: Mapping[str, float | Tensor] = self.schedule(0)  # what it says at this step
         self.constants: AbstractContextManager[Any] = nullcontext()
         self.graph: StepGraph | None = None
-        if config.captures(device.type, self.parallel.processes.world, target is not None):
+        own = supervision is not None or is_own(objective, config) or bool(set(heads or {}) - {VISION})
+        if config.captures(device.type, self.parallel.processes.world, target is not None, own):
             self.graph, self.constants = StepGraph(self.iterate, self.optimizers.values(), device), KeptConstants()
         if config.compiles(device.type):
             check_compiler(device, "training.compile is true", "set it to false")
@@ -350,6 +352,12 @@ class Step:
         average = build_generator(self.config).to(self.device).requires_grad_(False).eval()
         average.load_state_dict({name: full_tensor(t) for name, t in self.ema.state_dict().items()})
         return average
+
+
+def is_own(objective: Objective, config: Config) -> bool:
+    """Whether an objective computes anything else than the configuration's."""
+    found, usual = (recorded(o, None, {}, None) for o in (objective, default_objective(config)))
+    return found != usual
 
 
 def add(sums: Metrics, name: str, value: Tensor) -> None:

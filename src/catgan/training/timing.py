@@ -72,16 +72,20 @@ class Stopwatch:
         return elapsed, seconds
 
 
+UNRECORDED = 3  # first steps on a GPU: optimisers make their state, the compiler its kernels, the libraries their plans
+
+
 class Pace:
-    """Seconds per step, once a run is under way: the mean of its first steps after two that warm up.
+    """Seconds per step, once a run is under way: the mean of its first steps after those that warm up, or are recorded.
 
     Measured on the run's own steps, so that no number of theirs depends on it.
     """
 
-    WARM_UP, STEPS, ENOUGH = 2, 10, 20.0  # ENOUGH: seconds that make do with fewer steps
+    STEPS, ENOUGH = 10, 20.0  # ENOUGH: seconds that make do with fewer steps
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.steps, self.spent = device, 0, 0.0
+        self.warm_up = UNRECORDED + 1 if device.type == "cuda" else 2
         self.known: float | None = None
 
     @contextmanager
@@ -92,7 +96,7 @@ class Pace:
         began = self.now()
         yield
         self.steps += 1
-        timed = self.steps - self.WARM_UP
+        timed = self.steps - self.warm_up
         if timed > 0:
             self.spent += self.now() - began
             if timed == self.STEPS or self.spent > self.ENOUGH:
