@@ -179,7 +179,10 @@ USAGE = dict.fromkeys(("sample", "interpolate", "diagnose", "report", "compare",
 
 @pytest.mark.parametrize(
     ("command", "named"),
-    (USAGE | {"invert": "RUN", "info": "RECIPE", "plan": "RECIPE", "prepare": "SOURCE DEST"}).items(),
+    (
+        USAGE
+        | {"invert": "RUN", "push": "RUN OWNER/NAME", "info": "RECIPE", "plan": "RECIPE", "prepare": "SOURCE DEST"}
+    ).items(),
 )
 def test_usage_says_what_each_argument_is(command: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:
     with contextlib.suppress(SystemExit):

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from catgan.checkpoint import metadata
 from catgan.checkpoint.manifest import Header
 from catgan.config import Config
 from catgan.config_io import attribute, differences
@@ -21,6 +22,8 @@ from catgan.system.progress import clock
 from catgan.version import __version__
 
 UNTOLD = ("data", "log", "eval", "checkpoint", "training")  # told in lines of their own, or of no effect on the model
+HERE = "<this folder, or its name on the Hugging Face Hub>"
+LICENCE, ORIGIN = "licence of the weights | <...>", "<Version, source, licence, how they were selected and labelled.>"
 FID_ROW = "| <FID> | | <samples, reference statistics, implementation, psi, weights, command> |\n"
 ALIGNMENT_ROW = (
     "| delta, floor, excess, R, A per stage | | `catgan diagnose`, 1,000 samples, psi = 1, averaged weights |\n"
@@ -29,11 +32,17 @@ ALIGNMENT_ROW = (
 
 def model_card(header: Header, run: Path | None) -> str:
     """Markdown. run: the directory of the run that it is from, if it is there; what is not known stays to be filled in."""
-    text = Path(__file__).with_name("model-card-template.md").read_text("utf-8")
-    text = re.split(r"^---$\n+", text, maxsplit=1, flags=re.MULTILINE)[1]
+    text = template()
     for placeholder, found in known(header, run).items():
         text = text.replace(placeholder, found or placeholder)
-    return f"---\nlibrary_name: catgan\ntags: [gan, image-generation]\n---\n\n{text}"
+    title = re.sub(r"^# ", "", text.splitlines()[0])
+    return metadata.joined(metadata.front_matter(header.config, title, evaluations(run, header.step)), text)
+
+
+def template() -> str:
+    """The card with all that is to be filled in."""
+    text = Path(__file__).with_name("model-card-template.md").read_text("utf-8")
+    return re.split(r"^---$\n+", text, maxsplit=1, flags=re.MULTILINE)[1]
 
 
 def known(header: Header, run: Path | None) -> dict[str, str]:
@@ -54,7 +63,7 @@ def known(header: Header, run: Path | None) -> dict[str, str]:
         "| class-conditional image": "| class-conditional image" if s.classes > 1 else "| image",
         "generator <...>, discriminator <...>": ", ".join(f"{name} {n / 1e6:.2f} M" for name, n in sizes.items()),
         "<averaged (EMA) / raw>, step <...>": f"averaged (EMA), step {header.step}",
-        "<checkpoint>": "<this folder, or its name on the Hugging Face Hub>",
+        "<checkpoint>": HERE,
         "<Steps, batch, seed, hardware, time; with or without DINOv2 alignment.>": training(header, about, rows),
         "<Name and number of images, preprocessing.>": training_data(header, about),
         FID_ROW: measured(run, header.step) if run else "",
@@ -109,18 +118,23 @@ def training_data(header: Header, about: dict[str, Any]) -> str:
     return f"{about['samples']:,} samples." if "samples" in about else ""
 
 
+def evaluations(run: Path | None, step: int) -> list[dict[str, Any]]:
+    """The evaluations of this step that a run has."""
+    results = map(read_if_there, sorted((run / "evaluations").glob("*.json")) if run else ())
+    return [result for result in results if result.get("step") == step]
+
+
 def measured(run: Path, step: int) -> str:
     """A row per number of the evaluations of this step."""
     rows = []
-    for result in map(read_if_there, sorted((run / "evaluations").glob("*.json"))):
-        if result.get("step") == step:
-            protocol, names = result.get("protocol", {}), result.get("names", {})
-            keys = ("samples", "psi", "weights", "class_sampling")
-            how = [f"{k} {protocol[k]}" for k in keys if k in protocol]
-            how += [f"reference {Path(protocol['reference']['name']).name}"] if "reference" in protocol else []
-            how += result.get("warnings", [])
-            for name, value in result.get("metrics", {}).items():
-                rows.append(f"| {names.get(name, name)} | {value:.4g} | {', '.join(how)} |\n")
+    for result in evaluations(run, step):
+        protocol, names = result.get("protocol", {}), result.get("names", {})
+        keys = ("samples", "psi", "weights", "class_sampling")
+        how = [f"{k} {protocol[k]}" for k in keys if k in protocol]
+        how += [f"reference {Path(protocol['reference']['name']).name}"] if "reference" in protocol else []
+        how += result.get("warnings", [])
+        for name, value in result.get("metrics", {}).items():
+            rows.append(f"| {names.get(name, name)} | {value:.4g} | {', '.join(how)} |\n")
     return "".join(rows)
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "a page about a run: samples, losses, alignment, evaluation",
     "compare": "several runs beside each other: page, table, means over seeds",
     "export": "the averaged generator as a folder to publish: safetensors, configuration, model card",
+    "push": "publish a model on the Hugging Face Hub: lists the files, and uploads them with --yes",
     "models": "list the trained models that come with catgan, usable by name",
     "ship": "put a run's weights into the package, for those who release it",
     "info": "layers, tokens, parameters and compute of a recipe",

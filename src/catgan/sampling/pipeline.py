@@ -5,20 +5,27 @@ Latents become pictures by themselves, by the VAE that the configuration names o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from catgan import shipped
 from catgan.bounds import check_psi, check_seed
+from catgan.checkpoint.card import evaluations
 from catgan.checkpoint.export import FILES, is_export, opened, write_export
 from catgan.checkpoint.manifest import Header
+from catgan.checkpoint.publishing import CARD, Publication, publish
 from catgan.checkpoint.reading import HEADS, load_network
 from catgan.config import Config
 from catgan.data import Dataset, check_fits, is_data_of, open_dataset
@@ -28,9 +35,10 @@ from catgan.encoders import VAE, vae_for
 from catgan.encoders.files import find_folder, fingerprint
 from catgan.errors import UserError, require
 from catgan.generator import Generator
-from catgan.images import Rounding, to_bytes, to_picture
+from catgan.images import Rounding, save_png, to_bytes, to_picture
 from catgan.networks import build_discriminator, build_generator, build_pyramid
 from catgan.pyramid import Pyramid
+from catgan.sampling import hub, showcase
 from catgan.sampling.backends import Backend, Synthesize, check_backend, synthesizer
 from catgan.shipped import choices, located
 from catgan.system.devices import pick_device
@@ -93,12 +101,21 @@ class CATPipeline:
         )
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, vae: str | VAE | None = None) -> CATPipeline:
+    def from_pretrained(
+        cls, name: str | Path, vae: str | VAE | None = None, revision: str | None = None
+    ) -> CATPipeline:
         """An exported model (`catgan export`), a run or a shipped model, or OWNER/NAME[@REVISION] on the Hugging Face Hub.
 
-        Raises UserError if there is none, and for names on the Hub without huggingface_hub or a network.
+        revision: the branch, tag or commit of a name on the Hub. Raises UserError if there is none, for a revision of what
+        is not on the Hub, and for names on the Hub without huggingface_hub or a network.
         """
         local = located(Path(name)).exists()
+        if revision is not None:
+            if local or "@" in str(name):
+                raise UserError(
+                    f"revision is {revision}: {name} {'is no name on the Hub' if local else 'has one already'}"
+                )
+            name = f"{name}@{revision}"
         return load(
             name
             if local
@@ -120,6 +137,78 @@ class CATPipeline:
         judge = load_discriminator(self.source) if discriminator and self.source else None
         header = Header(self.step, config, self.class_names, (), self.step * config.training.batch)
         return write_export(Path(out), header, self.generator, judge, self.run)
+
+    def push_to_hub(
+        self, name: str, *, private: bool = False, licence: str = "", datasets: Sequence[str] = (),
+        discriminator: bool = False, message: str = "", revision: str | None = None,
+    ) -> str:  # fmt: skip
+        """Publish as OWNER/NAME on the Hugging Face Hub, as one commit; returns the address. Nothing there is deleted.
+
+        It uploads what `catgan push` lists, without asking. private: of a new repository. licence, datasets: for the card.
+        revision: a branch. Raises UserError as `save_pretrained` and `catgan.sampling.hub.upload` do.
+        """
+        with self.prepared_push(name, licence, datasets, discriminator, revision) as folder:
+            return hub.upload(folder, name, private, message or self.push_message, revision).url
+
+    @property
+    def push_message(self) -> str:
+        return f"catgan: {self.config.recipe}, step {self.step}"
+
+    @contextmanager
+    def prepared_push(
+        self, name: str, licence: str = "", datasets: Sequence[str] = (), discriminator: bool = False,
+        revision: str | None = None,
+    ) -> Iterator[Path]:  # fmt: skip
+        """A temporary folder of what `push_to_hub` uploads: the export, sheet.png, stages.png and the completed card.
+
+        The card of an exported folder is kept and completed. Raises UserError for a bad name, and as `save_pretrained` does.
+        """
+        hub.check_name(name)
+        vae = self.published_config.sample.vae
+        if vae and Path(vae).exists():
+            raise UserError(
+                f"the VAE is {vae}, a folder that others do not have: name one on the Hub, with --vae or with_vae"
+            )
+        with TemporaryDirectory(prefix="catgan-push-") as place:
+            folder = self.save_pretrained(Path(place) / "model", discriminator)
+            if self.source and is_export(self.source) and (self.source / CARD).is_file():
+                copyfile(self.source / CARD, folder / CARD)
+            captions = self.save_showcase(folder)
+            told = self.told()
+            about = Publication(
+                name,
+                hub.address(name, revision),
+                f"{name}@{revision}" if revision else name,
+                licence or told.get("licence", ""),
+                tuple(datasets),
+                "" if datasets else told.get("trained_on", ""),
+                told.get("evaluations", ()),
+            )
+            publish(folder, self.published_config, about, captions)
+            yield folder
+
+    def told(self) -> dict[str, Any]:
+        """What a shipped model or a run has written down of licence, data and evaluations."""
+        if self.source and is_export(self.source):
+            return read_if_there(self.source / shipped.ABOUT)
+        return {"evaluations": evaluations(self.run, self.step)}
+
+    def save_showcase(self, folder: Path) -> dict[str, str]:
+        """Write sheet.png and stages.png, and return what they show. Raises UserError for latents without their VAE."""
+        classes, seeds = showcase.chosen(self.config.sample.classes)
+        names = [self.class_name(c) for c in classes]
+        made = self([c for c in classes for _ in seeds], seeds * len(classes)).array
+        few = classes[: showcase.STRIPS] if len(classes) > 1 else classes * showcase.STRIPS
+        first = [0] * len(few) if len(classes) > 1 else list(range(len(few)))
+        stages = self(few, first, stages=True).stage_array
+        rows = [f"{self.class_name(c)}, seed {s}" for c, s in zip(few, first, strict=True)]
+        captions = {
+            "sheet.png": f"Samples of seeds 0-{seeds[-1]}, psi 1, not selected",
+            "stages.png": "Outputs of the stages h_0 to h_K of some samples, psi 1, not selected",
+        }
+        save_png(showcase.sheet(made, names, seeds, captions["sheet.png"]), folder / "sheet.png")
+        save_png(showcase.strips(stages, rows, captions["stages.png"]), folder / "stages.png")
+        return captions
 
     @property
     def published_config(self) -> Config:

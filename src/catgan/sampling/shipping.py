@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from PIL import Image
 
 from catgan.checkpoint.export import write_export
 from catgan.checkpoint.manifest import Header
+from catgan.checkpoint.publishing import completed
 from catgan.errors import UserError
 from catgan.images import png, to_bytes, to_picture, visible
 from catgan.sampling.pipeline import CATPipeline, load, load_discriminator
@@ -97,21 +97,6 @@ def ship(
     finally:
         discard(aside)
     return out
-
-
-def completed(card: str, name: str, licence: str, trained_on: str) -> str:
-    """A model card with what is told of the model, and without what is still to be filled in."""
-    told = {
-        "<this folder, or its name on the Hugging Face Hub>": name,
-        "licence of the weights | <...>": f"licence of the weights | {licence}",
-        "<Version, source, licence, how they were selected and labelled.>": trained_on,
-        "Recommended psi: <...>. Lower values": "Lower values of psi",
-    }
-    for placeholder, text in told.items():
-        card = card.replace(placeholder, text)
-    card = re.sub(r"^\|.*<.*\n", "", card, flags=re.MULTILINE)  # rows
-    card = re.sub(r"[A-Z][\w ]*: <\.\.\.>\. |,? ?<[^>]*>", "", card)
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"^-? *\n", "\n", card, flags=re.MULTILINE))
 
 
 def difference(a: CATPipeline, b: CATPipeline) -> int:
