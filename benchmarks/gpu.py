@@ -43,7 +43,6 @@ WAYS: dict[str, dict[str, bool]] = {
     "compiled": {"compile": True, "cuda_graph": False},
     "compiled, as CUDA graphs": {"compile": True, "cuda_graph": True},
 }
-LEFT_OUT = {"objective": {"representation": 0.0}, "discriminator": {"representation_dim": 0}, "encoder": {"path": None}}
 TINY = {"generator": {"depth": 4, "width": 32, "heads": 2}, "discriminator": {"depth": 1, "width": 32, "heads": 2}}
 
 
@@ -119,8 +118,7 @@ def parts(device: str, recipes: Sequence[str]) -> Iterator[tuple[str, Callable[[
     """What is measured, by name: these recipes in their own precision, in each of `WAYS`."""
     for name in recipes:
         for way, choices in WAYS.items() if device == "cuda" else [("eager", {"compile": False})]:
-            config = from_dict(LEFT_OUT, recipe(name))
-            config = from_dict({"training": choices | {"batch": RECIPES[name], "device": device}}, config)
+            config = from_dict({"training": choices | {"batch": RECIPES[name], "device": device}}, recipe(name))
             if device == "cpu":
                 tiny = {} if name == "digits" else TINY
                 config = from_dict(tiny | {"training": {"batch": 4, "threads": 1}}, config)

@@ -29,9 +29,8 @@ from catgan.recipes import recipe
 from catgan.sampling.backends import Backend, synthesizer
 from catgan.system.devices import tensor_float32
 from catgan.training.timing import UNRECORDED
+from gpu import TINY
 
-LEFT_OUT = {"objective": {"representation": 0.0}, "discriminator": {"representation_dim": 0}, "encoder": {"path": None}}
-TINY = {"generator": {"depth": 4, "width": 32, "heads": 2}, "discriminator": {"depth": 1, "width": 32, "heads": 2}}
 STEPS = {"fashion-mnist": 32, "cat-b2": 64, "cat-h2": 32}  # recipes, and samples of a step
 SPANS, HEADS, HEAD_SIZE = (5, 17, 65, 257), 12, 64  # the discriminator's attention of cat-*
 KINDS = {  # by a part of the kernel's name; the first that fits
@@ -52,9 +51,9 @@ class Profile:
 
     def config(self, name: str, **changes: Any) -> Config:
         """A recipe without its encoder; on a CPU tiny."""
-        config = from_dict(changes, from_dict(LEFT_OUT, recipe(name)))
+        config = from_dict(changes, measured(recipe(name)))
         training = {"device": self.device.type, "batch": 2 if self.small else STEPS[name]}
-        return measured(from_dict((TINY if self.small else {}) | {"training": training}, config)).validate()
+        return from_dict((TINY if self.small else {}) | {"training": training}, config).validate()
 
     def seconds(self, function: Callable[[], Any], times: int = 20) -> float:
         times = 1 if self.small else times

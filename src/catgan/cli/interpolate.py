@@ -15,11 +15,10 @@ from catgan.errors import UserError, require
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from catgan.sampling.pipeline import CATPipeline
-
 DESCRIPTION = """Walk in a straight line between samples in style space (w), within a class and between classes.
 
-Each point is CLASS:SEED, or FILE:ROW of a file of styles (catgan invert). Writes strip.png, a row per leg of the walk, and walk.gif, which goes there and back.
+Each point is CLASS:SEED, or FILE:ROW of a file of styles (catgan invert). Writes strip.png, a row per leg of the walk, and
+walk.gif, which goes there and back.
 
   catgan interpolate runs/digits --points 3:0 3:1 8:1
 """
@@ -50,10 +49,13 @@ def main(argv: Sequence[str]) -> None:
     import torch
 
     from catgan.images import gif, grid, save_png, tile_zoom
+    from catgan.sampling.styles import read_styles
     from catgan.sampling.walks import walk
     from catgan.system.files import unused, write_bytes
 
-    ends = torch.cat([style(pipe, *split(point), o.psi) for point in points])
+    named = [split(point) for point in points]
+    files = {name: read_styles(name, pipe)[0] for name in {n for n, _ in named if n.endswith(".safetensors")}}
+    ends = torch.cat([row(name, n, files[name]) if name in files else pipe.style(name, n, o.psi) for name, n in named])
     pixels = pipe(w=walk(ends, o.frames)).array
     zoom = tile_zoom(pixels.shape[1])
     legs = [list(pixels[i : i + o.frames]) for i in range(0, len(pixels), o.frames)]
@@ -71,12 +73,7 @@ def split(point: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def style(pipe: CATPipeline, name: str, number: int, psi: float) -> Tensor:
-    """w of a class and a seed, or of a row of a file of styles, which psi leaves alone: (1, d)."""
-    from catgan.sampling.styles import read_styles
-
-    if not name.endswith(".safetensors"):
-        return pipe.style(name, number, psi)
-    w, _ = read_styles(name, pipe)
+def row(name: str, number: int, w: Tensor) -> Tensor:
+    """One of the styles (n, d) of a file, which psi leaves alone: (1, d). Raises UserError if it has no such row."""
     require(number < len(w), f"row of {name}", number, f"0 to {len(w) - 1}")
     return w[number : number + 1]

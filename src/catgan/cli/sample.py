@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -96,20 +95,17 @@ def main(argv: Sequence[str]) -> None:
 
 def save_sheet(o: SampleOptions, pipe: CATPipeline, classes: list[int], seeds: list[int]) -> Path:
     """Write one picture of the samples of every class with every seed, and return its path: sheet-psi-1.png."""
-    from catgan.images import captioned, grid, labelled, save_png, tile_zoom
+    from catgan.images import captioned, save_png
+    from catgan.sampling.showcase import sheet
     from catgan.system.files import unused
 
     one = len(classes) == 1
-    across = math.isqrt(len(seeds) - 1) + 1 if one else len(seeds)
     made = pipe([c for c in classes for _ in seeds], seeds * len(classes), psi=o.psi, batch_size=o.batch).array
-    picture = grid([list(made[i : i + across]) for i in range(0, len(made), across)], tile_zoom(made.shape[1]))
     names = [pipe.class_name(c) for c in classes]
-    if o.labels and not one:
-        picture = labelled(picture, [str(s) for s in seeds], names)
     about = [pipe.config.recipe, f"step {pipe.step}", *([f"class {names[0]}"] if one else []), f"psi {o.psi:g}"]
     about += [f"seeds 0-{seeds[-1]}{' in rows' if one else ''}", "not selected"]
     (path,) = unused(o.out, [f"sheet-{f'class-{classes[0]}-' if one else ''}psi-{o.psi:g}.png"])
-    save_png(captioned(picture, ", ".join(about)), path)
+    save_png(captioned(sheet(made, names, seeds, o.labels), ", ".join(about)), path)
     return path
 
 
@@ -164,12 +160,11 @@ def saved(o: SampleOptions, pictures: dict[str, Image.Image], made: Samples, nam
     Returns their paths.
     """
     from catgan.images import save_png
+    from catgan.sampling.showcase import strips
     from catgan.system.files import unused
 
     if made.stages is not None:
-        stages = made.stage_array
-        columns = [f"h_{k}" for k in range(len(stages))]
-        pictures["stages"] = titled(o, [list(stages[:, i]) for i in range(len(names))], columns, names)
+        pictures["stages"] = strips(made.stage_array, names, o.labels)
     paths = unused(o.out, [f"{name}.png" for name in pictures])
     for picture, path in zip(pictures.values(), paths, strict=True):
         save_png(picture, path)

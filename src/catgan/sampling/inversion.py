@@ -30,6 +30,8 @@ LEARNING_RATE = 0.3  # of Adam at the beginning, times the deviation of styles
 FEATURES = 3.0  # weight of the features beside the mean square
 FRAMES = 8  # samples on the way that are kept
 
+Views = tuple[Sequence[Tensor], Sequence[Tensor]]  # of pictures: at every scale, and the discriminator's features
+
 
 @dataclass(frozen=True)
 class Inversion:
@@ -114,14 +116,27 @@ class Projection:
     def run(self, starts: Tensor, steps: int) -> tuple[Tensor, list[Tensor]]:
         """Candidates (n, c, d) to the styles found (n, d), and samples (n, C, S, S) on the way, the last of these styles."""
         n, count, _ = starts.shape
-        tried, _ = self.descend(starts.flatten(0, 1), self.x.repeat_interleave(count, 0), short(steps), ())
+        for_all = self.wanted(self.x.repeat_interleave(count, 0))
+        tried, samples = self.descend(starts.flatten(0, 1), for_all, short(steps), ())
         with torch.no_grad():
-            error = self.distance(self.generator.synthesize(tried), self.x.repeat_interleave(count, 0))
+            error = self.distance(samples[-1], for_all)
         w = tried.unflatten(0, (n, count))[torch.arange(n, device=tried.device), error.view(n, count).argmin(1)]
         shown = {round(k * steps / FRAMES) for k in range(FRAMES)}
-        return self.descend(w, self.x, steps, shown)
+        return self.descend(w, self.wanted(self.x), steps, shown)
 
-    def descend(self, w: Tensor, x: Tensor, steps: int, shown: Sequence[int] | set[int]) -> tuple[Tensor, list[Tensor]]:
+    @torch.no_grad()
+    def wanted(self, x: Tensor) -> Views:
+        """What `distance` compares of pictures (m, C, S, S)."""
+        return self.views(x)
+
+    def views(self, x: Tensor) -> Views:
+        """Pictures at every scale, and what the discriminator makes of them, if there is one."""
+        pyramid = self.pyramid(x)
+        return pyramid, () if self.discriminator is None else self.discriminator.features(pyramid)
+
+    def descend(
+        self, w: Tensor, wanted: Views, steps: int, shown: Sequence[int] | set[int]
+    ) -> tuple[Tensor, list[Tensor]]:
         """Adam on the distance, rates rising over a tenth and falling as a cosine. Samples of the steps `shown`, and the last."""
         w = w.clone().requires_grad_()
         optimizer = torch.optim.Adam([w], lr=self.learning_rate)
@@ -133,7 +148,7 @@ class Projection:
             if step in shown:
                 frames.append(h.detach())
             optimizer.zero_grad()
-            self.distance(h, x).sum().backward()
+            self.distance(h, wanted).sum().backward()
             optimizer.step()
             self.done += 1
             self.progress(self.done)
@@ -141,19 +156,14 @@ class Projection:
             frames.append(self.generator.synthesize(w))
         return w.detach(), frames
 
-    def distance(self, h: Tensor, x: Tensor) -> Tensor:
-        """Of samples from pictures, both (m, C, S, S): (m,)."""
-        seen, wanted = self.pyramid(h), self.pyramid(x)
-        total = sum(((a - b).square().flatten(1).mean(1) for a, b in zip(seen, wanted, strict=True)), torch.zeros(()))
-        total = total / len(seen)
+    def distance(self, h: Tensor, wanted: Views) -> Tensor:
+        """Of samples (m, C, S, S) from pictures: (m,)."""
+        (seen, features), (pictures, theirs) = self.views(h), wanted
+        squares = [(a - b).square().flatten(1).mean(1) for a, b in zip(seen, pictures, strict=True)]
+        total = torch.stack(squares).mean(0)
         if self.discriminator is None:
             return total
-        with torch.no_grad():
-            features = self.discriminator.features(wanted)
-        angles = [
-            (1 - F.cosine_similarity(a, b, dim=-1)).mean(1)
-            for a, b in zip(self.discriminator.features(seen), features, strict=True)
-        ]
+        angles = [(1 - F.cosine_similarity(a, b, dim=-1)).mean(1) for a, b in zip(features, theirs, strict=True)]
         return total + FEATURES * torch.stack(angles).sum(0)
 
 

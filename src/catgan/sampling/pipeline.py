@@ -35,7 +35,7 @@ from catgan.encoders import VAE, vae_for
 from catgan.encoders.files import find_folder, fingerprint
 from catgan.errors import UserError, require
 from catgan.generator import Generator
-from catgan.images import Rounding, save_png, to_bytes, to_picture
+from catgan.images import Rounding, captioned, save_png, to_bytes, to_picture
 from catgan.networks import build_discriminator, build_generator, build_pyramid
 from catgan.pyramid import Pyramid
 from catgan.sampling import hub, showcase
@@ -206,8 +206,9 @@ class CATPipeline:
             "sheet.png": f"Samples of seeds 0-{seeds[-1]}, psi 1, not selected",
             "stages.png": "Outputs of the stages h_0 to h_K of some samples, psi 1, not selected",
         }
-        save_png(showcase.sheet(made, names, seeds, captions["sheet.png"]), folder / "sheet.png")
-        save_png(showcase.strips(stages, rows, captions["stages.png"]), folder / "stages.png")
+        pictures = {"sheet.png": showcase.sheet(made, names, seeds), "stages.png": showcase.strips(stages, rows)}
+        for name, picture in pictures.items():
+            save_png(captioned(picture, captions[name]), folder / name)
         return captions
 
     @property

@@ -83,7 +83,8 @@ class Step:
         self.scheduled: Mapping[str, float | Tensor] = self.schedule(0)  # what it says at this step
         self.constants: AbstractContextManager[Any] = nullcontext()
         self.graph: StepGraph | None = None
-        own = supervision is not None or is_own(objective, config) or bool(set(heads or {}) - {VISION})
+        custom = supervision is not None or bool(set(heads or {}) - {VISION})
+        own = device.type == "cuda" and (custom or is_own(objective, config))
         if config.captures(device.type, self.parallel.processes.world, target is not None, own):
             self.graph, self.constants = StepGraph(self.iterate, self.optimizers.values(), device), KeptConstants()
         if config.compiles(device.type):
