@@ -137,6 +137,17 @@ def test_each_process_takes_consecutive_samples() -> None:
     assert alone.share(8) == (0, 8)
 
 
+@pytest.mark.parametrize(("device", "made_current"), [("cuda", []), ("cuda:1", ["cuda:1"]), ("cpu", [])])
+def test_only_a_named_card_is_made_the_current_one(
+    device: str, made_current: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch refuses a device without an index here; without one the current card is meant."""
+    made = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: made.append(str(device)))
+    Parallel(Processes(), torch.device(device))
+    assert made == made_current
+
+
 def test_a_batch_that_the_processes_do_not_divide_is_an_error() -> None:
     check_shares(configuration(), 4)
     with pytest.raises(UserError, match=r"training\.batch is 8: must be a multiple of the number of processes, 3"):

@@ -53,7 +53,7 @@ class Parallel:
         self.patience = min(ROLL_CALL, timeout)
         self.hurried = False
         self.ready: Any = None  # when the last gradients of a backward pass were there
-        if device.type == "cuda":
+        if device.index is not None and device.type == "cuda":
             torch.cuda.set_device(device)  # streams and recordings are of the current one
         if processes.several:
             with self.watched(lambda: "start"):
