@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parent.parent / "src"
 ROOMS = (
     "errors", "version", "system", "nn", "schedules", "draws", "images", "bounds", "metrics", "config", "config_io", "recipes",
     "shipped", "pyramid", "generator", "discriminator", "networks", "objective", "checkpoint", "encoders", "data", "sampling",
-    "accounting", "evaluation", "training", "report", "studies", "bench", "demo", "cli",
+    "accounting", "evaluation", "training", "report", "studies", "bench", "demo", "studio", "cli",
 )  # fmt: skip
 # What shows the rooms to people, from above all of them: its attributes load them, `python -m catgan` runs one.
 ENTRANCES = ("catgan", "catgan.__main__")

@@ -71,7 +71,15 @@ def main(argv: Sequence[str]) -> None:
     except UserError:  # exported without
         discriminator = None
     progress = Progress(0, total_steps(o.steps), len(pictures), "projection")
-    found = invert(pipe, latents_of(pipe, pictures), o.steps, o.starts, o.classes, discriminator, progress.update)
+    found = invert(
+        pipe,
+        latents_of(pipe, pictures),
+        o.steps,
+        o.starts,
+        o.classes,
+        discriminator,
+        lambda done, h: progress.update(done),
+    )
     progress.close()
     names = [path.name for path in o.pictures]
     strip, styles = unused(o.out, ("strip.png", "styles.safetensors"))

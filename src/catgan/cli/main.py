@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a recipe, resume a run, or fine-tune another run's weights",
     "sample": "images from a trained run: grid, single PNGs, or an .npz for evaluators",
     "interpolate": "walk between samples in style space: strip and GIF",
+    "studio": "play with generators in the browser: seeds, stages, walks, directions, your own pictures",
     "invert": "find pictures again in style space: the w whose sample is nearest",
     "evaluate": "FID, KID, precision, recall and more, with the protocol they were measured by",
     "diagnose": "measure cross-scale alignment: table, JSON and plot",

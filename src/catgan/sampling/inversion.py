@@ -52,13 +52,14 @@ def invert(
     starts: int = 512,
     classes: Sequence[int | str] = (),
     discriminator: Discriminator | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, Tensor], None] | None = None,
 ) -> Inversion:
     """Project pictures (n, C, S, S) in [-1, 1], or latents as `latents_of` makes them, to styles.
 
     starts: samples among which to begin, seeds from 0, of `classes` in turn, by default of all. discriminator: that of
-    the same run (`load_discriminator`), for its features. progress: told after each step how many are done; there are
-    `total_steps(steps)`. Raises UserError for pictures of another shape, and values that are not allowed.
+    the same run (`load_discriminator`), for its features. progress: told after each step how many are done, of
+    `total_steps(steps)`, and the samples of the moment (m, C, S, S), at first several of each picture; what it raises ends
+    the work. Raises UserError for pictures of another shape, and values that are not allowed.
     """
     s, device = pipe.config.sample, pipe.device
     shape = (s.channels, s.size, s.size)
@@ -71,7 +72,7 @@ def invert(
     chosen = [(numbers[k % len(numbers)], k) for k in range(starts)]
     w = pipe.style([c for c, _ in chosen], [seed for _, seed in chosen])
     x = targets.to(device, torch.float32)
-    projection = Projection(pipe, x, discriminator, LEARNING_RATE * float(w.std()), progress or (lambda done: None))
+    projection = Projection(pipe, x, discriminator, LEARNING_RATE * float(w.std()), progress or (lambda done, h: None))
     best = projection.nearest(w, min(CANDIDATES, starts))
     found, frames = projection.run(w[best], steps)
     frames.insert(0, pipe.generator.synthesize(w[best[:, 0]]))
@@ -99,7 +100,7 @@ class Projection:
         x: Tensor,
         discriminator: Discriminator | None,
         learning_rate: float,
-        progress: Callable[[int], None],
+        progress: Callable[[int, Tensor], None],
     ) -> None:
         self.generator, self.pyramid = pipe.generator, pipe.pyramid
         self.discriminator = None if discriminator is None else discriminator.to(pipe.device)
@@ -151,7 +152,7 @@ class Projection:
             self.distance(h, wanted).sum().backward()
             optimizer.step()
             self.done += 1
-            self.progress(self.done)
+            self.progress(self.done, h.detach())
         with torch.no_grad():
             frames.append(self.generator.synthesize(w))
         return w.detach(), frames
