@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ unless --host names an address: then those who come need the token that is print
   catgan studio
   catgan studio runs/a runs/b
   catgan studio runs/a --follow
+  catgan studio digits --static page
 """
 PORT, TRIED = 7860, 20
 SMALL = 20_000_000  # parameters
@@ -46,6 +48,12 @@ class StudioOptions(PictureOptions):
     """What visitors must know; default: none for this machine alone, else one that is made up and printed."""
     threads: Count | None = None
     """Threads of the CPU; default: one for a small generator, which waits for the others longer than it gains, else all."""
+    static: Path | None = None
+    """Write the page with the models as a new folder that needs no server, and end: pip install 'catgan[onnx]'."""
+    runtime: Path | None = None
+    """--static: folder with the files of ONNX Runtime Web; default: its npm package, fetched once."""
+    webgpu: bool = False
+    """--static: with the larger runtime that uses the GPU of browsers that have WebGPU."""
     follow: bool = False
     """Load new checkpoints of runs as they are written."""
 
@@ -54,11 +62,18 @@ def main(argv: Sequence[str]) -> None:
     o = parse(StudioOptions, argv, "studio", description=DESCRIPTION)
     require(o.port is None or 0 <= o.port < 65536, "--port", o.port, "0 to 65535")
     require(o.token is None or len(o.token) >= 8, "length of --token", len(o.token or ""), "at least 8")
+    if o.static is None and (o.runtime or o.webgpu):
+        raise UserError(f"{'--runtime' if o.runtime else '--webgpu'} is for --static DIR")
     for package in ("starlette", "uvicorn", "websockets", "msgspec"):
         need(package, "catgan studio", "studio")
 
     import torch
     import uvicorn
+
+    from catgan.system.files import check_vacant
+
+    if o.static is not None:
+        check_vacant(o.static)
 
     from catgan.studio.guard import is_loopback
     from catgan.studio.model import Model
@@ -75,6 +90,13 @@ def main(argv: Sequence[str]) -> None:
     if o.threads or small:
         torch.set_num_threads(o.threads or 1)
     models = [Model(pipe, label) for pipe, label in zip(pipes, labels(paths), strict=True)]
+    if o.static is not None:
+        from catgan.studio.static import write_static
+
+        made = write_static(models, o.static, o.runtime, o.webgpu)
+        size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
+        print(f"{made}  ({size / 1e6:.1f} MB)\nnext: python -m http.server --directory {shlex.quote(str(made))} 8000")
+        return
     listening = bound(o.host, o.port)
     token = o.token or (None if is_loopback(o.host) else secrets.token_urlsafe(16))
     host, port = listening.getsockname()[:2]

@@ -68,17 +68,29 @@ def write_onnx(
     """
     out = Path(out)
     check_request(pipe, out, form, stages, psi)
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        need(package, "ONNX export", "onnx")
-    generator = copy.deepcopy(pipe.generator).to("cpu", torch.float32)
-    network = build(generator, form, stages, 1.0 if psi is None else psi)
-    model = exported(network)
-    difference, samples = compared(network, model.SerializeToString())
-    describe(model, metadata(pipe, network) | comparison(difference, samples))
-    data = model.SerializeToString(deterministic=True)
+    network = build(on_cpu(pipe.generator), form, stages, 1.0 if psi is None else psi)
+    data, difference, samples = onnx_bytes(pipe, network)
     check_absent(out)  # anew: it took a while
     write_bytes(out, data)
     return Written(out, len(data), difference, samples)
+
+
+def on_cpu(generator: Generator) -> Generator:
+    """A copy on the CPU in float32."""
+    return copy.deepcopy(generator).to("cpu", torch.float32)
+
+
+def onnx_bytes(pipe: CATPipeline, network: Exportable) -> tuple[bytes, float, int]:
+    """What `network` computes as a file, with metadata; the largest difference from PyTorch, and of how many samples.
+
+    network: made of `on_cpu(pipe.generator)`. Raises UserError for missing packages, or a difference beyond TOLERANCE.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        need(package, "ONNX export", "onnx")
+    model = exported(network)
+    difference, samples = compared(network, model.SerializeToString())
+    describe(model, metadata(pipe, network) | comparison(difference, samples))
+    return model.SerializeToString(deterministic=True), difference, samples
 
 
 def check_request(pipe: CATPipeline, out: Path, form: str, stages: bool, psi: float | None) -> None:
