@@ -86,7 +86,9 @@ def main(argv: Sequence[str]) -> None:
     train(config, out, resume=own.resume)
     if not whole_number("RANK", 0):
         run = shlex.quote(str(out))
-        print(f"trained {config.training.steps} steps: {out}\nnext: catgan report {run}    catgan sample {run}")
+        print(
+            f"trained {config.training.steps} steps: {out}\nnext: catgan report {run}    catgan sample {run}    catgan studio {run}"
+        )
 
 
 def gpu_here() -> bool:
