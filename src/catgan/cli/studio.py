@@ -86,6 +86,9 @@ def main(argv: Sequence[str]) -> None:
         return replace(o, run=paths[number]).load()
 
     pipes = [loaded(number) for number in range(len(paths))]
+    for path, pipe in zip(paths, pipes, strict=True):
+        if o.follow and (pipe.run is None or pipe.run != path.absolute()):
+            raise UserError(f"--follow is for run directories, which {path} is not")
     small = all(sum(p.numel() for p in pipe.generator.parameters()) < SMALL for pipe in pipes)
     if o.threads or small:
         torch.set_num_threads(o.threads or 1)

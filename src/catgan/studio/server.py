@@ -88,16 +88,27 @@ class Studio:
         """Load new checkpoints, and tell all clients."""
         while self.follow is not None:
             await asyncio.sleep(LOOK)
-            for number, model in enumerate(self.models):
-                with contextlib.suppress(UserError, OSError):  # in the middle of being written or deleted
-                    source = model.pipe.source
-                    if source is None or found(source.parent.parent) == source:
-                        continue
-                    newer = Model(await self.run(self.long, self.follow, number), model.label)
-                    await self.run(self.long, lambda: newer.about)  # noqa: B023
-                    self.models[number] = newer
-                    for client in list(self.clients):
-                        await client.tell(self.about())
+            try:
+                renewed = [number for number in range(len(self.models)) if await self.renewed(number)]
+            except (UserError, OSError):  # in the middle of being written or deleted
+                continue
+            except Exception:
+                log.exception("a new checkpoint could not be loaded")
+                continue
+            if renewed:
+                for client in list(self.clients):
+                    await client.tell(self.about())
+
+    async def renewed(self, number: int) -> bool:
+        """Load a model's newest checkpoint, if it has another one by now."""
+        model = self.models[number]
+        run, source = model.pipe.run, model.pipe.source
+        if self.follow is None or run is None or await self.run(self.long, found, run) == source:
+            return False
+        newer = Model(await self.run(self.long, self.follow, number), model.label)
+        await self.run(self.long, lambda: newer.about)
+        self.models[number] = newer
+        return True
 
     def close(self) -> None:
         for thread in (self.pictures, self.long):

@@ -14,6 +14,7 @@ class Studio {
     this.engine = engine;
     this.state = new State();
     Object.assign(this.state, this.state.read(location.hash));
+    this.problems = new Map(); // what is wrong, by whom it concerns
     this.drawn = []; // times of the pictures of the last second
     this.controls = new Controls(this.state, about, {
       "save-png": () => this.savePNG(),
@@ -44,10 +45,13 @@ class Studio {
     return this.about.models;
   }
 
+  // New checkpoints, or what a server has that was started anew. A view stays as it is, if it is still about the same models.
   takeModels(about) {
+    const same = about.models.length === this.models.length && about.models.every((m, i) => m.label === this.models[i].label && m.recipe === this.models[i].recipe);
     this.about = about;
     this.controls.about(about);
-    this.open();
+    if (same) this.view.renew();
+    else this.open();
   }
 
   connected() {
@@ -88,17 +92,20 @@ class Studio {
       request,
       (answer, took) => {
         if (view === this.view) done(answer);
-        this.problem("");
+        this.problem("", request.model);
         this.timed(answer, took);
       },
-      (error) => this.problem(error),
+      (error) => this.problem(error, request.model),
     );
   }
 
-  problem(text) {
-    if ($("problem").textContent === text) return;
-    $("problem").textContent = text;
-    $("problem").hidden = text === "";
+  // Says what is wrong until it is no more: of a model by its number, or of what the user asked for.
+  problem(text, whose = "user") {
+    this.problems.set(whose, text);
+    const said = [...new Set(this.problems.values())].filter((t) => t).join(" · ");
+    if ($("problem").textContent === said) return;
+    $("problem").textContent = said;
+    $("problem").hidden = said === "";
   }
 
   // Pictures of the last second, and how long each part of this one took.

@@ -23,12 +23,22 @@ class View {
   open(section) {
     this.parts = this.studio.models.map(() => ({}));
     const articles = this.studio.models.map((model, number) => {
-      const title = element("h2", {}, model.label, element("small", {}, ` ${model.recipe}, step ${model.step.toLocaleString("en")}`));
-      const article = element("article", {}, title);
+      this.parts[number].title = element("h2", {}, ...this.title(model));
+      const article = element("article", {}, this.parts[number].title);
       this.show(article, model, number);
       return article;
     });
     section.replaceChildren(...this.head(), element("div", { className: "side" }, ...articles));
+    this.refreshAll();
+  }
+
+  title(model) {
+    return [model.label, element("small", {}, ` ${model.recipe}, step ${model.step.toLocaleString("en")}`)];
+  }
+
+  // The same models at another step.
+  renew() {
+    this.studio.models.forEach((model, number) => this.parts[number].title.replaceChildren(...this.title(model)));
     this.refreshAll();
   }
 
