@@ -30,7 +30,9 @@ def test_a_shipped_model_finds_its_own_pictures_again(name: str) -> None:
     pipe = load(name)
     made = pipe([0, 4, 7, 9], [1000, 1001, 1002, 1003]).latents.clamp(-1, 1)
     told: list[int] = []
-    found = invert(pipe, made, 300, 256, discriminator=load_discriminator(name), progress=lambda done, h: told.append(done))
+    found = invert(
+        pipe, made, 300, 256, discriminator=load_discriminator(name), progress=lambda done, h: told.append(done)
+    )
     print(name, found.psnr, found.start_psnr)
     assert min(found.psnr) >= 30
     assert max(found.start_psnr) < 30

@@ -20,10 +20,9 @@ from catgan.bounds import check_psi
 from catgan.errors import UserError, require
 from catgan.evaluation.alignment import alignment
 from catgan.images import to_bytes
+from catgan.sampling.directions import principal_directions
 from catgan.sampling.pipeline import CATPipeline, Samples
 from catgan.studio.protocol import MAX_DIRECTIONS, Film, Point, Request
-
-STYLES = 4096  # that principal directions are found from
 
 
 class Model:
@@ -59,20 +58,8 @@ class Model:
 
     @cached_property
     def directions(self) -> Tensor:
-        """Principal directions of w around the means of the classes, each of one standard deviation: (m, d).
-
-        The first moves samples the most. As GANSpace does for StyleGAN (Härkönen et al., arXiv:2004.02546).
-        """
-        classes = self.pipe.config.sample.classes
-        per_class = max(2, -(-STYLES // classes)) if classes <= STYLES // 2 else 2
-        labels = [k for k in range(classes) for _ in range(per_class)][:STYLES]
-        w = self.pipe.style(labels, range(len(labels))).double().cpu()
-        means = torch.stack([group.mean(0) for group in w.split(per_class)]).repeat_interleave(per_class, 0)
-        variances, vectors = torch.linalg.eigh((w - means[: len(w)]).T.cov())
-        kept = min(MAX_DIRECTIONS, len(variances))
-        found = (vectors * variances.clamp_min(0).sqrt()).T.flip(0)[:kept]
-        signs = found.gather(1, found.abs().argmax(1, keepdim=True)).sign()  # an eigenvector has none of its own
-        return (found * torch.where(signs == 0, 1, signs)).float().to(self.pipe.device)
+        """Principal directions, (m, d)."""
+        return principal_directions(self.pipe, MAX_DIRECTIONS)
 
     # -- styles ------------------------------------------------------------------------------------------------------
 
