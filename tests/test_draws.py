@@ -93,6 +93,14 @@ def test_a_device_draws_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("step", [0, 5, 2**35 + 1])
+def test_a_step_whose_number_is_on_the_device_draws_the_same_bits(step: int) -> None:
+    for draw in (normal, uniform):
+        for samples in (range(5, 70), [3, 8, 20]):
+            found = draw(7, Purpose.Z, torch.tensor(step), samples, (3, 7))
+            assert torch.equal(found, draw(7, Purpose.Z, step, samples, (3, 7)))
+
+
 def test_draws_neither_read_nor_change_torchs_random_state() -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()

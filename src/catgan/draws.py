@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catgan.system.devices import moved
+from catgan.system.devices import kept, moved
 
 
 class Purpose(IntEnum):
@@ -49,17 +49,30 @@ class Purpose(IntEnum):
 
 
 def uniform(
-    seed: int, purpose: int, step: int, samples: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"
+    seed: int,
+    purpose: int,
+    step: int | Tensor,
+    samples: Sequence[int],
+    shape: Sequence[int],
+    device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Uniform numbers in [0, 1), multiples of 2^-24: float32 (n, *shape) for these samples of a step's batch."""
+    """Uniform numbers in [0, 1), multiples of 2^-24: float32 (n, *shape) for these samples of a step's batch.
+
+    step: its number, or on the device a tensor () of int64 with it, as a recorded step has it (`training/graph.py`).
+    """
     bits = words(seed, purpose, step, samples, shape, device)
     return moved(bits.bitwise_right_shift(8).float().mul(2.0**-24), device)
 
 
 def normal(
-    seed: int, purpose: int, step: int, samples: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"
+    seed: int,
+    purpose: int,
+    step: int | Tensor,
+    samples: Sequence[int],
+    shape: Sequence[int],
+    device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Standard normal numbers within +-6.3: float32 (n, *shape) for these samples of a step's batch."""
+    """Standard normal numbers within +-6.3: float32 (n, *shape) for these samples of a step's batch. step: as above."""
     bits = words(seed, purpose, step, samples, shape, device)
     # 31 bits are p in (0, 1/2); its power of two and the next 8 bits find a piece of the quantile function, the rest a
     # place in it. The last bit is the sign.
@@ -81,17 +94,25 @@ Words = TypeVar("Words", Tensor, np.ndarray)
 
 
 def words(
-    seed: int, purpose: int, step: int, samples: Sequence[int], shape: Sequence[int], device: torch.device | str
+    seed: int,
+    purpose: int,
+    step: int | Tensor,
+    samples: Sequence[int],
+    shape: Sequence[int],
+    device: torch.device | str,
 ) -> Tensor:
-    """Independent 32-bit numbers, as int64 (n, *shape): on the device if they are many, else on the CPU."""
+    """Independent 32-bit numbers, as int64 (n, *shape): on the device if they are many or it has the step, else on the CPU."""
     count, device = math.prod(shape), torch.device(device)
-    numbers, blocks = np.asarray(samples, np.int64)[:, None], np.arange(-(-count // 4))[None]
-    counter = [blocks, numbers, np.full((1, 1), step & MASK), np.full((1, 1), purpose << 16 | step >> 32)]
-    key = seed & MASK, seed >> 32
-    if in_numpy(device, len(samples) * count):
-        four = [torch.from_numpy(word) for word in philox(counter, key)]
-    else:
-        four = philox([moved(torch.from_numpy(word), device) for word in counter], key)
+    blocks, key = -(-count // 4), (seed & MASK, seed >> 32)
+    if not isinstance(step, Tensor) and in_numpy(device, len(samples) * count):
+        rows = np.arange(blocks)[None], np.asarray(samples, np.int64)[:, None]
+        number = np.full((1, 1), step)
+        made = philox([*rows, number & MASK, purpose << 16 | number >> 32], key)
+        four = [torch.from_numpy(word) for word in made]
+    else:  # without a copy from the CPU, which would be no part of a recording
+        numbers = torch.arange(blocks, device=device)[None], kept(tuple(samples), device)[:, None]
+        at = step if isinstance(step, Tensor) else torch.full((), step, device=device)
+        four = philox([*numbers, at & MASK, purpose << 16 | at >> 32], key)
     found = torch.stack(torch.broadcast_tensors(*four), dim=-1)
     return found.flatten(1)[:, :count].reshape(len(samples), *shape)
 

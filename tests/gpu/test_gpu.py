@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from catgan.accounting.memory import Layout, Networks, Share, peak
 from catgan.bench.memory import peak_bytes
@@ -104,6 +105,27 @@ def test_draws_have_the_bits_of_the_cpu(count: int) -> None:
     for draw in (normal, uniform):
         here, there = (draw(7, 1, 5, range(2), (count,), device) for device in (CPU, DEVICE))
         assert torch.equal(here, there.cpu())
+
+
+def test_recorded_draws_have_the_bits_of_the_cpu_at_the_step_of_each_replay() -> None:
+    keys = [(draw, samples) for draw in (normal, uniform) for samples in (range(3), [1, 4])]
+
+    def drawn(step: int | Tensor, device: torch.device) -> list[Tensor]:
+        return [draw(7, 1, step, samples, (2, 20), device) for draw, samples in keys]
+
+    step = torch.tensor(0, device=DEVICE)
+    found = drawn(step, DEVICE)
+    if not ON_CPU:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = drawn(step, DEVICE)
+    for number in (1, 5, 2**35 + 1):
+        step.fill_(number)
+        if ON_CPU:
+            found = drawn(step, DEVICE)
+        else:
+            graph.replay()
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(found, drawn(number, CPU), strict=True))
 
 
 def test_a_step_in_float32_is_that_of_the_cpu(config: Config, wide: Config) -> None:

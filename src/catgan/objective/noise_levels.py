@@ -55,7 +55,7 @@ class NoiseLevelSupervision(AugmentedSupervision):
         self.levels = noise_levels(len(config.sample.scales))
 
     def draw(
-        self, step: int, network: Network, samples: range, batch: int, perturbed: bool, device: torch.device
+        self, step: int | Tensor, network: Network, samples: range, batch: int, perturbed: bool, device: torch.device
     ) -> Draws:
         drawn = super().draw(step, network, samples, batch, perturbed, device)
         s, seed, (real, fake) = self.config.sample, self.config.training.seed, NOISES[network]

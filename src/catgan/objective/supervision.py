@@ -9,7 +9,7 @@ Another supervision is a class with these methods, in a file of its own; the tra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -20,7 +20,7 @@ from catgan.config import Config
 from catgan.draws import Purpose, normal, uniform
 from catgan.networks import build_pyramid
 from catgan.objective.augment import PARAMETERS, augment, register
-from catgan.system.devices import moved
+from catgan.system.devices import kept
 
 Network = Literal["generator", "discriminator"]
 Kind = Literal["real", "fake"]
@@ -36,14 +36,10 @@ class Draws:
 
     def to(self, dtype: torch.dtype) -> Draws:
         """Numbers as `dtype`."""
-        return self.each(lambda t: t.to(dtype) if t.is_floating_point() else t)
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> Draws:
-        """With every tensor changed."""
         return Draws(
-            {name: change(rows) for name, rows in self.rows.items()},
-            change(self.penalised),
-            {name: tuple(change(n) for n in ns) for name, ns in self.noise.items()},
+            {name: rows.to(dtype) for name, rows in self.rows.items()},
+            self.penalised,
+            {name: tuple(n.to(dtype) for n in ns) for name, ns in self.noise.items()},
         )
 
 
@@ -55,11 +51,12 @@ class Supervision(Protocol):
         ...
 
     def draw(
-        self, step: int, network: Network, samples: range, batch: int, perturbed: bool, device: torch.device
+        self, step: int | Tensor, network: Network, samples: range, batch: int, perturbed: bool, device: torch.device
     ) -> Draws:
         """The random numbers for some samples of a batch, by their numbers in it.
 
-        Those of a sample must depend on step, network and its number alone. perturbed: whether twins will be asked for.
+        Those of a sample must depend on step, network and its number alone. step: a tensor () on the device where steps are
+        recorded (training.cuda_graph). perturbed: whether twins will be asked for.
         """
         ...
 
@@ -116,7 +113,7 @@ class AugmentedSupervision:
         return penalised_samples(batch, self.config.objective.penalty_fraction)
 
     def draw(
-        self, step: int, network: Network, samples: range, batch: int, perturbed: bool, device: torch.device
+        self, step: int | Tensor, network: Network, samples: range, batch: int, perturbed: bool, device: torch.device
     ) -> Draws:
         seed, (real, fake) = self.config.training.seed, AUGMENTATIONS[network]
         rows = {
@@ -129,10 +126,10 @@ class AugmentedSupervision:
             stages = len(self.config.sample.scales) if self.together else 1
             noise["real"] = self.noise(Purpose.PENALTY_REAL, step, chosen, device)
             noise["fake"] = self.noise(Purpose.PENALTY_FAKE, step, chosen, device, stages)
-        return Draws(rows, moved(torch.tensor(chosen, dtype=torch.int64) - samples.start, device), noise)
+        return Draws(rows, kept(tuple(number - samples.start for number in chosen), device), noise)
 
     def noise(
-        self, purpose: Purpose, step: int, samples: Sequence[int], device: torch.device, stages: int = 1
+        self, purpose: Purpose, step: int | Tensor, samples: Sequence[int], device: torch.device, stages: int = 1
     ) -> tuple[Tensor, ...]:
         """Noise n of these m samples: one (m, C, S, S), or of several stages (m, stages, C, S, S)."""
         s = self.config.sample
@@ -188,7 +185,7 @@ class PyramidSupervision(AugmentedSupervision):
         return self.pyramid(stages)
 
     def noise(
-        self, purpose: Purpose, step: int, samples: Sequence[int], device: torch.device, stages: int = 1
+        self, purpose: Purpose, step: int | Tensor, samples: Sequence[int], device: torch.device, stages: int = 1
     ) -> tuple[Tensor, ...]:
         """As above; or with objective.penalty_noise "per_scale" one (m, C, S_k, S_k) of each scale's size."""
         s = self.config.sample

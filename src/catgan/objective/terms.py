@@ -35,7 +35,7 @@ class StepState:
     The discriminator's terms see h without gradient; the generator's terms see `real` without gradient.
     """
 
-    step: int  # iteration, 0, 1, ...
+    step: int | Tensor  # iteration, 0, 1, ...; a tensor () where steps are recorded (training.cuda_graph)
     y: Tensor  # (n,) classes of real samples and fakes
     x: Tensor  # (n, C, S, S) real samples, before augmentation
     h: Tensor  # (K + 1, n, C, S, S) stage outputs, before augmentation

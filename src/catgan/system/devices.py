@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,6 +37,12 @@ def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+@cache
+def kept(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """These numbers on the device, int64 (n,), moved there once for the whole process: do not change them."""
+    return moved(torch.tensor(numbers, dtype=torch.int64), device)
 
 
 class KeptConstants(TorchFunctionMode):

@@ -2,39 +2,34 @@
 
 A small network's kernels end before a CPU has started the next. Recorded once and replayed, they follow each other
 without it. What differs between steps lies in tensors that stay where they are and are filled before each replay: the
-samples, what is drawn for them, and the numbers of the schedules. The kernels, and so the losses, are those of a step that
-is not recorded.
+samples, the number of the step, from which it draws, and the numbers of the schedules. The kernels, and so the losses,
+are those of a step that is not recorded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from catgan.errors import UserError
-from catgan.objective.supervision import Network
 from catgan.system.devices import memory_error, moved
-from catgan.training.microbatches import MicroBatch
 from catgan.training.timing import UNRECORDED
 
 Metrics = dict[str, Tensor]  # scalars, and vectors over scales, of a step
-Parts = dict[Network, MicroBatch]
-Iterate = Callable[[Callable[[Network], list[MicroBatch]], Tensor, Mapping[str, Tensor]], Metrics]
+Iterate = Callable[[Tensor, Tensor, Tensor, Mapping[str, Tensor]], Metrics]
 
 
 class StepGraph:
     """Runs iterations of one micro-batch for each network, from the fourth on by replaying a recording of one."""
 
     def __init__(self, iterate: Iterate, optimizers: Iterable[torch.optim.Optimizer], device: torch.device) -> None:
-        """iterate: given each network's micro-batches, the classes, and the numbers of the schedules as tensors ()."""
+        """iterate: given the number of the step, real samples, their classes, and the numbers of the schedules. All are
+        tensors, the numbers ()."""
         self.iterate, self.device = iterate, device
-        self.parts: Parts = {}  # what the recording reads
-        self.names: tuple[str, ...] = ()
-        self.numbers = torch.empty(0)
+        self.inputs: list[Tensor] = []  # what the recording reads: step, samples, classes, schedules
+        self.names: tuple[str, ...] = ()  # of the schedules' numbers
         self.done = 0
         self.stream: torch.cuda.Stream | None = None  # of the steps before the recording
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -42,9 +37,9 @@ class StepGraph:
         for optimizer in optimizers:
             optimizer.param_groups[0]["capturable"] = True
 
-    def run(self, parts: Parts, schedule: Mapping[str, float]) -> Metrics:
-        """An iteration. Micro-batches of another size are recorded anew."""
-        self.fill(parts, schedule)
+    def run(self, step: int, x: Tensor, y: Tensor, schedule: Mapping[str, float]) -> Metrics:
+        """An iteration. Batches of another size are recorded anew."""
+        self.fill(step, x, y, schedule)
         self.done += 1
         if self.done <= UNRECORDED:
             return self.unrecorded()
@@ -53,15 +48,16 @@ class StepGraph:
         self.graph.replay()
         return {name: value.clone() for name, value in self.metrics.items()}
 
-    def fill(self, parts: Parts, schedule: Mapping[str, float]) -> None:
+    def fill(self, step: int, x: Tensor, y: Tensor, schedule: Mapping[str, float]) -> None:
         """Put the step's tensors and numbers where its kernels read them."""
-        given, there = tensors(parts), tensors(self.parts)
-        numbers = moved(torch.tensor(list(schedule.values()), dtype=torch.float32), self.device)
-        if [t.shape for t in given] == [t.shape for t in there]:
-            torch._foreach_copy_([*there, self.numbers], [*given, numbers])
+        numbers = torch.tensor(step), torch.tensor(list(schedule.values()), dtype=torch.float32)
+        number, scheduled = (moved(t, self.device) for t in numbers)
+        given = [number, x, y, scheduled]
+        if [t.shape for t in given] == [t.shape for t in self.inputs]:
+            for there, t in zip(self.inputs, given, strict=True):
+                there.copy_(t)
             return
-        self.parts = {network: part.each(Tensor.clone) for network, part in parts.items()}
-        self.names, self.numbers = tuple(schedule), numbers
+        self.inputs, self.names = [t.clone() for t in given], tuple(schedule)
         self.done, self.graph = 0, None
 
     def unrecorded(self) -> Metrics:
@@ -97,21 +93,6 @@ class StepGraph:
         self.graph, self.metrics, self.done = None, {}, 0
 
     def once(self) -> Metrics:
-        """What is recorded. A loss that reckons with the number of the step is given it as a tensor, too."""
-        numbers = dict(zip(self.names, self.numbers.unbind(), strict=True))
-        step = cast(int, numbers["step"])
-        parts = {network: replace(part, step=step) for network, part in self.parts.items()}
-        return self.iterate(lambda network: [parts[network]], parts["generator"].y, numbers)
-
-
-def tensors(parts: Parts) -> list[Tensor]:
-    """All tensors of them, in an order that is always the same."""
-    found: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    for part in parts.values():
-        part.each(note)
-    return found
+        """What is recorded."""
+        step, x, y, scheduled = self.inputs
+        return self.iterate(step, x, y, dict(zip(self.names, scheduled.unbind(), strict=True)))

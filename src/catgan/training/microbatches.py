@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from catgan.training.parallel import Parallel
 class MicroBatch:
     """Some consecutive samples of a batch, and their draws."""
 
-    step: int
+    step: int | Tensor
     x: Tensor  # (n, C, S, S) real samples
     y: Tensor  # (n,) classes of real samples and fakes
     z: Tensor  # (n, z_dim) latents of the fakes
@@ -25,17 +25,6 @@ class MicroBatch:
     counts: dict[str, int]  # samples of the whole batch: "batch" all of them, "penalised" those under the penalties
     encoded: Tensor | None = None  # (n, ...) what the representation target reads for x
     last: bool = True  # of this process's samples: the processes exchange gradients after it
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
-        """With every tensor changed."""
-        return replace(
-            self,
-            x=change(self.x),
-            y=change(self.y),
-            z=change(self.z),
-            draws=self.draws.each(change),
-            encoded=None if self.encoded is None else change(self.encoded),
-        )
 
 
 class MicroBatches:
@@ -46,7 +35,7 @@ class MicroBatches:
         self.config, self.supervision, self.parallel, self.penalises = config, supervision, parallel, penalises
 
     def __call__(
-        self, network: Network, step: int, x: Tensor, y: Tensor, encoded: Tensor | None = None
+        self, network: Network, step: int | Tensor, x: Tensor, y: Tensor, encoded: Tensor | None = None
     ) -> Iterator[MicroBatch]:
         """x, y, encoded: this process's share. The fakes' z is shared by both networks, unless objective.fresh_z."""
         c, batch = self.config, len(x) * self.parallel.processes.world

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -104,10 +104,9 @@ class Step:
         "generator/consistency_share" is, per stage, |g| / (|g| + |g'|) for the gradient g of the consistency loss at h and
         g' of all other losses.
         """
-        parts = partial(self.micro_batches, step=step, x=x, y=y, encoded=encoded)
         if self.graph is not None:
-            return self.graph.run({network: next(parts(network)) for network in NETWORKS}, self.schedule(step))
-        return self.iterate(parts, y, self.schedule(step))
+            return self.graph.run(step, x, y, self.schedule(step))
+        return self.iterate(step, x, y, self.schedule(step), encoded)
 
     def schedule(self, step: int) -> dict[str, float]:
         """The numbers that change from step to step: learning rates, weights of terms and of the old average."""
@@ -116,13 +115,19 @@ class Step:
         return (
             {f"{network}/rate": base * factor for network, base in self.learning_rates.items()}
             | {f"{n}/{t.name}": t.weight_at(step) for n in NETWORKS for t in getattr(self.objective, n)}
-            | {"average": ema.decay(step + 1, o.ema_half_life, o.ema_warmup), "step": step}
+            | {"average": ema.decay(step + 1, o.ema_half_life, o.ema_warmup)}
         )
 
     def iterate(
-        self, parts: Callable[[Network], Iterable[MicroBatch]], y: Tensor, scheduled: Mapping[str, float | Tensor]
+        self,
+        step: int | Tensor,
+        x: Tensor,
+        y: Tensor,
+        scheduled: Mapping[str, float | Tensor],
+        encoded: Tensor | None = None,
     ) -> Metrics:
-        """An iteration on each network's micro-batches, by the numbers of `schedule`. y: classes of all their samples."""
+        """`run` by the numbers of `schedule`: these and the step's may be tensors () on the device."""
+        parts = partial(self.micro_batches, step=step, x=x, y=y, encoded=encoded)
         sums, norms = Metrics(), Metrics()
         self.scheduled = scheduled
         for network, optimizer in self.optimizers.items():
