@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from catgan.accounting.graphs import Allocated, discriminator_graph, generator_graph
-from catgan.accounting.memory import Layout, Networks, Share, moments, parameters, peak, state
+from catgan.accounting.graphs import Allocated, Graph, discriminator_graph, generator_graph
+from catgan.accounting.memory import Layout, Networks, Share, copies, gathered, moments, parameters, peak, state
 from catgan.checkpoint import reading as checkpoint
 from catgan.config import Config
 from catgan.config_io import from_dict
@@ -84,9 +84,19 @@ def test_ddp_keeps_buckets_of_both_networks(tiny_config: Config) -> None:
 
 def test_moments_are_as_large_as_the_weights_or_twice_and_a_counter_each(tiny_config: Config) -> None:
     g = Networks(tiny_config).generator
-    for beta1, copies in ((0.0, 1), (0.5, 2)):
+    for beta1, kept in ((0.0, 1), (0.5, 2)):
         config = from_dict({"optimizer": {"beta1": beta1}}, tiny_config)
-        assert moments(g, config) == copies * parameters(g) + 4 * len(list(g.parameters()))
+        assert moments(g, config) == kept * parameters(g) + 4 * len(list(g.parameters()))
+
+
+def test_fsdp_needs_no_copies_of_blocks_that_it_gathers_in_bfloat16(tiny_config: Config) -> None:
+    """Of those in float32, as the discriminator's are for penalties in it, autocast makes copies."""
+    graphs, sharded = {n: Graph(0, 0, 100) for n in ("generator", "discriminator")}, Layout(True, False)
+    for penalties, expected in (("float32", 100), ("same", 0)):
+        changes = {"training": {"precision": "bfloat16"}, "objective": {"penalty_precision": penalties}}
+        n = Networks(from_dict(changes, tiny_config))
+        assert copies(n, sharded, graphs) == gathered(n) + expected
+        assert copies(n, DDP, graphs) == 200
 
 
 # -- the two steps -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from catgan.accounting.compute import compute
 from catgan.accounting.gpus import GPUS, datasheet_peak
-from catgan.accounting.memory import Layout, Networks, Share, parameters, peak
+from catgan.accounting.memory import Layout, Networks, Share, parameters, peak, whole
 from catgan.accounting.plan import USABLE, bandwidth, even, plan, recomputed_passes, traffic
 from catgan.accounting.published import EPOCH
 from catgan.config import Config
@@ -89,6 +89,24 @@ def test_fsdp_gathers_for_every_pass_and_scatters_in_every_micro_batch(tiny_conf
     sharded = Layout(True, False)
     assert traffic(n, Share(4, 2, 2), sharded) == pytest.approx(3 / 4 * (3 * g + 6 * d))
     assert traffic(n, Share(4, 2, 1), sharded) == pytest.approx(2 * 3 / 4 * (4 * g + 6 * d))
+
+
+@pytest.mark.parametrize(
+    ("penalties", "narrow"), [("float32", {"generator"}), ("same", {"generator", "discriminator"})]
+)
+def test_fsdp_gathers_blocks_in_bfloat16_but_where_penalties_need_float32(
+    tiny_config: Config, penalties: str, narrow: set[str]
+) -> None:
+    changes = {"training": {"precision": "bfloat16"}, "objective": {"penalty_precision": penalties}}
+    half, n = Networks(from_dict(changes, tiny_config)), Networks(tiny_config)
+    for name in ("generator", "discriminator"):
+        (outside, blocks, largest), (expected, *wide) = whole(half, name), whole(n, name)
+        assert outside == expected
+        assert [blocks, largest] == [bytes_ / 2 if name in narrow else bytes_ for bytes_ in wide]
+    g, d = parameters(n.generator), parameters(n.discriminator)
+    packed = 1 if penalties == "same" else 2
+    gathers = 2 * sum(whole(half, "generator")[:2]) + (2 * packed + 3) * sum(whole(half, "discriminator")[:2])
+    assert traffic(half, Share(4, 2, 2), Layout(True, False)) == pytest.approx(3 / 4 * (gathers + g + packed * d))
 
 
 def test_one_gpu_sends_nothing(tiny_config: Config) -> None:

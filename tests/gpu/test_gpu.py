@@ -27,8 +27,10 @@ from catgan.objective import default_objective
 from catgan.recipes import recipe
 from catgan.sampling.pipeline import load
 from catgan.system.files import read_rows
+from catgan.system.processes import Processes
 from catgan.training import train
 from catgan.training.batches import Batch
+from catgan.training.parallel import Parallel
 from catgan.training.step import Metrics, Step
 
 ON_CPU = os.environ.get("CATGAN_GPU") == "cpu"
@@ -71,8 +73,10 @@ def batch(config: Config, device: torch.device = DEVICE) -> Batch:
     return Batch(x, torch.arange(n) % s.classes, None).to(device)
 
 
-def steps(config: Config, count: int = 2, device: torch.device = DEVICE) -> tuple[Step, list[Metrics]]:
-    step = Step(config.validate(), default_objective(config), device)
+def steps(
+    config: Config, count: int = 2, device: torch.device = DEVICE, parallel: Parallel | None = None
+) -> tuple[Step, list[Metrics]]:
+    step = Step(config.validate(), default_objective(config), device, parallel=parallel)
     x, y, _ = batch(config, device)
     return step, [{n: v.cpu() for n, v in step.run(k, x, y).items()} for k in range(count)]
 
@@ -208,6 +212,35 @@ def test_a_step_allocates_what_the_plan_says(name: str) -> None:
     planned = sum(parts[n] for n in ("gradients", "gathered", "activations", "backward"))
     print(f"{name}: {measured / 2**20:.1f} MiB measured, {planned / 2**20:.1f} MiB planned")
     assert 0.6 < planned / measured < 1.6
+
+
+@pytest.fixture
+def one_sharded() -> Iterator[Parallel]:
+    """FSDP2 in a process group of one: shards are whole, all else is as with several."""
+    torch.distributed.init_process_group(
+        "gloo" if ON_CPU else "nccl", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    parallel = Parallel(Processes(), DEVICE)
+    parallel.sharded = True
+    yield parallel
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_sharded_steps_are_those_of_whole_networks(
+    wide: Config, one_sharded: Parallel, precision: str, compiled: bool
+) -> None:
+    """Generators gathered in bfloat16 there, discriminators in float32 for their penalties."""
+    if ON_CPU and compiled:
+        pytest.skip("takes minutes on a CPU, where other tests do it")
+    t = {"precision": precision, "compile": compiled, "cuda_graph": False}
+    c = from_dict({"training": t, "optimizer": {"lr_generator": 1e-5, "lr_discriminator": 1e-5}}, wide)
+    (whole, expected), (sharded, found) = steps(c, 3), steps(c, 3, parallel=one_sharded)
+    for a, b in zip(found, expected, strict=True):
+        check_close(a, b, 5e-3 if precision == "float32" else 0.1)
+    weights = zip(sharded.whole_ema().parameters(), whole.ema.parameters(), strict=True)
+    assert all((a - b).abs().max() <= 1e-4 for a, b in weights)
 
 
 # -- whole paths -------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from vision_aided import build_heads
 
 from catgan.config import Config
 from catgan.config_io import from_dict
-from catgan.networks import build_networks
+from catgan.networks import build_generator, build_networks
 from catgan.objective import default_objective, vision_aided
 from catgan.system.processes import Processes
 from catgan.training import step as stepping
@@ -31,12 +31,12 @@ VARIANTS: dict[str, dict[str, Any]] = {"whole": {}, "accumulated": {"recompute":
 
 
 # Of weights and samples: under bfloat16 they are float32.
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32, "same": torch.float32}
 
 
 def precision(numbers: str) -> dict[str, str]:
-    """The option that asks for bfloat16."""
-    return {"precision": "bfloat16"} if numbers == "bfloat16" else {}
+    """The option that asks for bfloat16; "same": for the penalties too."""
+    return {"precision": "bfloat16"} if numbers in ("bfloat16", "same") else {}
 
 
 def passes(variant: str, world: int) -> int:
@@ -77,7 +77,10 @@ def real(config: Config, step: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]
 
 
 def iterations(config: Config, parallel: Parallel | None, steps: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Every metric of every step, every gradient of the first one, and all weights and buffers at the end."""
+    """Every metric of every step, every gradient of the first one, and all weights and buffers at the end.
+
+    "bytes generator" and "bytes discriminator": of a number of the weights that a block computes with.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stepping, "build_networks", lambda c: tuple(n.to(dtype) for n in build_networks(c)))
         heads = {n: head.to(dtype) for n, head in build_heads(config.sample.classes).items()}
@@ -94,6 +97,10 @@ def iterations(config: Config, parallel: Parallel | None, steps: int, dtype: tor
         update(network, norms)
 
     step.update = spy  # type: ignore[method-assign]
+    for name in ("generator", "discriminator"):
+        getattr(step, name).blocks[0].mlp.down.register_forward_pre_hook(
+            lambda module, _, name=name: found.update({f"bytes {name}": torch.tensor(module.weight.element_size())})
+        )
     begin, end = step.parallel.share(config.training.batch)
     for i in range(steps):
         x, y = real(config, i, dtype)
@@ -102,6 +109,10 @@ def iterations(config: Config, parallel: Parallel | None, steps: int, dtype: tor
     for name in ("generator", "discriminator", "ema"):
         state = getattr(step, name).state_dict()
         found |= {f"final {name}.{key}": full_tensor(value).clone() for key, value in state.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stepping, "build_generator", lambda c: build_generator(c).to(dtype))
+        average = step.whole_ema()
+    found |= {f"final whole ema.{key}": t for key, t in (*average.named_parameters(), *average.named_buffers())}
     return found
 
 
@@ -115,8 +126,10 @@ def work(rank: int, world: int, folder: Path) -> None:
     for mode in MODES:
         parallel = Parallel(processes, torch.device("cpu"), mode == "fsdp2", timeout=120)
         for variant, training in VARIANTS.items():
-            for numbers, steps in (("float64", STEPS), ("float32", 1), ("bfloat16", 1)):
+            for numbers, steps in (("float64", STEPS), ("float32", 1), ("bfloat16", 1), ("same", 1)):
                 config = configuration(micro_batch=passes(variant, world), **training, **precision(numbers))
+                if numbers == "same":
+                    config = from_dict({"objective": {"penalty_precision": "same"}}, config)
                 result = iterations(config, parallel, steps, DTYPES[numbers])
                 name = f"{mode} {variant} {numbers}"
                 found |= {f"{name} {key}": value for key, value in result.items()}

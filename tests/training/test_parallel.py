@@ -52,6 +52,11 @@ def chosen(found: Found, prefix: str) -> Found:
     return {n.removeprefix(prefix): v for n, v in found.items() if n.startswith(prefix)}
 
 
+def first_step(found: Found, prefix: str) -> Found:
+    """Scalars and gradients."""
+    return {n: v for n, v in chosen(found, prefix).items() if not n.startswith(("final ", "bytes "))}
+
+
 def furthest(found: Found, expected: Found) -> tuple[float, str]:
     """The largest difference relative to the largest element of a tensor, and its name."""
     assert found.keys() == expected.keys()
@@ -78,7 +83,7 @@ def test_its_first_step_equals_that_of_one_process_in_float32(several: Found, mo
 
     Adam's first step has one length whatever the gradient's, so weights afterwards are not compared.
     """
-    found = {n: v for n, v in chosen(several, f"{mode} {variant} float32 ").items() if not n.startswith("final ")}
+    found = first_step(several, f"{mode} {variant} float32 ")
     size = equivalence.passes(variant, int(several["world"]))
     alone = iterations(configuration(micro_batch=size), None, 1, torch.float32)
     difference, name = furthest(found, {n: alone[n] for n in found})
@@ -90,7 +95,7 @@ def test_its_first_step_equals_that_of_one_process_in_float32(several: Found, mo
 @pytest.mark.parametrize("mode", MODES)
 def test_its_first_step_is_that_of_one_process_under_bfloat16(several: Found, mode: str, variant: str) -> None:
     """Penalised samples, of which a pass of several may have none, are judged in float32, all others in bfloat16."""
-    found = {n: v for n, v in chosen(several, f"{mode} {variant} bfloat16 ").items() if not n.startswith("final ")}
+    found = first_step(several, f"{mode} {variant} bfloat16 ")
     size = equivalence.passes(variant, int(several["world"]))
     alone = iterations(configuration(micro_batch=size, precision="bfloat16"), None, 1, torch.float32)
     penalties = {n: v for n, v in found.items() if "/r1" in n or "/r2" in n}
@@ -98,6 +103,23 @@ def test_its_first_step_is_that_of_one_process_under_bfloat16(several: Found, mo
     assert furthest(penalties, {n: alone[n] for n in penalties})[0] < 1e-5
     difference, name = furthest(found, {n: alone[n] for n in found})
     assert difference < 0.02, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fsdp2_gathers_blocks_in_bfloat16_but_where_penalties_need_float32(several: Found, variant: str) -> None:
+    """Gradients are added up in float32. With penalties in bfloat16 they are rough: it rounds as much as it perturbs."""
+    for numbers, expected in (("bfloat16", (2, 4)), ("same", (2, 2)), ("float32", (4, 4))):
+        of = chosen(several, f"fsdp2 {variant} {numbers} bytes ")
+        assert (int(of["generator"]), int(of["discriminator"])) == expected
+        assert int(several[f"ddp {variant} {numbers} bytes generator"]) == 4
+    by_ddp, by_fsdp2 = (
+        {n: v for n, v in first_step(several, f"{mode} {variant} same ").items() if n.startswith("gradient ")}
+        for mode in ("ddp", "fsdp2")
+    )
+    assert all(gradient.dtype == torch.float32 for gradient in by_fsdp2.values())
+    difference, name = furthest(by_fsdp2, by_ddp)
+    assert difference < 0.2, name
 
 
 @pytest.fixture(scope="module")

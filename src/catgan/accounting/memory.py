@@ -69,6 +69,11 @@ class Networks:
         """Whether the discriminator learns to predict DINOv2's features: then the encoder is in memory too."""
         return self.discriminator.representation is not None
 
+    def gathers_wide(self, name: str) -> bool:
+        """Whether FSDP2 gathers the blocks of a network in float32."""
+        apart = self.config.precise_penalties and bool(self.config.objective.penalty)
+        return self.a == WIDE or (name == "discriminator" and apart)
+
     @property
     def checkpoint(self) -> int:
         """Bytes of a checkpoint on disk."""
@@ -111,26 +116,34 @@ def state(n: Networks, share: Share, layout: Layout, training: str) -> dict[str,
     }
 
 
+def whole(n: Networks, name: str) -> tuple[float, float, float]:
+    """Bytes of a network as FSDP2 gathers it: all outside its blocks, its blocks, and the largest of them.
+
+    Blocks are gathered in the format of the matrix products, the discriminator's in float32 where it judges penalised
+    samples in that.
+    """
+    network = n.generator if name == "generator" else n.discriminator
+    narrow = 1.0 if n.gathers_wide(name) else n.a / WIDE
+    blocks = [parameters(block) for block in network.blocks]
+    return parameters(network) - sum(blocks), sum(blocks) * narrow, max(blocks) * narrow
+
+
 def gathered(n: Networks) -> float:
     """Bytes that FSDP2 has whole: all outside the blocks, the block at work and the next one, a block's gradient."""
-    outside, largest = 0, 0
-    for network in (n.generator, n.discriminator):
-        blocks = [parameters(block) for block in network.blocks]
-        outside += parameters(network) - sum(blocks)
-        largest = max(largest, *blocks)
-    return (outside + 2 * largest) * n.a / WIDE + largest
+    outside, largest = zip(*(whole(n, name)[::2] for name in ("generator", "discriminator")), strict=True)
+    gradient = max(parameters(block) for network in (n.generator, n.discriminator) for block in network.blocks)
+    return sum(outside) + 2 * max(largest) + gradient
 
 
-def copies(n: Networks, layout: Layout, graphs: list[Graph]) -> float:
-    """Bytes of whole weights in the format of the matrix products: what FSDP2 gathers, or autocast copies.
+def copies(n: Networks, layout: Layout, graphs: dict[str, Graph]) -> float:
+    """Bytes of whole weights beside their shards: what FSDP2 gathers, and autocast's copies of what is in float32.
 
-    Graphs hold autocast's copies for the backward pass. Checkpointed blocks make them anew, and only the network whose
-    forward pass runs has them.
+    graphs: by network. They hold autocast's copies for the backward pass. Checkpointed blocks make them anew, and only
+    the network whose forward pass runs has them.
     """
-    if layout.sharded:
-        return gathered(n)
-    each = [graph.copies for graph in graphs]
-    return max(each) if layout.checkpointing else sum(each)
+    each = [graph.copies for name, graph in graphs.items() if not layout.sharded or n.gathers_wide(name)]
+    kept = max(each, default=0.0) if layout.checkpointing else sum(each)
+    return kept + (gathered(n) if layout.sharded else 0.0)
 
 
 # -- the two steps -----------------------------------------------------------------------------------------------------
@@ -147,11 +160,12 @@ def discriminator_step(n: Networks, share: Share, layout: Layout) -> dict[str, f
     """The packed pass over real samples, fakes and perturbed twins; beside it the generator's graph if fakes are reused."""
     samples = 2 * (share.micro + perturbed(n.config, share.micro))
     d = discriminator_graph(n.config, layout.checkpointing)
-    waiting = [generator_graph(n.config, layout.checkpointing)] if share.reuses_fakes(n.config) else []
+    reuses = share.reuses_fakes(n.config)
+    waiting = {"generator": generator_graph(n.config, layout.checkpointing)} if reuses else {}
     return state(n, share, layout, "discriminator") | {
-        "gathered": copies(n, layout, [d, *waiting]),
+        "gathered": copies(n, layout, {"discriminator": d, **waiting}),
         "activations": d.kept * samples
-        + (sum(graph.kept for graph in waiting) + 2 * kept_by_heads(n.config)) * share.micro,
+        + (sum(graph.kept for graph in waiting.values()) + 2 * kept_by_heads(n.config)) * share.micro,
         "backward": d.working * samples,
     }
 
@@ -162,7 +176,7 @@ def generator_step(n: Networks, share: Share, layout: Layout) -> dict[str, float
     g = generator_graph(n.config, layout.checkpointing)
     d = discriminator_graph(n.config, layout.checkpointing, frozen=True)
     return state(n, share, layout, "generator") | {
-        "gathered": copies(n, layout, [g, d]),
+        "gathered": copies(n, layout, {"generator": g, "discriminator": d}),
         "activations": (g.kept + d.kept + kept(n.config) + kept_by_heads(n.config)) * share.micro,
         "backward": max(d.working, g.working - d.kept) * share.micro,
     }

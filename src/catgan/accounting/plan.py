@@ -12,7 +12,7 @@ from typing import Any
 
 from catgan.accounting.compute import compute, precise_passes, step_gmacs, training_passes
 from catgan.accounting.gpus import GPU, UTILISATION
-from catgan.accounting.memory import WIDE, Layout, Networks, Share, parameters, peak
+from catgan.accounting.memory import Layout, Networks, Share, parameters, peak, whole
 from catgan.accounting.published import EPOCH, PAPER_EPOCHS
 from catgan.config import Config
 from catgan.errors import UserError, require
@@ -86,11 +86,11 @@ def evaluate(
     config, batch = networks.config, share.local * share.gpus
     used = peak(networks, share, layout)
     total, usable = sum(used["bytes"].values()), USABLE * gpu.memory * GIB
-    whole, precise = gmacs(config, counted, share, layout), precise_gmacs(config, counted, layout)
+    all_gmacs, precise = gmacs(config, counted, share, layout), precise_gmacs(config, counted, layout)
     fastest = gpu.bfloat16 if config.training.precision == "bfloat16" else gpu.float32
     slower = gpu.tf32 if config.objective.penalty_precision == "tf32" else gpu.float32
     seconds = {
-        "arithmetic": 2e-3 * share.local * ((whole - precise) / fastest + precise / slower) / utilisation,
+        "arithmetic": 2e-3 * share.local * ((all_gmacs - precise) / fastest + precise / slower) / utilisation,
         "communication": traffic(networks, share, layout) / bandwidth(gpu, share.gpus),
     }
     step = sum(seconds.values())
@@ -158,7 +158,8 @@ def traffic(n: Networks, share: Share, layout: Layout) -> float:
     passes = -(-share.local // share.micro)
     forwards = 1 if share.reuses_fakes(n.config) else 2
     packed = 2 if n.config.precise_penalties and n.config.objective.penalty else 1  # one of each precision
-    gathers = ((forwards + 1) * g + (2 * packed + 3) * d) * n.a / WIDE  # D: packed, and back; real; fake, and back
+    g_whole, d_whole = (sum(whole(n, name)[:2]) for name in ("generator", "discriminator"))
+    gathers = (forwards + 1) * g_whole + (2 * packed + 3) * d_whole  # D: packed, and back; real; fake, and back
     return passes * rate * (gathers + g + packed * d)
 
 

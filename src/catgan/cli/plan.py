@@ -28,7 +28,7 @@ Arithmetic on counted sizes and published peaks, of which one H100 was seen to r
 
 NOTE = """\
 Computed; the share of the peak is what one H100 reached. FSDP2 is --training.parallel fsdp2, ckpt
-is --training.recompute; under FSDP2, training still needs more than this (docs/plan.md)."""
+is --training.recompute; under FSDP2, several passes need more than this (docs/plan.md)."""
 
 SHORT = 0.02  # seconds of arithmetic below which launching kernels takes longer
 TOO_SHORT = "Steps this short wait for kernel launches, not for arithmetic: expect them to take longer."

@@ -18,6 +18,11 @@ def frozen_copy(network: Network) -> Network:
     return copy.deepcopy(network).requires_grad_(False).eval()
 
 
+def tensors(network: nn.Module) -> list[Tensor]:
+    """Its parameters and buffers, those that checkpoints leave out too."""
+    return [*network.parameters(), *network.buffers()]
+
+
 def decay(step: int, half_life: float, warmup: float) -> float:
     """Weight of the old average in the update after `step` steps (1, 2, ...).
 

@@ -68,16 +68,23 @@ class Parallel:
 
     # -- networks --------------------------------------------------------------------------------------------------
 
-    def shard(self, network: nn.Module) -> None:
-        """Under FSDP2: spread the parameters, of each block and of the rest, over the processes, in place."""
+    def shard(self, network: nn.Module, gathered: torch.dtype | None = None) -> None:
+        """Under FSDP2: spread the parameters, of each block and of the rest, over the processes, in place.
+
+        gathered: the number format in which blocks are gathered and computed with; by default that of the parameters.
+        Gradients are added up, accumulated and applied in that of the parameters.
+        """
         if not self.sharded:
             return
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import FSDPModule, fully_shard
+        from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
         mesh = init_device_mesh(self.device.type, (self.processes.world,))
-        for module in (*cast(nn.ModuleList, network.blocks), network):
-            fully_shard(module, mesh=mesh)
+        wide = next(network.parameters()).dtype
+        of_blocks = MixedPrecisionPolicy(gathered, wide, cast_forward_inputs=False)  # autocast sees to the inputs
+        blocks = list(cast(nn.ModuleList, network.blocks))
+        for module, policy in (*((block, of_blocks) for block in blocks), (network, MixedPrecisionPolicy())):
+            fully_shard(module, mesh=mesh, mp_policy=policy)
             assert isinstance(module, FSDPModule)
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)

@@ -68,8 +68,11 @@ class Step:
             self.discriminator.representation.requires_grad_(False)  # it would never get a gradient
         for network in (self.generator, self.discriminator):
             network.recompute = config.training.recompute
-        for network in (self.generator, self.discriminator, self.ema):
-            self.parallel.shard(network)
+        # FSDP2 has one number format for a block. The discriminator's judge penalised samples in float32, others not.
+        gathered = torch.bfloat16 if config.training.precision == "bfloat16" else None
+        self.parallel.shard(self.generator, gathered)
+        self.parallel.shard(self.discriminator, None if self.precise_penalties else gathered)
+        self.parallel.shard(self.ema)
         self.wrapped = {  # what is called where gradients are to be added up over the processes
             "generator": self.parallel.wrap(self.generator),
             "discriminator": self.parallel.wrap(self.discriminator),
@@ -355,8 +358,11 @@ class Step:
         """The averaged generator with all its weights. Under FSDP2 a copy, for which all processes must call this."""
         if not self.parallel.sharded:
             return self.ema
-        average = build_generator(self.config).to(self.device).requires_grad_(False).eval()
-        average.load_state_dict({name: full_tensor(t) for name, t in self.ema.state_dict().items()})
+        with torch.device("meta"):  # without initial weights
+            average = build_generator(self.config)
+        average = average.to_empty(device=self.device).requires_grad_(False).eval()
+        for whole, part in zip(ema.tensors(average), ema.tensors(self.ema), strict=True):
+            whole.copy_(full_tensor(part))
         return average
 
 
