@@ -139,6 +139,7 @@ def measures() -> str:
             f"`{n}`" + (f" ({m.better} is better)" if m.better else "") for n, m in metric.numbers.items()
         )
         needed = [words for attribute, words in needs.items() if getattr(metric, attribute)]
+        needed += [f"`--features {metric.features}`"] if metric.features else []
         package = [(metric.package or "").replace("_", "-")] if metric.package else []
         rows.append((f"`{name}`", metric.about, numbers, ", ".join(needed + package)))
     return table(("`--metrics`", "what", "numbers", "needs"), rows)

@@ -37,6 +37,8 @@ class Metric:
     """Needs classes on both sides, and mean and covariance of each."""
     names_classes: bool = False
     """Needs samples with classes, and a feature space that tells the classes of the data."""
+    features: str | None = None
+    """The only feature space that it is defined in."""
     fewest: Callable[[Any], int] = lambda protocol: 2
     """How many samples and images of the reference a protocol needs for it at the least."""
     package: str | None = None
@@ -58,6 +60,13 @@ METRICS: dict[str, Metric] = {
         "catgan.evaluation.metrics:kid",
         rows=True,
         package="torch_fidelity",
+    ),
+    "cmmd": Metric(
+        "1,000 times the squared MMD of CLIP's embeddings with a Gaussian kernel of deviation 10",
+        {"cmmd": Number("CMMD", "lower")},
+        "catgan.evaluation.metrics:cmmd",
+        rows=True,
+        features="clip",
     ),
     "inception_score": Metric(
         "exp of the mean KL divergence of class probabilities from their mean, over 10 parts",
@@ -104,11 +113,11 @@ METRICS: dict[str, Metric] = {
     ),
 }
 RENAMED = {"score": "inception_score", "recognised": "class_accuracy"}
-Features = Literal["inception", "dinov2", "dinov2-l", "classifier", "pixels", "inception-spatial"]
+Features = Literal["inception", "dinov2", "dinov2-l", "classifier", "pixels", "inception-spatial", "clip"]
 # As titles name them.
 FEATURES = {
     "inception": "", "dinov2": "DINOv2 ", "dinov2-l": "DINOv2-L ", "classifier": "classifier ", "pixels": "pixel ",
-    "inception-spatial": "spatial Inception ",
+    "inception-spatial": "spatial Inception ", "clip": "CLIP ",
 }  # fmt: skip
 
 

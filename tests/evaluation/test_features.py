@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch_fidelity import FeatureExtractorInceptionV3
 from torch_fidelity import feature_extractor_inceptionv3 as port
-from transformers import Dinov2Config, Dinov2Model
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection, Dinov2Config, Dinov2Model
 
 import parity
 from catgan.errors import UserError
@@ -25,6 +25,7 @@ from catgan.evaluation.evaluator import Evaluator
 from catgan.evaluation.features import (
     INCEPTION_FILE,
     INCEPTION_URL,
+    Clip,
     Dinov2,
     Inception,
     InceptionSpatial,
@@ -233,6 +234,54 @@ def test_dinov2_without_its_weights_is_an_error_that_names_the_options(tmp_path:
         UserError, match=r"nowhere does not exist; give a folder with .*--feature-weights .*--eval.weights"
     ):
         Dinov2(CPU, str(tmp_path / "nowhere"))
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14,
+        projection_dim=8, initializer_range=0.5, initializer_factor=20.0,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("weights") / "clip"
+    CLIPVisionModelWithProjection(config).save_pretrained(path)
+    return path
+
+
+def test_clip_gives_unit_embeddings_of_normalised_whole_images(clip_folder: Path, dinov2_folder: Path) -> None:
+    space = Clip(CPU, str(clip_folder))
+    assert (space.dim, space.size) == (8, 28)
+    images = torch.randint(256, (3, 3, 28, 28), dtype=torch.uint8)
+    x, logits = space(images)
+    assert logits is None
+    processor = CLIPImageProcessor(do_resize=False, do_center_crop=False)
+    model = CLIPVisionModelWithProjection.from_pretrained(clip_folder)
+    with torch.no_grad():
+        embeddings = model(**processor(list(images), return_tensors="pt")).image_embeds.numpy()
+    expected = embeddings / np.sqrt((embeddings**2).sum(1, keepdims=True))
+    np.testing.assert_allclose(x.numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert space(images[..., :9, :9])[0].shape == (3, 8)
+    assert Clip(CPU, str(clip_folder)).identity() == space.identity()
+    with pytest.raises(UserError, match="its model_type is dinov2: must be clip or clip_vision_model"):
+        Clip(CPU, str(dinov2_folder))
+
+
+def test_cmmd_of_two_folders_of_images_is_that_of_an_independent_formula(clip_folder: Path, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for name, count, top in (("a", 7, 256), ("b", 9, 200)):
+        np.savez(tmp_path / f"{name}.npz", arr_0=draw.integers(top, size=(count, 20, 20, 3), dtype=np.uint8))
+    result = evaluate(
+        tmp_path / "a.npz", tmp_path / "b.npz", features="clip", device="cpu", feature_weights=str(clip_folder)
+    )
+    a, b = (Clip(CPU, str(clip_folder))(Npz(tmp_path / f"{n}.npz").read(0, 9)[0])[0].double().numpy() for n in "ab")
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> float:
+        return float(np.mean([[np.exp(-((p - q) ** 2).sum() / 200) for q in y] for p in x]))
+
+    expected = 1000 * (kernel(a, a) + kernel(b, b) - 2 * kernel(a, b))
+    assert expected > 0.01
+    assert result.metrics["cmmd"] == pytest.approx(expected, rel=1e-6)
+    assert (titles("clip")["cmmd"], titles("clip")["kid"]) == ("CMMD", "CLIP kernel distance")
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

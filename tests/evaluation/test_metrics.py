@@ -135,6 +135,7 @@ def check(protocol: Protocol, space: object, reference: Reference, count: int = 
         ("kid", {}, "real has mean and covariance only: kid needs its images"),
         ("precision_recall", {}, "real has mean and covariance only"),
         ("inception_score", {"classes": 0}, "inception_score needs class probabilities"),
+        ("cmmd", {"name": "pixels"}, "cmmd is defined in the features of clip, not of pixels: leave cmmd out"),
         ("class_distance", {}, "class_distance needs classes"),
         ("class_accuracy", {"names_classes": False}, "class_accuracy needs samples with classes"),
     ],

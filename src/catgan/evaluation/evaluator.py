@@ -179,6 +179,9 @@ class Facts:
 def obstacle(name: str, protocol: Protocol, space: FeatureSpace, samples: Facts, reference: Facts) -> str | None:
     """Why a metric cannot be had of these samples, reference and features; None if it can."""
     metric, leave = METRICS[name], f"leave {name} out of --metrics"
+    if metric.features not in (None, space.name):
+        only = metric.features
+        return f"{name} is defined in the features of {only}, not of {space.name}: {leave}, or give --features {only}"
     if metric.rows and not reference.images:
         return f"{reference.name} has mean and covariance only: {name} needs its images; give those as --reference"
     if metric.logits and not space.classes:

@@ -3,6 +3,7 @@
 `inception`   FID's Inception-v3: its 2048 pooled features, and logits for the Inception Score
 `inception-spatial`  seven channels of its map of 17 x 17 cells, where they are: what sFID compares
 `dinov2`      the class token of DINOv2's ViT-B (`dinov2-l`: ViT-L); a discriminator trained with DINOv2 biases it
+`clip`        the unit embedding of CLIP's ViT-L/14 at 336 pixels: what CMMD compares
 `classifier`  a small convolutional network trained on the real data, for small or grey images (classifier.py)
 `pixels`      brightness and contrast in each of 8 by 8 cells: no network, for data without classes
 """
@@ -14,7 +15,7 @@ import os
 from contextlib import AbstractContextManager
 from http.client import HTTPException
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.request import urlopen
 
 import torch
@@ -22,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from catgan.encoders import load_dino
-from catgan.errors import UserError
+from catgan.encoders.files import find_folder, fingerprint, from_pretrained, read_config
+from catgan.errors import UserError, require
 from catgan.system.files import digest, sha256, write_bytes
 from catgan.system.lock import exclusive
 from catgan.system.packages import need
@@ -32,6 +34,9 @@ INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 DINOV2 = {"dinov2": "facebook/dinov2-base", "dinov2-l": "facebook/dinov2-large"}
+CLIP = "openai/clip-vit-large-patch14-336"
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of pixels in [0, 1]
+FEATURE_WEIGHTS = "--feature-weights (in training: --eval.weights)"
 
 
 class FeatureSpace(Protocol):
@@ -120,8 +125,7 @@ class Dinov2:
     def __init__(self, device: torch.device, weights: str | None = None, name: str = "dinov2") -> None:
         """weights: a local folder with config.json and model.safetensors, or a name on the Hugging Face Hub. name: dinov2,
         its ViT-B, or dinov2-l, its ViT-L."""
-        option = "--feature-weights (in training: --eval.weights)"
-        self.encoder, self.name = load_dino(weights or DINOV2[name], device=device, option=option), name
+        self.encoder, self.name = load_dino(weights or DINOV2[name], device=device, option=FEATURE_WEIGHTS), name
         self.device, self.dim = device, self.encoder.dim
 
     def identity(self) -> str:
@@ -129,6 +133,44 @@ class Dinov2:
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.encoder.encode(images.to(self.device))[0].float(), None
+
+
+class Clip:
+    """The image embedding of a CLIP as a unit vector: what CMMD compares (https://arxiv.org/abs/2401.09603).
+
+    The whole image is resized (bicubic; of larger ones antialiased) and normalised as CLIP's training did.
+    """
+
+    name, channels, classes, names_classes = "clip", 3, 0, False
+
+    def __init__(self, device: torch.device, weights: str | None = None) -> None:
+        """weights: a local folder with config.json and model.safetensors, or a name on the Hugging Face Hub."""
+        name = weights or CLIP
+        what = f"CLIP {name}"
+        need("transformers", what, "encoders")
+        folder = find_folder(name, ("config.json", "model.safetensors"), what, FEATURE_WEIGHTS)
+        kind = read_config(folder, what).get("model_type")
+        require(kind in ("clip", "clip_vision_model"), f"{what}: its model_type", kind, "clip or clip_vision_model")
+        from transformers import CLIPVisionModelWithProjection
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        model: Any = from_pretrained(CLIPVisionModelWithProjection, folder, what, dtype=torch.float32)
+        self.model, self.device = model.to(device), device
+        self.size, self.dim = int(model.config.image_size), int(model.config.projection_dim)
+        self.mean, self.std = (torch.tensor(t, device=device).view(3, 1, 1) for t in (CLIP_MEAN, CLIP_STD))
+        self._identity = digest(self.name, str(self.size), fingerprint(model))
+
+    def identity(self) -> str:
+        return self._identity
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        x = images.to(self.device).float() / 255
+        if x.shape[-1] != self.size:  # this way with the cubic of TensorFlow, also where it enlarges
+            x = F.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True)
+        embedded = self.model(pixel_values=(x - self.mean) / self.std).image_embeds
+        return F.normalize(embedded, dim=1), None
 
 
 class Pixels:
