@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch._dynamo.utils import counters
 
 from catgan.encoders import DINOv2, Encoder, load_dino
 from catgan.errors import UserError
@@ -105,3 +106,18 @@ def test_another_architecture_and_missing_weights_are_refused(tiny_dino: Path, t
     (folder / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
         load_dino(str(folder), 56)
+
+
+def test_compiled_blocks_give_the_same_and_share_one_graph(tiny_dino: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the compiler without its last part, which takes minutes."""
+    torch._dynamo.reset()
+    counters.clear()
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **how: real(function, **how | {"backend": "aot_eager"}))
+    plain, compiled = load_dino(str(tiny_dino), 28), load_dino(str(tiny_dino), 28)
+    compiled.compile()
+    x = images()
+    for a, b in zip(compiled.encode(x), plain.encode(x), strict=True):
+        torch.testing.assert_close(a, b)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]

@@ -28,6 +28,11 @@ class DINOv2:
         device = next(model.parameters()).device
         self.mean, self.std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
 
+    def compile(self) -> None:
+        """Compile its blocks, which are alike and share the result. What the compiler cannot do runs as before."""
+        for block in self.model.encoder.layer:
+            block.compile()
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """RGB images (B, 3, S, S), uint8 or float in [-1, 1], to class token (B, D) and patch tokens (B, n, n, D).

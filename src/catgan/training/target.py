@@ -114,7 +114,9 @@ def representation_target(
             f"--encoder.path facebook/dinov2-base, or train without: {WITHOUT_REPRESENTATION}"
         )
     if encoder is None:
-        encoder = load_dino(str(config.encoder.path), config.encoder.size, device)
+        encoder = dino = load_dino(str(config.encoder.path), config.encoder.size, device)
+        if device.type == "cuda" and config.compiles(device.type):
+            dino.compile()
     check_head(dim, encoder.dim)
     return ComputedTarget(encoder, config, dataset)
 
