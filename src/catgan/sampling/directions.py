@@ -22,7 +22,8 @@ def principal_directions(pipe: CATPipeline, count: int = 10) -> Tensor:
     each = max(2, STYLES // classes)
     labels = [k for k in range(classes) for _ in range(each)]
     w = pipe.style(labels, range(len(labels))).double().cpu().unflatten(0, (classes, each))
-    variances, vectors = torch.linalg.eigh((w - w.mean(1, keepdim=True)).flatten(0, 1).T.cov())
+    around = (w - w.mean(1, keepdim=True)).flatten(0, 1)
+    variances, vectors = torch.linalg.eigh(around.T @ around / (len(around) - classes))
     found = (vectors * variances.clamp_min(0).sqrt()).T.flip(0)[:count]
     largest = found.gather(1, found.abs().argmax(1, keepdim=True))
     return torch.where(largest < 0, -found, found).float().to(pipe.device)

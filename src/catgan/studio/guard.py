@@ -69,7 +69,7 @@ class Guard:
         if not self.own(host):
             return 400, "this is not the address of a studio"
         asks = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
-        if asks and (origin is None or urlsplit(origin).netloc.lower() != host.lower()):
+        if asks and (origin or "").lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
             return 403, "only the studio's own page may ask"
         if self.token is None or self.known(HTTPConnection(scope).cookies.get(COOKIE, "")):
             return 0, ""
@@ -83,7 +83,7 @@ class Guard:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        if is_loopback(name) or name == self.host:
+        if is_loopback(name) or name == self.host.lower():
             return True
         if self.token is None:
             return False

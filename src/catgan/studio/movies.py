@@ -30,7 +30,7 @@ def movie(frames: Sequence[np.ndarray], format: Format, rate: int) -> bytes:
     """uint8 frames (S, S, 1 or 3) as the bytes of an endless file with `rate` frames a second.
 
     Small frames are enlarged, pixel by pixel. A GIF knows hundredths of a second, and no frame of less than two. Raises
-    UserError for MP4 without ffmpeg.
+    UserError for MP4 without ffmpeg, or if it fails.
     """
     zoom = max(1, WIDE // frames[0].shape[0])
     large = [f.repeat(zoom, 0).repeat(zoom, 1) for f in frames]
@@ -56,9 +56,11 @@ def mp4(frames: Sequence[np.ndarray], rate: int) -> bytes:
         given = ["-f", "rawvideo", "-pix_fmt", "gray" if channels == 1 else "rgb24", "-s", f"{width}x{height}"]
         made = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-crf", "12", "-movflags", "+faststart"]
         command = [program, "-v", "error", *given, "-r", str(rate), "-i", "-", *made, str(out)]
-        done = subprocess.run(
-            command, input=b"".join(f.tobytes() for f in frames), capture_output=True, timeout=PATIENCE
-        )
+        pixels = b"".join(f.tobytes() for f in frames)
+        try:
+            done = subprocess.run(command, input=pixels, capture_output=True, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"ffmpeg took more than {PATIENCE} s: save fewer frames, or a GIF or WebP") from None
         if done.returncode:
             raise UserError(f"ffmpeg could not write the film: {done.stderr.decode(errors='replace').strip()[-200:]}")
         return out.read_bytes()

@@ -34,6 +34,8 @@ def project(
 
     Raises UserError for what is no picture, and StoppedError soon after `stop` is set.
     """
+    if stop.is_set():
+        raise StoppedError
     picture = target(pipe, data)
     tell({"target": encoded(to_bytes(picture)[0])})
     try:

@@ -19,7 +19,7 @@ from catgan.errors import UserError
 MAX_POINTS = 100  # pictures of one request
 MAX_DIRECTIONS = 10
 MAX_FRAMES = 600  # of a film
-MAX_MESSAGE = 1 << 18  # bytes of a request
+MAX_MESSAGE = 1 << 20  # bytes of a request: as many points with a style of 1,500 numbers each
 MAX_UPLOAD = 1 << 24  # bytes of a picture
 SAFE = 2**53 - 1  # the largest whole number that JavaScript knows
 

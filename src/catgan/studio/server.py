@@ -55,6 +55,7 @@ class Studio:
         self.pictures = ThreadPoolExecutor(1, "pictures")
         self.long = ThreadPoolExecutor(1, "long")
         self.waiting = 0
+        self.looked_at: dict[int, Path] = {}  # the newest checkpoint of a followed model that was loaded
 
     def about(self) -> dict[str, Any]:
         """What the page is told first."""
@@ -96,19 +97,25 @@ class Studio:
                 log.exception("a new checkpoint could not be loaded")
                 continue
             if renewed:
-                for client in list(self.clients):
-                    await client.tell(self.about())
+                await self.tell_all()
 
     async def renewed(self, number: int) -> bool:
-        """Load a model's newest checkpoint, if it has another one by now."""
+        """Load a model's newest checkpoint, if it has another one by now. One named by its checkpoint stays at it."""
         model = self.models[number]
         run, source = model.pipe.run, model.pipe.source
-        if self.follow is None or run is None or await self.run(self.long, found, run) == source:
+        newest = None if run is None else await self.run(self.long, found, run)
+        if self.follow is None or newest is None or newest in (source, self.looked_at.get(number)):
             return False
         newer = Model(await self.run(self.long, self.follow, number), model.label)
         await self.run(self.long, lambda: newer.about)
-        self.models[number] = newer
-        return True
+        self.models[number], self.looked_at[number] = newer, newest
+        return newer.pipe.source != source
+
+    async def tell_all(self) -> None:
+        """Tell every client what the models are, and wait a while for those that are slow to hear."""
+        telling = [asyncio.create_task(client.tell(self.about())) for client in self.clients]
+        if telling:
+            await asyncio.wait(telling, timeout=LOOK)
 
     def close(self) -> None:
         for thread in (self.pictures, self.long):
@@ -132,6 +139,7 @@ class Client:
                 return
             try:
                 request = read(message.get("text") or message.get("bytes") or b"", Request)
+                self.studio.model(request.model)
             except UserError as error:
                 await self.tell({"error": str(error)})
                 continue
@@ -200,7 +208,8 @@ def application(studio: Studio, host: str = "127.0.0.1", token: str | None = Non
             model = studio.model(whole(request.query_params.get("model", "0"), "model"))
             steps = whole(request.query_params.get("steps", "300"), "steps")
             require(STEPS[0] <= steps <= STEPS[1], "steps", steps, f"{STEPS[0]} to {STEPS[1]}")
-            data = await body(request, MAX_UPLOAD)
+            with studio.in_line():  # so that few are in memory
+                data = await body(request, MAX_UPLOAD)
             return StreamingResponse(told(studio, model, data, steps), media_type="application/x-ndjson")
         return failed[0]
 

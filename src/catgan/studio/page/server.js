@@ -55,7 +55,8 @@ export class ServerEngine extends EventTarget {
     if (typeof data === "string") {
       const message = JSON.parse(data);
       if (message.models) this.dispatchEvent(new CustomEvent("models", { detail: message }));
-      else this.finished(message.panel, message.model, message.id, message.error);
+      else if (message.id !== undefined) this.finished(message.panel, message.model, message.id, message.error);
+      else this.refused(message.error);
       return;
     }
     const length = new DataView(data).getUint32(0, true);
@@ -78,6 +79,13 @@ export class ServerEngine extends EventTarget {
     if (current.next) this.send(key, current.next);
     if (error) current.failed(error);
     else current.done(answer, performance.now() - current.since);
+  }
+
+  // The studio could not read a request, and so does not know whose answer this is.
+  refused(error) {
+    const waiting = [...this.underway.values()];
+    this.underway.clear();
+    for (const { failed } of waiting) failed(error);
   }
 
   // Projects a picture file; `tell` gets { target }, { done, total, picture }, { waiting }. Returns the result.
