@@ -30,8 +30,9 @@ from catgan.system.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS, BACKENDS = ("digits", "fashion-mnist"), ("eager", "openvino")
+WARM, PATIENCE = 0.5, 120  # seconds: before it is measured, in which three pictures must come; until it is given up
 MOVING = """(seconds) => new Promise((done) => {
-  const slider = document.getElementById("psi"), count = () => Number(document.documentElement.dataset.pictures);
+  const slider = document.getElementById("psi"), count = () => Number(document.documentElement.dataset.pictures ?? 0);
   const began = performance.now(), before = count();
   const moving = setInterval(() => {
     const passed = (performance.now() - began) / 1000;
@@ -110,7 +111,10 @@ def moved(browser: Browser, model: str, backend: str, stages: bool, seconds: flo
         page.get_by_role("status").get_by_text("connected").first.wait_for()
         if not stages:
             page.get_by_text("Stages", exact=True).click()
-        page.evaluate(MOVING, min(seconds, 1.0))  # OpenVINO compiles, and processors wake up
+        tries = 0
+        while page.evaluate(MOVING, WARM) < 3 / WARM:  # OpenVINO compiles, and processors wake up
+            if (tries := tries + 1) * WARM > PATIENCE:
+                raise RuntimeError(f"{model} by {backend} shows no pictures: {page.inner_text('#problem')}")
         rate: float = page.evaluate(MOVING, seconds)
         page.close()
     return rate
