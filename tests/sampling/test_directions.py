@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 import catgan
 from catgan.errors import UserError
+from catgan.sampling import directions as module
 from catgan.sampling.directions import principal_directions
 
 
@@ -41,3 +43,18 @@ def test_there_are_no_more_than_dimensions(pipe: catgan.CATPipeline) -> None:
     assert len(principal_directions(pipe, 1000)) == pipe.generator.width
     with pytest.raises(UserError, match="count is 0: must be at least 1"):
         principal_directions(pipe, 0)
+
+
+def test_a_deviation_is_no_smaller_where_there_are_few_samples_of_a_class(
+    pipe: catgan.CATPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two samples around their own mean half the variance is left: a thousand classes have few each."""
+    many = principal_directions(pipe, pipe.generator.width).norm(dim=1)
+    monkeypatch.setattr(module, "STYLES", 20)  # two of each class
+    few = []
+    for first in range(0, 400, 20):
+        w = pipe.style
+        monkeypatch.setattr(pipe, "style", lambda c, seeds, w=w, first=first: w(c, [first + s for s in seeds]))
+        few.append(float(principal_directions(pipe, pipe.generator.width).square().sum()))
+        monkeypatch.setattr(pipe, "style", w)
+    assert np.mean(few) == pytest.approx(float(many.square().sum()), rel=0.2)

@@ -15,9 +15,8 @@ from catgan.errors import UserError
 from catgan.evaluation.alignment import MEASURES, diagnose_pipeline
 from catgan.images import to_bytes
 from catgan.sampling.pipeline import CATPipeline, load
-from catgan.studio import model as module
 from catgan.studio.model import Model
-from catgan.studio.protocol import MAX_DIRECTIONS, Film, Point, Request
+from catgan.studio.protocol import Film, Point, Request
 
 
 @pytest.fixture(params=["tiny", "digits", "latent"])
@@ -73,44 +72,6 @@ def test_without_truncation_left_there_is_the_mean_of_the_class_or_of_the_mixtur
 def test_classes_that_were_never_trained_on_are_not_truncated(pipe: CATPipeline) -> None:
     pipe.generator.style_updates.zero_()
     assert torch.equal(Model(pipe, "m").styles([Point(seed=4, psi=0.2)]), pipe.style([0], [4]))
-
-
-def within(pipe: CATPipeline, classes: list[int], count: int) -> Tensor:
-    """Styles less the mean of their class, of seeds that directions were not found from, float64."""
-    w = torch.stack([pipe.style([k], range(10_000, 10_000 + count)) for k in classes]).double()
-    return (w - w.mean(1, keepdim=True)).flatten(0, 1)
-
-
-@pytest.mark.parametrize("name", ["tiny", "digits", "fashion-mnist"])
-def test_directions_are_orthogonal_of_one_standard_deviation_each_and_always_the_same(
-    name: str, tiny_model: Path
-) -> None:
-    pipe = load(tiny_model if name == "tiny" else name)
-    found = Model(pipe, "m").directions
-    assert found.shape == (MAX_DIRECTIONS, pipe.generator.width)
-    lengths = found.norm(dim=1)
-    torch.testing.assert_close(found @ found.T, torch.diag(lengths**2), atol=1e-4, rtol=1e-4)
-    assert (lengths.diff() <= 0).all()
-    deviations = within(pipe, list(range(pipe.config.sample.classes)), 400)
-    along = (deviations @ (found / lengths[:, None]).double().T).std(0)
-    torch.testing.assert_close(along.float(), lengths, rtol=0.1, atol=0)
-    torch.manual_seed(99)
-    assert torch.equal(Model(load(tiny_model if name == "tiny" else name), "again").directions, found)
-
-
-def test_a_deviation_is_no_smaller_where_there_are_few_samples_of_a_class(
-    pipe: CATPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of two samples around their own mean half the variance is left: a thousand classes have few each."""
-    many = Model(pipe, "many").directions.norm(dim=1)
-    monkeypatch.setattr(module, "STYLES", 6)  # three classes: two of each
-    few = []
-    for first in range(0, 600, 6):
-        w = pipe.style
-        monkeypatch.setattr(pipe, "style", lambda c, seeds, w=w, first=first: w(c, [first + s for s in seeds]))
-        few.append(float(Model(pipe, "few").directions.square().sum()))
-        monkeypatch.setattr(pipe, "style", w)
-    assert np.mean(few) == pytest.approx(float(many.square().sum()), rel=0.2)
 
 
 def test_moving_along_directions_adds_them(model: Model) -> None:
