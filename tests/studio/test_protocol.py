@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catgan.errors import UserError
-from catgan.studio.protocol import MAX_POINTS, SAFE, Film, Point, Request, packed, read, unpacked
+from catgan.studio.protocol import MAX_POINTS, SAFE, Film, Point, Request, packed, read, sender, unpacked
 
 
 def request(**changes: Any) -> str:
@@ -141,3 +141,9 @@ def test_numbers_lie_where_a_browser_can_view_them() -> None:
         (length,) = struct.unpack_from("<I", data)
         assert length % 4 == 0
         assert np.frombuffer(data, "<f4", 3, 4 + length).tolist() == [0, 1, 2]
+
+
+def test_a_refused_request_is_known_by_its_number_if_it_has_one() -> None:
+    told = {"id": 7, "panel": "walk", "model": 0}
+    assert sender('{"id": 7, "panel": "walk", "points": [{"colour": 1}]}') == told
+    assert sender(b'{"id": -1, "panel": "walk"}') == sender("[]") == sender("{") == sender("[" * 100_000) == {}

@@ -100,6 +100,8 @@ def main(argv: Sequence[str]) -> None:
         size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
         print(f"{made}  ({size / 1e6:.1f} MB)\nnext: python -m http.server --directory {shlex.quote(str(made))} 8000")
         return
+    for model in models:
+        model.warm()
     listening = bound(o.host, o.port)
     token = o.token or (None if is_loopback(o.host) else secrets.token_urlsafe(16))
     host, port = listening.getsockname()[:2]

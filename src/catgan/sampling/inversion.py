@@ -58,8 +58,8 @@ def invert(
 
     starts: samples among which to begin, seeds from 0, of `classes` in turn, by default of all. discriminator: that of
     the same run (`load_discriminator`), for its features. progress: told after each step how many are done, of
-    `total_steps(steps)`, and the samples of the moment (m, C, S, S), at first several of each picture; what it raises ends
-    the work. Raises UserError for pictures of another shape, and values that are not allowed.
+    `total_steps(steps)`, and the samples of the moment (m, C, S, S), at first starts, then several of each picture; what it
+    raises ends the work. Raises UserError for pictures of another shape, and values that are not allowed.
     """
     s, device = pipe.config.sample, pipe.device
     shape = (s.channels, s.size, s.size)
@@ -110,7 +110,10 @@ class Projection:
     @torch.no_grad()
     def nearest(self, w: Tensor, count: int) -> Tensor:
         """For each picture the numbers of the `count` styles whose samples are nearest in pixels: (n, count)."""
-        parts = [self.generator.synthesize(part) for part in w.split(64)]
+        parts = []
+        for part in w.split(64):
+            parts.append(self.generator.synthesize(part))
+            self.progress(0, parts[-1])
         distance = torch.cdist(self.x.flatten(1)[None], torch.cat(parts).flatten(1)[None])[0]
         return distance.topk(count, dim=1, largest=False).indices
 

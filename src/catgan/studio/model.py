@@ -33,6 +33,11 @@ class Model:
         self.generator = pipe.generator
         self.milliseconds: dict[str, float] = {}
 
+    def warm(self) -> None:
+        """Make a picture with and without stages: compilers and caches work before somebody waits for them."""
+        for stages in (True, False):
+            self.answer(Request(0, "sample", [Point()], stages=stages))
+
     # -- what it is --------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -48,7 +48,7 @@ def project(
         nonlocal shown
         if stop.is_set():
             raise StoppedError
-        if time.monotonic() - shown > PAUSE:
+        if done and time.monotonic() - shown > PAUSE:
             shown = time.monotonic()
             with torch.no_grad():
                 tell({"done": done, "total": total, "picture": encoded(to_bytes(pipe.decode(h[:1].cpu()))[0])})

@@ -74,6 +74,22 @@ def read(data: bytes | str, kind: type[T]) -> T:
         raise UserError(f"message is no {kind.__name__.lower()}: {' '.join(str(error).split())[:200]}") from None
 
 
+class Sender(Struct):
+    """Whose request it is, of one whose other fields may be wrong."""
+
+    id: Number
+    panel: Panel
+    model: Annotated[int, Meta(ge=0, le=100)] = 0
+
+
+def sender(data: bytes | str) -> dict[str, Any]:
+    """id, panel and model of a request that was refused, for the page to know it by; nothing if they cannot be told."""
+    try:
+        return msgspec.structs.asdict(msgspec.json.decode(data, type=Sender))
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return {}
+
+
 def packed(header: Mapping[str, Any], parts: Mapping[str, np.ndarray]) -> bytes:
     """An answer: the header with the name, shape and type of each array, and the arrays."""
     listed = [{"name": k, "shape": v.shape, "type": v.dtype.name} for k, v in parts.items()]

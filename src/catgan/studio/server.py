@@ -32,7 +32,7 @@ from catgan.studio.guard import Guard
 from catgan.studio.model import Model
 from catgan.studio.movies import MEDIA, formats, movie
 from catgan.studio.projection import StoppedError, project
-from catgan.studio.protocol import MAX_FRAMES, MAX_UPLOAD, Film, Request, packed, read
+from catgan.studio.protocol import MAX_FRAMES, MAX_UPLOAD, Film, Request, packed, read, sender
 from catgan.version import __version__
 
 PAGE = Path(__file__).parent / "page"
@@ -55,6 +55,7 @@ class Studio:
         self.pictures = ThreadPoolExecutor(1, "pictures")
         self.long = ThreadPoolExecutor(1, "long")
         self.waiting = 0
+        self.filming = asyncio.Lock()  # the frames of one film are in memory
         self.looked_at: dict[int, Path] = {}  # the newest checkpoint of a followed model that was loaded
 
     def about(self) -> dict[str, Any]:
@@ -137,11 +138,12 @@ class Client:
             message = await self.socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
+            data = message.get("text") or message.get("bytes") or b""
             try:
-                request = read(message.get("text") or message.get("bytes") or b"", Request)
+                request = read(data, Request)
                 self.studio.model(request.model)
             except UserError as error:
-                await self.tell({"error": str(error)})
+                await self.tell({"error": str(error), **sender(data)})
                 continue
             self.wanted[request.panel, request.model] = request
             self.some.set()
@@ -219,10 +221,13 @@ def application(studio: Studio, host: str = "127.0.0.1", token: str | None = Non
             count = round(wanted.seconds * wanted.rate) * (len(wanted.points) - (not wanted.loop)) + (not wanted.loop)
             require(count <= MAX_FRAMES, "number of frames", count, f"at most {MAX_FRAMES}", "fewer points or seconds")
             model = studio.model(wanted.model)
-            frames, way = [], model.film(wanted)
-            while (frame := await studio.run(studio.pictures, next, way, None)) is not None:
-                frames.append(frame)
-            data = await studio.run(studio.long, movie, frames, wanted.format, wanted.rate)
+            async with studio.filming:
+                frames, way = [], model.film(wanted)
+                while (frame := await studio.run(studio.pictures, next, way, None)) is not None:
+                    frames.append(frame)
+                    if await request.is_disconnected():
+                        return Response(status_code=499)  # nobody is there to read it
+                data = await studio.run(studio.long, movie, frames, wanted.format, wanted.rate)
             name = f'attachment; filename="walk.{wanted.format}"'
             return Response(data, media_type=MEDIA[wanted.format], headers={"Content-Disposition": name})
         return failed[0]

@@ -39,7 +39,7 @@ export class Controls {
     $("classes").replaceChildren(...this.classes.map((name) => element("option", { value: name })));
     for (const id of ["label", "other"]) $(id).disabled = this.classes.length < 2;
     this.kept = `catgan directions ${first.fingerprint}`;
-    this.names = JSON.parse(localStorage.getItem(this.kept) ?? "{}");
+    this.names = remembered(this.kept);
     this.sliders = Array.from({ length: first.directions }, (_, i) => this.direction(i));
     $("directions-box").hidden = this.sliders.length === 0;
     $("directions").replaceChildren(...this.sliders.map((s) => s.row));
@@ -53,7 +53,7 @@ export class Controls {
       this.names[i] = name.value || undefined;
       name.value ||= `${i + 1}`;
       slider.setAttribute("aria-label", `Direction ${name.value}`);
-      localStorage.setItem(this.kept, JSON.stringify(this.names));
+      remember(this.kept, this.names);
     };
     const slider = element("input", { type: "range", min: -6, max: 6, step: 0.05 });
     slider.setAttribute("aria-label", `Direction ${name.value}`);
@@ -115,5 +115,22 @@ export class Controls {
       said.textContent = (s.directions[i] ?? 0).toFixed(1);
     });
     if (s.directions.some((a) => a)) $("directions-box").open = true;
+  }
+}
+
+// What this browser keeps, if it keeps anything.
+function remembered(key) {
+  try {
+    return JSON.parse(localStorage.getItem(key)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+function remember(key, value) {
+  try {
+    localStorage.setItem(key, JSON.stringify(value));
+  } catch {
+    // private windows may refuse
   }
 }

@@ -8,6 +8,8 @@ import { ProjectView, SampleView, SeedsView, SheetView, TruncationView, WalkView
 
 const VIEWS = { sample: SampleView, seeds: SeedsView, truncation: TruncationView, sheet: SheetView, walk: WalkView, project: ProjectView };
 
+const MAX_POINTS = 100; // of a walk, as the protocol has it
+
 class Studio {
   constructor(about, engine) {
     this.about = about;
@@ -209,6 +211,10 @@ class Studio {
   }
 
   addPoint() {
+    if (this.state.points.length === MAX_POINTS) {
+      this.problem(`the walk has ${MAX_POINTS} key points: remove one first`);
+      return;
+    }
     this.state.set({ points: [...this.state.points, this.state.point] });
     if (this.state.view !== "walk") {
       const n = this.state.points.length;

@@ -81,7 +81,7 @@ export class ServerEngine extends EventTarget {
     else current.done(answer, performance.now() - current.since);
   }
 
-  // The studio could not read a request, and so does not know whose answer this is.
+  // The studio could not even tell whose request it refuses.
   refused(error) {
     const waiting = [...this.underway.values()];
     this.underway.clear();

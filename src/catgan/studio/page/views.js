@@ -256,7 +256,7 @@ export class WalkView extends View {
     this.saves = element("span", { className: "buttons" }, ...this.studio.about.formats.map((format) => button(`Save ${{ gif: "GIF", webp: "WebP", mp4: "MP4" }[format]}`, () => this.save(format))));
     return [
       element("p", { className: "hint" }, "A walk goes in straight lines through key points in style space. Set up a sample at the side (class, seed, ψ, directions, your picture), then add it."),
-      element("div", { className: "choice" }, this.play, button("Add key point", () => this.add(), { title: "K" }), element("label", {}, "seconds a leg", seconds), element("label", {}, loop, "loop"), this.saves),
+      element("div", { className: "choice" }, this.play, button("Add key point", () => this.studio.addPoint(), { title: "K" }), element("label", {}, "seconds a leg", seconds), element("label", {}, loop, "loop"), this.saves),
       this.position,
       this.list,
     ];
@@ -283,10 +283,6 @@ export class WalkView extends View {
   get legs() {
     const n = this.state.points.length;
     return n < 2 ? 0 : this.state.loop ? n : n - 1;
-  }
-
-  add() {
-    this.state.set({ points: [...this.state.points, this.state.point] });
   }
 
   // The key points as small pictures, with what can be done to them; of the first model.
