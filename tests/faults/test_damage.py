@@ -15,6 +15,7 @@ from trainers import (
     elsewhere,
     fills_the_disk,
     finish,
+    makes_read_only,
     short_of_disk,
     signalled,
     start,
@@ -107,6 +108,23 @@ def test_a_full_disk_ends_the_run_in_one_line_and_space_mends_it(small_disk: Pat
     assert "Traceback" not in trainer.said
     filler.unlink()
     finish(start(run, "--steps", "12", "--resume"))
+    assert_same(run, plain)
+
+
+@pytest.mark.parametrize("place", [".", "checkpoints"])
+def test_a_folder_that_becomes_read_only_ends_the_run_in_one_line(place: str, small_disk: Path, plain: Path) -> None:
+    run = small_disk / "run"
+    becomes = partial(makes_read_only, 4, run / place)
+    try:
+        (trainer,) = start(run, "--steps", "12", faults=[becomes], said=small_disk.parent)
+        assert trainer.end() == 2, trainer.said
+    finally:
+        subprocess.run(["umount", str(run / place)], check=True)
+    (line,) = (line for line in trainer.said.splitlines() if "error" in line)
+    assert line.startswith(f"catgan train: error: cannot write {run}")
+    assert line.endswith("Read-only file system")
+    assert "Traceback" not in trainer.said
+    finish(start(run, "--steps", "12", "--resume", said=small_disk.parent))
     assert_same(run, plain)
 
 

@@ -12,6 +12,7 @@ import platform
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -175,6 +176,20 @@ def dies_in_save(flush: int) -> None:
     saving.flush = counted
 
 
+def dies_in_resume(network: int) -> None:
+    """Killed where the n-th network of a checkpoint would be put in place, from 1 on."""
+    real, count = checkpoint.load_network, 0
+
+    def counted(*arguments: Any, **named: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == network:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(*arguments, **named)
+
+    checkpoint.load_network = counted
+
+
 def signalled(step: int, number: int) -> None:
     """Gets a signal in the middle of a step; it may be SIGKILL or SIGSTOP."""
     meets(step, lambda: os.kill(os.getpid(), number))
@@ -199,6 +214,16 @@ def fills_the_disk(step: int, filler: Path) -> None:
                 file.write(bytes(1024))
 
     meets(step, fill)
+
+
+def makes_read_only(step: int, folder: Path) -> None:
+    """From a step on, nothing can be written to a folder. Needs the right to mount; who uses it unmounts the folder."""
+
+    def mount() -> None:
+        for options in (["--bind", folder, folder], ["-o", "remount,bind,ro", folder]):
+            subprocess.run(["mount", *options], check=True)
+
+    meets(step, mount)
 
 
 def meets(step: int, event: Callable[[], None]) -> None:

@@ -94,6 +94,8 @@ def explained(error: Exception) -> str | None:
             return f"no permission for {error.filename}: change its permissions or choose another place"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"the disk is full{f' ({error.filename})' if error.filename else ''}: free some space"
+        if error.errno in (errno.EROFS, errno.EFBIG, errno.EIO) and error.filename:
+            return f"cannot write {error.filename}: {error.strerror}"
         return None
     from catgan.system.devices import memory_error
 

@@ -73,7 +73,7 @@ BEYOND = (
 )
 
 
-BENCHMARKS = ("gpu", "parity", "studio")  # folders of records of no run
+BENCHMARKS = ("gpu", "parity", "reliability", "studio")  # folders of records of no run
 
 
 class Results:

@@ -8,13 +8,14 @@ import os
 import platform
 import threading
 import traceback
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from catgan.config import Config
 from catgan.config_io import to_dict
-from catgan.system.files import read_rows, write_text
+from catgan.system.files import read_rows, unwritable, write_text
 from catgan.system.packages import installed
 from catgan.system.processes import Processes
 
@@ -29,14 +30,15 @@ class MetricsLog:
         self.path = folder / "metrics.jsonl"
         keep = [json.dumps(row) for row in read_metrics(folder) if row["step"] <= resumed_at]
         write_text(self.path, "".join(line + "\n" for line in keep))
-        self.file = self.path.open("a", buffering=1)
         self.tensorboard: Any = None
         self.excepthook = threading.excepthook
-        if installed("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
+        with self.explained():
+            self.file = self.path.open("a", buffering=1)
+            if installed("tensorboard"):
+                from torch.utils.tensorboard import SummaryWriter
 
-            threading.excepthook = self.end_of_thread
-            self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
+                threading.excepthook = self.end_of_thread
+                self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
         self.wandb: Any = None
         if config.log.wandb:
             import wandb
@@ -55,23 +57,39 @@ class MetricsLog:
         if not (isinstance(end.exc_value, OSError) and type(end.thread).__module__.startswith("tensorboard.")):
             self.excepthook(end)
 
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Say in one line what keeps a log from being written."""
+        try:
+            yield
+        except OSError as error:
+            raise unwritable(self.path.parent, error) from None
+
     def write(self, step: int, scalars: dict[str, float]) -> None:
-        self.file.write(json.dumps({"step": step, **scalars}) + "\n")
+        """Raises UserError if the disk is full or the folder cannot be written."""
+        with self.explained():
+            self.file.write(json.dumps({"step": step, **scalars}) + "\n")
+            if self.tensorboard is not None:
+                for name, value in scalars.items():
+                    self.tensorboard.add_scalar(name, value, step)
         if "generator/loss" in scalars:
             self.losses = f"loss D {scalars['discriminator/loss']:.3f} G {scalars['generator/loss']:.3f}"
-        if self.tensorboard is not None:
-            for name, value in scalars.items():
-                self.tensorboard.add_scalar(name, value, step)
         if self.wandb is not None:
             self.wandb.log(scalars, step=step)
 
-    def close(self) -> None:
-        self.file.close()
-        if self.tensorboard is not None:
-            self.tensorboard.close()
-        threading.excepthook = self.excepthook
-        if self.wandb is not None:
-            self.wandb.finish()
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Close. Raises UserError for what could not be written, unless something else has gone wrong before."""
+        with contextlib.ExitStack() as closing:
+            closing.enter_context(contextlib.suppress(OSError) if error else self.explained())
+            if self.wandb is not None:
+                closing.callback(self.wandb.finish)
+            closing.callback(setattr, threading, "excepthook", self.excepthook)
+            if self.tensorboard is not None:
+                closing.callback(self.tensorboard.close)
+            self.file.close()
 
 
 class RankLog:

@@ -16,7 +16,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +246,7 @@ class Run:
         pace, said = Pace(self.device), False
         try:
             with (
+                log or nullcontext(),
                 stop,
                 closing(prefetch(self.batches.read, range(self.step, total), workers, workers)) as coming,
                 self.parallel.watched(lambda: f"step {self.step}"),
@@ -279,8 +280,6 @@ class Run:
             raise
         finally:
             progress.close()
-            if log is not None:
-                log.close()
         stop.end()
 
     def forecast(self, seconds: float) -> str:

@@ -1,0 +1,72 @@
+"""Is nothing lost, and does nothing get in? `python benchmarks/reliability.py kills`, and so on: see --help.
+
+Each campaign draws its cases from a seed, notes each in RUNS when it is done, and goes on there when it is called again.
+What was found goes to records/reliability: as JSON, and as the table that the documentation shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests" / "processes"))  # programs and faults, which the tests use too
+
+from campaigns import kills  # noqa: E402
+from campaigns.journal import Journal  # noqa: E402
+
+from catgan.evaluation.protocol import versions  # noqa: E402
+from catgan.studies.perform import machine  # noqa: E402
+from catgan.system.files import write_text  # noqa: E402
+
+Found = dict[str, Any]  # with `table`: a list of rows, the first of them the head; and `failed`: how many cases
+Campaign = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace, Journal], Found]]
+
+CAMPAIGNS: dict[str, Campaign] = {
+    "kills": ("runs that are killed, stopped, starved and damaged on their way", kills.options, kills.campaign),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="name", required=True, metavar="CAMPAIGN")
+    for name, (about, options, _) in CAMPAIGNS.items():
+        command = commands.add_parser(name, help=about, description=about)
+        options(command)
+        command.add_argument("--seed", default="0", help="which random cases")
+        command.add_argument("--runs", type=Path, default=ROOT / "runs" / "reliability", help="where it works")
+        command.add_argument("--out", type=Path, default=ROOT / "records" / "reliability", help="folder of the record")
+    o = parser.parse_args(argv)
+    journal = Journal(o.runs / f"{o.name}.jsonl", o.seed)
+    found = CAMPAIGNS[o.name][2](o, journal)
+    commits = list(dict.fromkeys(row["commit"] for row in journal.rows.values()))
+    plain = {action.dest: action.default for action in commands.choices[o.name]._actions}
+    given = [f"--{n} {v}" for n, v in vars(o).items() if n not in ("name", "runs", "out") and v != plain[n]]
+    record = {
+        "command": " ".join(["python benchmarks/reliability.py", o.name, *given]),
+        "seed": o.seed,
+        "commit": ", then ".join(commits),
+        "machine": machine(),
+        "versions": versions(),
+        "seconds": round(sum(row["seconds"] for row in journal.rows.values()), 1),
+        **found,
+    }
+    path = o.out / f"{o.name}.json"
+    write_text(path, json.dumps(record, indent=2) + "\n")
+    write_text(path.with_suffix(".md"), table(record) + "\n")
+    print(f"{table(record)}\n\n{path}")
+    return 1 if found["failed"] else 0
+
+
+def table(record: Found) -> str:
+    """A record's table in Markdown."""
+    head, *rows = record["table"]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, ["---"] * len(head), *rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
