@@ -13,21 +13,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from campaigns import kills, long
+from campaigns.journal import Journal
+from catgan.evaluation.protocol import versions
+from catgan.studies.perform import machine
+from catgan.system.files import write_text
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "tests" / "processes"))  # programs and faults, which the tests use too
-
-from campaigns import kills  # noqa: E402
-from campaigns.journal import Journal  # noqa: E402
-
-from catgan.evaluation.protocol import versions  # noqa: E402
-from catgan.studies.perform import machine  # noqa: E402
-from catgan.system.files import write_text  # noqa: E402
-
 Found = dict[str, Any]  # with `table`: a list of rows, the first of them the head; and `failed`: how many cases
 Campaign = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace, Journal], Found]]
 
 CAMPAIGNS: dict[str, Campaign] = {
     "kills": ("runs that are killed, stopped, starved and damaged on their way", kills.options, kills.campaign),
+    "long": ("one long run: memory, files and logs", long.options, long.campaign),
 }
 
 
