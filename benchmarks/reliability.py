@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from campaigns import kills, long
+from campaigns import fuzz, kills, long
 from campaigns.journal import Journal
 from catgan.evaluation.protocol import versions
 from catgan.studies.perform import machine
@@ -25,6 +25,7 @@ Campaign = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argpa
 
 CAMPAIGNS: dict[str, Campaign] = {
     "kills": ("runs that are killed, stopped, starved and damaged on their way", kills.options, kills.campaign),
+    "fuzz": ("bad input to every reader", fuzz.options, fuzz.campaign),
     "long": ("one long run: memory, files and logs", long.options, long.campaign),
 }
 

@@ -29,9 +29,10 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults", type=int, default=5, help="random faults of each kind of run (tests/faults)")
+    parser.addoption("--faults", type=int, default=2, help="runs of each kind with random faults (tests/faults)")
     parser.addoption("--faults-seed", default="0", help="which random faults")
     parser.addoption("--screenshots", type=Path, help="folder that the browser's tests write pictures of the studio to")
+    parser.addoption("--fuzz", type=int, default=1000, help="bad inputs to readers (tests/benchmarks)")
 
 
 settings.register_profile("quick", max_examples=25, deadline=None, derandomize=True)

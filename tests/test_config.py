@@ -249,3 +249,20 @@ def test_differences_are_dotted_names(tiny_config: Config) -> None:
     other = from_dict({"recipe": "x", "generator": {"width": 32}, "log": {"every": 9, "wandb": True}}, tiny_config)
     assert differences(tiny_config, other) == ["recipe", "generator.width", "log.every", "log.wandb"]
     assert differences(tiny_config, tiny_config) == []
+
+
+@pytest.mark.timeout(20)
+def test_a_file_that_grows_when_it_is_written_out_is_refused_at_once(tmp_path: Path) -> None:
+    """Each list names the one before twice: short as YAML, endless as text."""
+    lists = ["- &a0 [x, x]", *(f"- &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60))]
+    path = write(tmp_path, "sample:\n  scales:\n" + "".join(f"    {line}\n" for line in lists))
+    with pytest.raises(UserError, match=r"sample\.scales is \['x', 'x'\]: must be an integer$"):
+        load_yaml(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 5000 + "]" * 5000, "sample: {size: 2026-02-31}", f"sample: {{size: {'9' * 5000}}}"]
+)
+def test_what_the_yaml_reader_cannot_cope_with_is_named(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not valid YAML"):
+        load_yaml(write(tmp_path, text))

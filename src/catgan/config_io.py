@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from catgan.config import Config
-from catgan.errors import UserError
+from catgan.errors import UserError, brief
 from catgan.metrics import RENAMED
 
 FORMAT_VERSION = 2  # of config.yaml and of exported models
@@ -48,7 +48,7 @@ def from_dict(values: dict[str, Any], base: Config | None = None, where: str = "
         version = values.pop("format", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise UserError(
-                f"{where}: format is {version}: this catgan reads {FORMAT_VERSION}; install the version that wrote it"
+                f"{where}: format is {brief(version)}: this catgan reads {FORMAT_VERSION}; install the version that wrote it"
             )
     config: Config = _merge(base or Config(), values, "", where)
     return config
@@ -57,7 +57,7 @@ def from_dict(values: dict[str, Any], base: Config | None = None, where: str = "
 def _merge(base: Any, values: Any, prefix: str, where: str) -> Any:
     if not isinstance(values, dict):
         raise UserError(
-            f"{where}: {prefix.rstrip('.') or 'the file'} is {values!r:.60}: must be a mapping of field: value"
+            f"{where}: {prefix.rstrip('.') or 'the file'} is {brief(values)}: must be a mapping of field: value"
         )
     hints = typing.get_type_hints(type(base))
     changes = {}
@@ -76,7 +76,7 @@ def _merge(base: Any, values: Any, prefix: str, where: str) -> Any:
 def _coerce(value: Any, hint: Any, name: str, where: str) -> Any:
     """The value as the type of its field; lenient where YAML is (1e-3 is a string there, 1 may stand for 1.0)."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    error = UserError(f"{where}: {name} is {value!r:.60}: must be {_describe(hint)}")
+    error = UserError(f"{where}: {name} is {brief(value)}: must be {_describe(hint)}")
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None
@@ -129,7 +129,7 @@ def load_yaml(path: Path, base: Config | None = None) -> Config:
         values = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, and dates that there are not
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     return from_dict(values or {}, base, str(path))
 

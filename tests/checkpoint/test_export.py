@@ -186,9 +186,9 @@ def test_a_failure_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest
     ("name", "text", "said"),
     [
         ("config.json", "{", "config.json is damaged: Expecting property name"),
-        ("config.json", '{"kind": "other"}', "kind other"),
+        ("config.json", '{"kind": "other"}', "kind 'other'"),
         ("config.json", '{"kind": "catgan-generator", "config": "' + "x" * 9999 + '"}', "must be a mapping"),
-        ("config.json", '{"kind": "' + "x" * 9999 + '"}', "has kind xxx"),
+        ("config.json", '{"kind": "' + "x" * 9999 + '"}', "has kind 'xxx"),
         ("config.json", '{"kind": "catgan-generator"}', "is damaged"),
         ("model.safetensors", "short", "is damaged"),
     ],

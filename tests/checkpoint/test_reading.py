@@ -9,15 +9,16 @@ import random
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from catgan.checkpoint import manifest
 from catgan.checkpoint import reading as checkpoint
-from catgan.checkpoint.manifest import MANIFEST, DamagedError, Header
+from catgan.checkpoint.manifest import MANIFEST, DamagedError, Header, sealed
 from catgan.checkpoint.saving import Saver
 from catgan.config import Config
 from catgan.errors import UserError
@@ -168,7 +169,7 @@ def test_what_is_no_checkpoint_is_told_apart(
             checkpoint.resolve(path)
 
 
-@pytest.mark.parametrize(("field", "value", "said"), [("FORMAT", 99, "format 99"), ("KIND", "cake", "but cake")])
+@pytest.mark.parametrize(("field", "value", "said"), [("FORMAT", 99, "format 99"), ("KIND", "cake", "but 'cake'")])
 def test_another_format_or_kind_says_so(
     field: str,
     value: object,
@@ -287,3 +288,64 @@ def test_a_network_that_does_not_fit_is_named_and_stays_as_it_is(
     with pytest.raises(DamagedError, match=said):
         checkpoint.load_network(network, stored, "net")
     assert all(torch.equal(t, before[k]) for k, t in network.state_dict().items())
+
+
+def resealed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a manifest as somebody would who can compute its digest."""
+    content = json.loads((path / MANIFEST).read_text())
+    del content["digest"]
+    change(content)
+    (path / MANIFEST).write_text(sealed(json.dumps(content)[:-1]))
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b.safetensors", "..", ""])
+def test_a_file_outside_of_the_folder_is_refused(
+    name: str, header: Header, tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / checkpoint.name(3)
+    write(path, tensors, header)
+    (tmp_path / "x").write_bytes(b"secret")
+
+    def lead_out(content: dict[str, Any]) -> None:
+        content["files"][name] = {"bytes": 6, "sha256": ""}
+
+    resealed(path, lead_out)
+    with pytest.raises(DamagedError, match=r"is refused: it names the file '.*', which is not in its folder$"):
+        checkpoint.read_header(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.update(step="3"),
+        lambda c: c.update(samples=-1),
+        lambda c: c.update(class_names="abc"),
+        lambda c: c["tensors"][min(c["tensors"])].update(parts=[["elsewhere.safetensors", 0]]),
+        lambda c: c["tensors"][min(c["tensors"])].update(parts=[]),
+        lambda c: c["tensors"][min(c["tensors"])].update(shape=[2**70]),
+        lambda c: c.update(files=[]),
+    ],
+)
+def test_a_manifest_of_other_kinds_of_values_is_damaged(
+    change: Callable[[dict[str, Any]], object], header: Header, tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / checkpoint.name(3)
+    write(path, tensors, header)
+    resealed(path, change)
+    with pytest.raises(DamagedError, match="cannot be understood"):
+        checkpoint.read_header(path)
+
+
+@pytest.mark.parametrize("change", [lambda t: t.pop(min(t)), lambda t: t.update({min(t): torch.zeros(1, 1, 7)})])
+def test_a_file_that_does_not_hold_what_the_manifest_says_is_damaged(
+    change: Callable[[dict[str, Tensor]], object], header: Header, tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / checkpoint.name(3)
+    write(path, tensors, header)
+    name = min(n for n in checkpoint.Reader(path) if n.startswith("generator."))
+    file = next(path.glob("generator-*.safetensors"))
+    content = load_file(file)
+    change(content)
+    save_file(content, file, {"format": "pt"})
+    with pytest.raises(DamagedError, match="is damaged"):
+        checkpoint.Reader(path, verified=True)[name][...]

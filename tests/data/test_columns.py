@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from catgan.data.decode import to_picture
+from catgan.data.idx import read_idx
 from catgan.data.sources import open_source
 from catgan.errors import UserError
 
@@ -135,3 +136,11 @@ def test_an_unclear_or_missing_idx_split_is_named(tmp_path: Path) -> None:
     (tmp_path / "emnist-digits-train-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(UserError, match="no emnist-digits-train-labels-idx1-ubyte"):
         open_source(str(tmp_path), split="emnist-digits-train")
+
+
+def test_numbers_whose_product_overflows_are_damage(tmp_path: Path) -> None:
+    """2^32 - 2^31 and so on: their product is a multiple of 2^64, which is 0 in the machine's numbers, as is the content."""
+    header = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (2**31, 2**31, 4))
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header)
+    with pytest.raises(UserError, match="it promises 2147483648x2147483648x4 bytes and holds 0"):
+        read_idx(tmp_path, "train-images-idx3-ubyte", 3)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,3 +157,33 @@ def test_damaged_data_is_named(damage: str, pixels: Path, tmp_path: Path) -> Non
         Prepared(tmp_path)
     assert str(named) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m["shards"][0].update(file="../secret.arrow"), "outside of the folder"),
+        (lambda m: m["shards"][0].update(rows="7"), "no number"),
+        (lambda m: m.update(shards=[]), "are missing"),
+        (lambda m: m.update(classes="ab"), "no list of texts"),
+        (lambda m: m.pop("size"), "size"),
+        (lambda m: m.update(channels=0), "a size is 0"),
+        (lambda m: m.update(digests={}), "digests are missing"),
+    ],
+)
+def test_what_preparing_would_not_write_is_damaged(
+    change: Callable[[dict[str, Any]], object], said: str, pixels: Path, tmp_path: Path
+) -> None:
+    meta = json.loads((pixels / "catgan.json").read_text())
+    change(meta)
+    (tmp_path / "catgan.json").write_text(json.dumps(meta))
+    with pytest.raises(UserError, match=rf"catgan\.json is damaged \(.*{said}.*\): copy it again"):
+        Prepared(tmp_path)
+
+
+def test_a_class_that_there_is_not_is_damage(pixels: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(pixels, tmp_path / "copy"))
+    meta = json.loads((copy / "catgan.json").read_text())
+    (copy / "catgan.json").write_text(json.dumps(meta | {"classes": ["ant", "bee"]}))
+    with pytest.raises(UserError, match="its rows or classes are not those"):
+        Prepared(copy)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from catgan.data import archives
 from catgan.data.listing import PictureSource
 from catgan.data.sources import distinct, open_source
 from catgan.errors import UserError
@@ -216,3 +217,12 @@ def test_bz2_and_gz_are_told_apart_by_content_not_by_name(tmp_path: Path) -> Non
     plain = tarred(tmp_path / "a.tar", "cat/1.png").read_bytes()
     (tmp_path / "b.tar.gz").write_bytes(bz2.compress(plain))
     assert len(open_source(str(tmp_path / "b.tar.gz"))) == 1
+
+
+def test_a_tar_that_grows_without_measure_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "UNPACKED", 2**20)
+    path = tmp_path / "bomb.tar.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(bytes(2**22))
+    with pytest.raises(UserError, match="becomes more than 1 MB when it is unpacked"):
+        open_source(str(path))

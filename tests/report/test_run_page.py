@@ -245,7 +245,9 @@ def test_commands_quote_the_path(make_run: Made) -> None:
         ({"config.yaml": "generator: {depth: many}"}, "generator.depth is 'many'"),
         ({"run.json": "{"}, "run.json is damaged: it is no JSON"),
         ({"evaluations/x.json": '{"step": 1}'}, "x.json is damaged: must be a JSON object with step, metrics"),
-        ({"evaluations/x.json": '{"step": "a", "metrics": {}}'}, "x.json is damaged: step must be an integer"),
+        ({"evaluations/x.json": '{"step": "a", "metrics": {}}'}, "x.json is damaged: step is 'a'"),
+        ({"evaluations/x.json": '{"step": 1, "metrics": {}, "names": 5}'}, "x.json is damaged: names is 5"),
+        ({"evaluations/x.json": "[" * 5000 + "]" * 5000}, "x.json is damaged: it is no JSON"),
         ({"checkpoints/best.json": "[]"}, "best.json is damaged"),
         ({"diagnosis/diagnosis.json": "{}"}, "diagnosis.json is damaged: must be a JSON object with delta"),
     ],
@@ -267,7 +269,7 @@ def test_damage_is_one_line(
 def test_cut_off_and_foreign_lines_of_the_metrics_are_passed_over(make_run: Made) -> None:
     folder = make_run("cut")
     with (folder / "metrics.jsonl").open("ab") as file:
-        file.write(b'3\n{"epoch": 1}\n\xff\xfe\n{"step": 9, "discrim')
+        file.write(b'3\n{"epoch": 1}\n{"step": 9, "epoch": {}}\n{"step": "9"}\n\xff\xfe\n{"step": 9, "discrim')
     assert read_run(folder).step == 4
 
 

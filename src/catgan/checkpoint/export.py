@@ -19,9 +19,9 @@ from catgan.checkpoint.manifest import Header
 from catgan.checkpoint.reading import Reader, Rows, resolve
 from catgan.config import Config
 from catgan.config_io import FORMAT_VERSION, from_dict, to_dict
-from catgan.errors import UserError
+from catgan.errors import UserError, brief
 from catgan.shipped import located
-from catgan.system.files import read_json, save_tensors, write_folder
+from catgan.system.files import count, read_json, save_tensors, texts, write_folder
 from catgan.version import __version__
 
 KIND = "catgan-generator"
@@ -94,15 +94,15 @@ def read_export(path: Path, networks: tuple[str, ...] = ("ema",)) -> tuple[Heade
         about = read_json(path / "config.json")
         if about.get("kind") != KIND:
             raise UserError(
-                f"{path} is no exported generator of catgan: config.json has kind {about.get('kind')!s:.60}"
+                f"{path} is no exported generator of catgan: config.json has kind {brief(about.get('kind'))}"
             )
         if (version := about.get("format", FORMAT_VERSION)) != FORMAT_VERSION:
             raise UserError(
-                f"{path} has export format {version}, this catgan reads {FORMAT_VERSION}: use the version that wrote it"
+                f"{path} has export format {brief(version)}, this catgan reads {FORMAT_VERSION}: use the version that wrote it"
             )
         config = from_dict(about["config"], where=str(path / "config.json")).validate()
-        samples = about["step"] * config.training.batch
-        header = Header(about["step"], config, tuple(about["class_names"]), (), samples)
+        step = count(about["step"])
+        header = Header(step, config, texts(about["class_names"]), (), step * config.training.batch)
         files = {name: load_file(path / {"ema": FILES[1], "discriminator": DISCRIMINATOR}[name]) for name in networks}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{path} is damaged: {error!r:.200}") from None

@@ -14,7 +14,8 @@ from typing import Any
 
 from catgan.config import Config
 from catgan.config_io import from_dict, to_dict
-from catgan.errors import UserError
+from catgan.errors import UserError, brief
+from catgan.system.files import count, is_plain_name, parsed_json, texts
 
 KIND = "catgan-checkpoint"
 FORMAT = 3  # of the folder; 1 was a single file, 2 had other names and drew numbers for whole batches
@@ -112,29 +113,37 @@ def parsed(path: Path, text: str) -> Manifest:
     """The manifest of this text. Raises DamagedError."""
     whole = text == sealed(text.rpartition(SEAL)[0])
     try:
-        content: dict[str, Any] = json.loads(text)
+        content: dict[str, Any] = parsed_json(text)
         version = content["format"]
         if version == FORMAT and not whole:
             raise DamagedError(f"{path} is damaged: the digest of {MANIFEST} is wrong")
         if content["kind"] != KIND:
-            raise DamagedError(f"{path} is no checkpoint of a run, but {content['kind']}")
+            raise DamagedError(f"{path} is no checkpoint of a run, but {brief(content['kind'])}")
         if version == FORMAT:
             config = from_dict(content["config"], where=str(path)).validate()
-            names, objective = tuple(content["class_names"]), tuple(content["objective"])
+            names, objective = texts(content["class_names"]), texts(content["objective"])
+            files = {name: File(count(file["bytes"]), str(file["sha256"])) for name, file in content["files"].items()}
+            if outside := [name for name in files if not is_plain_name(name)]:
+                raise DamagedError(
+                    f"{path} is refused: it names the file {brief(outside[0])}, which is not in its folder"
+                )
+            places = {
+                name: Place(
+                    tuple(map(count, place["shape"])), tuple((file, count(row)) for file, row in place["parts"])
+                )
+                for name, place in content["tensors"].items()
+            }
+            if not all(place.parts and files.keys() >= {file for file, _ in place.parts} for place in places.values()):
+                raise ValueError("tensors lie in files that it does not have")
             return Manifest(
-                Header(content["step"], config, names, objective, content["samples"]),
-                {name: File(**file) for name, file in content["files"].items()},
-                {
-                    name: Place(tuple(place["shape"]), tuple((file, row) for file, row in place["parts"]))
-                    for name, place in content["tensors"].items()
-                },
+                Header(count(content["step"]), config, names, objective, count(content["samples"])), files, places
             )
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{path} is damaged: {MANIFEST} cannot be understood ({error!r})") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path} is damaged: {MANIFEST} cannot be understood ({error!r:.200})") from None
     except DamagedError:
         raise
     except UserError as error:
         raise DamagedError(f"{path} does not fit this catgan: {error}") from None
     raise DamagedError(
-        f"{path} has checkpoint format {version}, this catgan reads {FORMAT}: use the version that wrote it"
+        f"{path} has checkpoint format {brief(version)}, this catgan reads {FORMAT}: use the version that wrote it"
     )

@@ -87,7 +87,7 @@ def split(card: str) -> tuple[dict[str, Any], str]:
         return {}, card
     try:
         fields = yaml.safe_load(parts[1])
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         fields = None
     return fields if isinstance(fields, dict) else {}, card[parts.end() :]
 

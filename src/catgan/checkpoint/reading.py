@@ -86,6 +86,19 @@ class Stored:
         self.reader, self.name, self.shape, self.parts = reader, name, place.shape, place.parts
 
     def __getitem__(self, rows: slice | EllipsisType) -> Tensor:
+        """Raises DamagedError for a file that does not hold what the manifest says."""
+        try:
+            found = self.read(rows)
+        except SafetensorError as error:
+            raise DamagedError(f"{self.reader.path} is damaged: {error}") from None
+        wanted = self.shape
+        if isinstance(rows, slice) and self.shape:
+            wanted = len(range(*rows.indices(self.shape[0]))), *self.shape[1:]
+        if tuple(found.shape) != wanted:
+            raise DamagedError(f"{self.reader.path} is damaged: {self.name} has another shape than its manifest says")
+        return found
+
+    def read(self, rows: slice | EllipsisType) -> Tensor:
         if not self.shape or (rows is ... and len(self.parts) == 1):
             return self.reader.file(self.parts[0][0]).get_tensor(self.name)
         start, stop, _ = (slice(None) if rows is ... else rows).indices(self.shape[0])

@@ -6,7 +6,6 @@ import bz2
 import gzip
 import lzma
 import os
-import shutil
 import tarfile
 import tempfile
 import zipfile
@@ -24,6 +23,8 @@ PACKERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }
+
+UNPACKED, EXPANSION = 2**30, 100  # bytes that a packed tar may always become, and the times of its size beyond that
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,15 @@ def unpacked(path: Path) -> IO[bytes]:
     for head, opener in PACKERS.items():
         if magic.startswith(head):
             spool = tempfile.TemporaryFile()  # noqa: SIM115 (it goes with the last reader)
+            most = max(UNPACKED, EXPANSION * path.stat().st_size)
             with opener(path) as packed:
-                shutil.copyfileobj(packed, spool, 2**20)
+                while piece := packed.read(2**20):
+                    if spool.tell() + len(piece) > most:
+                        raise UserError(
+                            f"{path} becomes more than {most / 1e6:,.0f} MB when it is unpacked, far more than pictures do: "
+                            "pack it without compression if that is right"
+                        )
+                    spool.write(piece)
             spool.seek(0)
             return spool
     start.seek(0)

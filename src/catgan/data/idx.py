@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -32,8 +33,8 @@ def read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray:
         raise UserError(f"cannot read {path}: {error}") from None
     if len(data) < 4 + 4 * dimensions or data[:4] != bytes([0, 0, 8, dimensions]):
         raise UserError(f"{path} is not an IDX file of unsigned bytes with {dimensions} dimensions")
-    shape = np.frombuffer(data, ">u4", dimensions, 4).astype(int)
+    shape = np.frombuffer(data, ">u4", dimensions, 4).tolist()
     body = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
-    if len(body) != shape.prod():
+    if len(body) != math.prod(shape):
         raise UserError(f"{path} is damaged: it promises {'x'.join(map(str, shape))} bytes and holds {len(body)}")
     return body.reshape(shape)

@@ -14,8 +14,8 @@ from torch import Tensor
 from catgan.data.decode import BrokenError, from_jpeg
 from catgan.data.latents import draw_posterior
 from catgan.draws import Purpose, uniform
-from catgan.errors import UserError
-from catgan.system.files import digest, read_json
+from catgan.errors import UserError, brief
+from catgan.system.files import count, digest, is_plain_name, read_object, texts
 from catgan.system.packages import need
 
 FORMAT, FORMAT_JPEG = 1, 2  # the latter where pictures are JPEG files
@@ -43,12 +43,33 @@ def read_meta(folder: Path) -> dict[str, Any]:
         if (folder / "work").is_dir():
             raise UserError(f"{folder} is not finished: call catgan prepare with the same source and options again")
         raise UserError(f"{folder} is no prepared data (it has no catgan.json): make it with catgan prepare")
-    meta: dict[str, Any] = read_json(path)
+    meta: dict[str, Any] = read_object(path)
     if meta.get("format") not in (FORMAT, FORMAT_JPEG):
         raise UserError(
-            f"{path} has format {meta.get('format')}: this catgan reads {FORMAT} and {FORMAT_JPEG}; prepare the data again"
+            f"{path} has format {brief(meta.get('format'))}: this catgan reads {FORMAT} and {FORMAT_JPEG}; prepare the data again"
         )
+    try:
+        check_meta(meta)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error!r:.100}): copy it again") from None
     return meta
+
+
+def check_meta(meta: dict[str, Any]) -> None:
+    """Raise ValueError, KeyError, TypeError or AttributeError for what `prepare` would not write."""
+    vae, shards = meta["vae"], meta["shards"]
+    for space in (meta, *(() if vae is None else (vae,))):
+        if not count(space["size"]) or not count(space["channels"]):
+            raise ValueError("a size is 0")
+    if vae is not None:
+        float(vae["scale"]), str(vae["identity"]), bool(vae["flip"])
+    if not texts(meta["classes"]) or not shards or not isinstance(meta["images"], bool):
+        raise ValueError("classes, shards or images are missing")
+    if any(not is_plain_name(s["file"]) or count(s["rows"]) + count(s["bytes"]) < 0 for s in shards):
+        raise ValueError("a shard is outside of the folder")
+    digests = meta.get("digests")
+    if digests is not None and not {s["file"] for s in shards} <= digests.keys():
+        raise ValueError("digests are missing")
 
 
 def sample_shape(meta: dict[str, Any]) -> tuple[int, int, int]:
@@ -96,10 +117,13 @@ class Prepared:
             if self.jpeg:
                 _, offsets, files = batch.column("image").buffers()
                 found |= {"offsets": np.frombuffer(offsets, np.int32), "files": np.frombuffer(files, np.uint8)}
-            return found | {name: batch.column(name).to_numpy() for name in ("label", "width", "height")}
+            found |= {name: batch.column(name).to_numpy() for name in ("label", "width", "height")}
+            if batch.num_rows != entry["rows"] or not set(found["label"].tolist()) <= set(range(len(self.class_names))):
+                raise ValueError("its rows or classes are not those of catgan.json")
+            return found
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-        except (pa.ArrowException, KeyError, ValueError) as error:
+        except (pa.ArrowException, KeyError, ValueError, TypeError, AttributeError, StopIteration) as error:
             raise UserError(f"{path} is damaged: {error}") from None
 
     def __len__(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from catgan.errors import UserError
+from catgan.system.files import parsed_json
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
@@ -80,7 +80,7 @@ def first_line(error: Exception) -> str:
 def read_config(folder: Path, what: str, name: str = "config.json") -> dict[str, Any]:
     """The config.json of a folder, or another JSON file. Raises UserError if it is damaged."""
     try:
-        values: dict[str, Any] = dict(json.loads((folder / name).read_text("utf-8")))
+        values: dict[str, Any] = dict(parsed_json((folder / name).read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{what}: {folder / name} cannot be read: {error}") from None
     return values

@@ -222,8 +222,7 @@ def fetched(url: str, path: Path, expected: str) -> Path:
                 data: bytes = answer.read()
         except (OSError, HTTPException) as error:
             raise UserError(
-                f"{path.name} is missing and could not be downloaded ({error}): "
-                f"fetch {url} on a machine with a network and put it at {path}"
+                f"{path} is missing, and cannot be downloaded ({error}): put there what {url} has"
             ) from None
         found = hashlib.sha256(data).hexdigest()
         if found != expected:

@@ -13,9 +13,10 @@ from typing import Any
 from catgan.checkpoint.reading import listed
 from catgan.config import Config
 from catgan.config_io import load_yaml
-from catgan.errors import UserError
+from catgan.errors import UserError, brief
 from catgan.metrics import numbers, titles
 from catgan.objective.identity import Recorded
+from catgan.system.files import parsed_json
 from catgan.training.logs import read_metrics
 
 # What evaluations measure, in the order in which it is shown: titles, where an evaluation gives none, and which way is
@@ -138,8 +139,10 @@ def read_evaluations(folder: Path, rows: Sequence[Mapping[str, float]]) -> list[
 
 def read_evaluation(path: Path) -> dict[str, Any]:
     content = read_object(path, ("step", "metrics"))
-    if not isinstance(content["step"], int) or not isinstance(content["metrics"], dict):
-        raise UserError(f"{path} is damaged: step must be an integer and metrics an object; delete it or restore it")
+    kinds = {"step": int, "metrics": dict, "names": dict, "protocol": dict, "failures": list, "warnings": list}
+    wrong = [name for name, kind in kinds.items() if name in content and not isinstance(content[name], kind)]
+    if wrong:
+        raise UserError(f"{path} is damaged: {wrong[0]} is {brief(content[wrong[0]])}; delete it or restore it")
     return content
 
 
@@ -159,7 +162,7 @@ def evaluation(name: str, content: Mapping[str, Any]) -> Evaluation:
 def read_object(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """A JSON file with an object that has these keys. Raises UserError if it is not that."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parsed_json(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except ValueError:

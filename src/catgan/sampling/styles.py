@@ -11,7 +11,7 @@ from torch import Tensor
 
 from catgan.errors import UserError
 from catgan.sampling.pipeline import CATPipeline
-from catgan.system.files import save_tensors, write_atomically
+from catgan.system.files import parsed_json, save_tensors, write_atomically
 
 
 def write_styles(path: Path, pipe: CATPipeline, w: Tensor, names: Sequence[str]) -> None:
@@ -24,7 +24,7 @@ def read_styles(path: str | Path, pipe: CATPipeline) -> tuple[Tensor, list[str]]
     """Styles (n, d) and their names. Raises UserError for a file that is none, or of another generator."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["catgan"])
+            about = parsed_json((file.metadata() or {})["catgan"])
             w, names, generator = file.get_tensor("w"), [str(n) for n in about["names"]], about["generator"]
     except FileNotFoundError:
         raise UserError(f"there is no {path}: must be a file of styles, as catgan invert writes it") from None

@@ -19,7 +19,7 @@ from catgan.config import Config
 from catgan.config_io import differences, from_dict, to_dict
 from catgan.errors import UserError
 from catgan.studies.catalogue import Run
-from catgan.system.files import write_text
+from catgan.system.files import parsed_json, write_text
 
 FORMAT = 1
 LARGEST = 100_000  # bytes of a record
@@ -90,7 +90,7 @@ def write_record(folder: Path, record: RunRecord) -> Path:
 def read_record(path: Path) -> RunRecord:
     """Raises UserError for a file that is no record of this format."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parsed_json(path.read_text("utf-8"))
         if content.pop("format", None) != FORMAT:
             raise UserError(f"{path} is no record of format {FORMAT}: read it with the catgan that wrote it")
         content["config"] = from_dict(content["config"], where=str(path))

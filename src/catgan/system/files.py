@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from catgan.errors import UserError
+from catgan.errors import UserError, brief
 
 if TYPE_CHECKING:
     import numpy as np
@@ -170,20 +170,55 @@ def digest(*parts: bytes | str) -> str:
     return joined.hexdigest()[:32]
 
 
+def parsed_json(text: str | bytes) -> Any:
+    """What JSON says. Raises ValueError for anything else, also for what is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def count(value: object) -> int:
+    """A number of things, as JSON has it. Raises ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"{brief(value)} is no number of things")
+    return value
+
+
+def texts(value: object) -> tuple[str, ...]:
+    """A list of texts, as JSON has it. Raises ValueError for anything else."""
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise ValueError(f"{brief(value)} is no list of texts")
+    return tuple(value)
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether it names a file of the folder that it is said in, and of no other."""
+    return isinstance(name, str) and name == Path(name).name and name not in ("", "..") and name.isprintable()
+
+
 def read_json(path: Path) -> Any:
     """The contents of a JSON file. Raises UserError if it cannot be read."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return parsed_json(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from None
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError if there is none."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds {brief(content)}, not an object")
+    return content
+
+
 def read_if_there(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty if it is missing or damaged."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parsed_json(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -194,5 +229,5 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
+            rows.append(parsed_json(line))
     return [row for row in rows if isinstance(row, dict)]

@@ -124,5 +124,6 @@ class RankLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The entries of a run's metrics.jsonl, in the order of their steps."""
-    return [row for row in read_rows(folder / "metrics.jsonl") if "step" in row]
+    """The entries of a run's metrics.jsonl, in the order of their steps, without damaged ones."""
+    rows = read_rows(folder / "metrics.jsonl")
+    return [row for row in rows if "step" in row and all(isinstance(v, (int, float)) for v in row.values())]
