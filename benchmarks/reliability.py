@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from campaigns import fuzz, kills, long
+from campaigns import fuzz, hosts, kills, long, tools
 from campaigns.journal import Journal
 from catgan.evaluation.protocol import versions
 from catgan.studies.perform import machine
@@ -25,7 +25,9 @@ Campaign = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argpa
 
 CAMPAIGNS: dict[str, Campaign] = {
     "kills": ("runs that are killed, stopped, starved and damaged on their way", kills.options, kills.campaign),
+    "tools": ("commands that are killed and called again", tools.options, tools.campaign),
     "fuzz": ("bad input to every reader", fuzz.options, fuzz.campaign),
+    "hosts": ("several hosts, one of which is cut off and returns", hosts.options, hosts.campaign),
     "long": ("one long run: memory, files and logs", long.options, long.campaign),
 }
 

@@ -438,3 +438,17 @@ def test_latents_are_evaluated_as_the_pictures_that_their_vae_makes(tiny_config:
     undecoded = dataclasses.replace(config, sample=dataclasses.replace(sample, vae=None))
     with pytest.raises(UserError, match="latents of 4 channels, not pixels: give their VAE"):
         Generated(CATPipeline(generator, undecoded, ("0", "1", "2")), 3)
+
+
+def test_a_folder_is_read_by_the_formats_that_start_no_other_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow shows EPS by Ghostscript, whatever the name of the file."""
+    Image.new("RGB", (5, 5)).save(tmp_path / "b.png", "EPS")
+    Image.new("RGB", (5, 5)).save(tmp_path / "a.png")
+    started: list[object] = []
+    monkeypatch.setattr("subprocess.Popen", lambda *a, **_: started.append(a))
+    source = Folder(tmp_path)
+    assert len(source.read(0, 2)[0]) == 1
+    assert source.broken[0].startswith("b.png: cannot identify image file")
+    assert started == []

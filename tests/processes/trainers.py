@@ -5,6 +5,7 @@ What goes wrong in them is a function that such a process calls first; the fault
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import torch
 from catgan.checkpoint import reading as checkpoint
 
 Fault = Callable[[], None]
+NEW_NETWORK = 0x40000000  # CLONE_NEWNET of Linux
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
@@ -84,9 +87,16 @@ def start(
 
 
 def launch(
-    arguments: Sequence[str], said: Path, world: int, faults: Mapping[int, Sequence[Fault]] | None = None
+    arguments: Sequence[str],
+    said: Path,
+    world: int,
+    faults: Mapping[int, Sequence[Fault]] | None = None,
+    daemon: bool = True,
 ) -> list[Trainer]:
-    """Start a command in so many processes that know each other. said: the folder for what they print."""
+    """Start a command in so many processes that know each other. said: the folder for what they print.
+
+    daemon: they end with this process, and can start none themselves.
+    """
     port, trainers = free_port(), []
     for rank in range(world):
         more = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
@@ -96,7 +106,7 @@ def launch(
         file = said / f"said-{time.monotonic_ns()}.txt"
         file.touch()
         mine = (faults or {}).get(rank, ())
-        process = context.Process(target=work, args=(arguments, environment, file, mine), daemon=True)
+        process = context.Process(target=work, args=(arguments, environment, file, mine), daemon=daemon)
         process.start()
         trainers.append(Trainer(process, file))
     return trainers
@@ -224,6 +234,56 @@ def makes_read_only(step: int, folder: Path) -> None:
             subprocess.run(["mount", *options], check=True)
 
     meets(step, mount)
+
+
+def enters(namespace: Path, address: str, port: int, interface: str) -> None:
+    """Stands on a host of its own: in a network namespace, and meets the others at an address. Needs root."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with namespace.open("rb") as file:
+        if libc.setns(file.fileno(), NEW_NETWORK):
+            raise OSError(ctypes.get_errno(), "setns")
+    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": interface}
+
+
+def is_cut_off(step: int, interface: str) -> None:
+    """In a step, its host loses its connection."""
+
+    def cut() -> None:
+        subprocess.run(["ip", "link", "set", interface, "down"], check=True)
+
+    meets(step, cut)
+
+
+def has_small_pieces() -> None:
+    """Samples of an .npz are made 16 at a time, so that there is something to go on with."""
+    from catgan.sampling import npz
+
+    npz.CHUNK = 16
+
+
+def has_a_quick_testbed() -> None:
+    """The digits' studies train for a dozen steps."""
+    from catgan.config_io import with_values
+    from catgan.studies import catalogue
+
+    few = {"training.steps": 12, "training.batch": 16, "eval.every": 6, "eval.samples": 60, "checkpoint.every": 2}
+    few |= {"log.every": 2, "log.diagnose_every": 6, "log.diagnose_samples": 50, "log.preview_every": 12}
+    bed = catalogue.TESTBEDS["digits"]
+    catalogue.TESTBEDS["digits"] = replace(bed, config=with_values(bed.config, few), samples=60, minutes=0.1)
+
+
+def knows_another_hub(url: str, cache: Path) -> None:
+    """The Hugging Face Hub is at this address."""
+    import huggingface_hub
+    import huggingface_hub.hf_api
+    from hub import TOKEN
+
+    constants = huggingface_hub.constants
+    constants.ENDPOINT, constants.HF_HUB_CACHE = url, str(cache)
+    constants.HUGGINGFACE_CO_URL_TEMPLATE = url + "/{repo_id}/resolve/{revision}/{filename}"
+    constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_XET = False, True
+    huggingface_hub.hf_api.api.endpoint = url
+    os.environ["HF_TOKEN"] = TOKEN
 
 
 def meets(step: int, event: Callable[[], None]) -> None:

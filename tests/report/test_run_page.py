@@ -243,6 +243,7 @@ def test_commands_quote_the_path(make_run: Made) -> None:
     [
         ({"config.yaml": None}, "is no run of catgan: it has no config.yaml"),
         ({"config.yaml": "generator: {depth: many}"}, "generator.depth is 'many'"),
+        ({"run.json": '{"objective": 1.5}'}, "run.json is damaged: objective is 1.5"),
         ({"run.json": "{"}, "run.json is damaged: it is no JSON"),
         ({"evaluations/x.json": '{"step": 1}'}, "x.json is damaged: must be a JSON object with step, metrics"),
         ({"evaluations/x.json": '{"step": "a", "metrics": {}}'}, "x.json is damaged: step is 'a'"),

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from catgan.data import Dataset
-from catgan.data.decode import GREY_MODES, PICTURE_SUFFIXES
+from catgan.data.decode import FORMATS, GREY_MODES, PICTURE_SUFFIXES
 from catgan.data.prepared import Prepared
 from catgan.draws import Purpose, stream
 from catgan.errors import UserError
@@ -231,7 +231,7 @@ class Folder:
         """Channels and size of the first image that can be read."""
         for path in self.files:
             try:
-                with Image.open(path) as picture:
+                with Image.open(path, formats=FORMATS) as picture:
                     return (1 if picture.mode in GREY_MODES else 3), picture.size
             except UNREADABLE:
                 continue
@@ -258,7 +258,7 @@ class Folder:
     def read_file(self, path: Path) -> np.ndarray | None:
         """uint8 (H, W, C); None, and a note in `broken`, for a file that cannot be decoded."""
         try:
-            with Image.open(path) as opened:
+            with Image.open(path, formats=FORMATS) as opened:
                 if opened.mode[0] in "IF":
                     raise UserError(f"{path} has more than 8 bits per pixel: convert the images to 8 bits")
                 if self.channels == 1 and opened.mode not in GREY_MODES:

@@ -26,6 +26,10 @@ BETTER = {name: number.better for name, number in numbers().items() if number.be
 DURING_TRAINING = re.compile(r"training-(\d+)")
 # What a protocol may say of the one evaluation rather than of how it was done.
 PER_EVALUATION = ("measured",)
+# Of what kind the values are that are looked into, in whichever file.
+KINDS = {
+    "step": int, "metrics": dict, "names": dict, "protocol": dict, "failures": list, "warnings": list, "objective": list,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,12 +142,7 @@ def read_evaluations(folder: Path, rows: Sequence[Mapping[str, float]]) -> list[
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    content = read_object(path, ("step", "metrics"))
-    kinds = {"step": int, "metrics": dict, "names": dict, "protocol": dict, "failures": list, "warnings": list}
-    wrong = [name for name, kind in kinds.items() if name in content and not isinstance(content[name], kind)]
-    if wrong:
-        raise UserError(f"{path} is damaged: {wrong[0]} is {brief(content[wrong[0]])}; delete it or restore it")
-    return content
+    return read_object(path, ("step", "metrics"))
 
 
 def evaluation(name: str, content: Mapping[str, Any]) -> Evaluation:
@@ -169,6 +168,9 @@ def read_object(path: Path, keys: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: it is no JSON; delete it or restore it") from None
     if not isinstance(content, dict) or not all(k in content for k in keys):
         raise UserError(f"{path} is damaged: must be a JSON object with {', '.join(keys) or 'fields'}")
+    for name, kind in KINDS.items():
+        if name in content and not isinstance(content[name], kind):
+            raise UserError(f"{path} is damaged: {name} is {brief(content[name])}; delete it or restore it")
     return content
 
 
