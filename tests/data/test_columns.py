@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,14 @@ def test_numbers_whose_product_overflows_are_damage(tmp_path: Path) -> None:
     (tmp_path / "train-images-idx3-ubyte").write_bytes(header)
     with pytest.raises(UserError, match="it promises 2147483648x2147483648x4 bytes and holds 0"):
         read_idx(tmp_path, "train-images-idx3-ubyte", 3)
+
+
+def test_a_class_without_a_name_is_damage(tmp_path: Path) -> None:
+    saved = table([0, 3, 1])
+    saved.save_to_disk(tmp_path / "saved")
+    path = tmp_path / "saved" / "dataset_info.json"
+    about = json.loads(path.read_text())
+    about["features"]["label"]["names"].pop()
+    path.write_text(json.dumps(about))
+    with pytest.raises(UserError, match="is damaged: column label has class 3, and names of 3"):
+        open_source(str(tmp_path / "saved"))

@@ -169,6 +169,7 @@ def test_damaged_data_is_named(damage: str, pixels: Path, tmp_path: Path) -> Non
         (lambda m: m.pop("size"), "size"),
         (lambda m: m.update(channels=0), "a size is 0"),
         (lambda m: m.update(digests={}), "digests are missing"),
+        (lambda m: m["digests"].update(dict.fromkeys(m["digests"], True)), "digests are missing"),
     ],
 )
 def test_what_preparing_would_not_write_is_damaged(

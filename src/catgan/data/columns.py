@@ -93,6 +93,8 @@ def classes(where: str, label: str | None, table: Any) -> tuple[np.ndarray, tupl
         raise UserError(f"{where}: rows of column {label} have no class: choose another --split or --label-column")
     used = sorted(set(values))
     named = isinstance(feature, datasets.ClassLabel)
+    if named and used and used[-1] >= len(feature.names):
+        raise UserError(f"{where} is damaged: column {label} has class {used[-1]}, and names of {len(feature.names)}")
     names = tuple(str(feature.names[value] if named else value) for value in used)
     number = {value: k for k, value in enumerate(used)}
     return np.array([number[value] for value in values], dtype=np.int64), names
