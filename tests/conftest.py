@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+from leaks import nothing_left
 
 from catgan.accounting.compute import compute
 from catgan.config import (
@@ -116,6 +117,13 @@ def tiny_convnext(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32], "initializer_range": 0.3}
     ConvNextV2Model(ConvNextV2Config(patch_size=2, image_size=32, **sizes)).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fails the suite for processes, threads, shared memory and temporary files that it leaves."""
+    with nothing_left(tmp_path_factory.mktemp("t")):
+        yield
 
 
 @pytest.fixture(autouse=True)
