@@ -251,6 +251,12 @@ def test_differences_are_dotted_names(tiny_config: Config) -> None:
     assert differences(tiny_config, tiny_config) == []
 
 
+def test_numbers_that_no_tensor_can_have_are_refused(tiny_config: Config) -> None:
+    for change in ({"generator": {"width": 10**30}}, {"sample": {"scales": [4, 10**30]}}):
+        with pytest.raises(UserError, match=r"is .*0{20,}: must be below 2"):
+            from_dict(change, tiny_config).validate()
+
+
 @pytest.mark.timeout(20)
 def test_a_file_that_grows_when_it_is_written_out_is_refused_at_once(tmp_path: Path) -> None:
     """Each list names the one before twice: short as YAML, endless as text."""

@@ -53,6 +53,8 @@ def check_bounds(settings: Any, prefix: str = "") -> None:
         if dataclasses.is_dataclass(value):
             check_bounds(value, f"{name}.")
         elif value is not None:
+            for v in value if isinstance(value, tuple) else (value,):
+                require(not isinstance(v, int) or abs(v) < MAX_SEED, name, v, "below 2^63")
             for each, rule in rules(hints[field.name]):
                 for v in value if each else (value,):
                     require(rule.test(v), name, v, rule.words)

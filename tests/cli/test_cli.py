@@ -69,6 +69,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
             "train digits --generator.depth 7",
             "generator.depth is 7: must be divisible by the number of scales (3); use 6 or 9",
         ),
+        ("info digits --generator.width 1000000000 --generator.heads 1", "out of memory: use a smaller batch"),
         ("train digits --sample.scales 4 2 8", "sample.scales is 4,2,8: must be increasing"),
         ("train digits --sample.scales 2 4 6", "sample.scales is 2,4,6: must be a list that ends at sample.size (8)"),
         ("train digits --sample.scales 2 5 8", "scale 1 is 5: must be divisible by its patch size (2)"),

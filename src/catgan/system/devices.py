@@ -112,5 +112,5 @@ def memory_error(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    text = str(error)
-    return "DefaultCPUAllocator" in text or "can't allocate memory" in text or "not enough memory" in text
+    said = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "Storage size calculation overflowed")
+    return any(words in str(error) for words in said)
