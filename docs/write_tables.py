@@ -10,6 +10,7 @@ import json
 import re
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,9 +167,15 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
+def campaign(name: str) -> Callable[[], str]:
+    """The table of a campaign's record."""
+    return lambda: (DOCS.parent / "records" / "reliability" / f"{name}.md").read_text().rstrip()
+
+
 TABLES = {
     "configuration.md": {"fields": fields, "sizes": sizes, "recipes": recipes},
     "evaluation.md": {"metrics": measures, "parity": parity},
+    "reliability.md": {name: campaign(name) for name in ("kills", "tools", "fuzz", "hosts", "long")},
 }
 
 

@@ -23,7 +23,7 @@ from catgan.training.parallel import ROLL_CALL
 TIMEOUT, TOTAL = 6, 30
 BRIDGE, INTERFACE, PORT = "catgan-hosts", "eth0", 29400
 OPTIONS = (*TINY, "--batch", "6", "--steps", str(TOTAL), "--training.timeout", str(TIMEOUT))
-# How many hosts. DDP adds up in another order in its first step than later, which three summands, not two, can tell.
+# How many hosts. Resumed under DDP, three are not bit-identical, probably since its first step adds up in another order.
 KINDS = {"ddp": 2, "fsdp2": 3}
 MOST = max(KINDS.values())
 

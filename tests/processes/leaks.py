@@ -16,6 +16,7 @@ from uuid import uuid4
 MARK = "CATGAN_TESTS"  # an environment variable, which what the tests start inherits, also when nobody waits for it
 SHARED = Path("/dev/shm")  # semaphores too
 HELPERS = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")  # of Python; they end with the program
+KEPT = ("pymp-", ".ses")  # folders for sockets, which Python takes away when it ends, and the note of a library
 PATIENCE = 15.0  # seconds that what was told to end may take
 
 
@@ -47,8 +48,7 @@ def left(mark: str, threads: set[threading.Thread], shared: set[str], folder: Pa
         "shared memory": sorted(
             name for name in listed(SHARED) - shared if not others(name) and not in_use(SHARED / name)
         ),
-        # Python takes away its own folders for sockets when it ends.
-        "temporary files": sorted(name for name in listed(folder) if not name.startswith("pymp-")),
+        "temporary files": sorted(name for name in listed(folder) if not name.startswith(KEPT)),
     }
     return {kind: names for kind, names in found.items() if names}
 
