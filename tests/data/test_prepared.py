@@ -188,3 +188,13 @@ def test_a_class_that_there_is_not_is_damage(pixels: Path, tmp_path: Path) -> No
     (copy / "catgan.json").write_text(json.dumps(meta | {"classes": ["ant", "bee"]}))
     with pytest.raises(UserError, match="its rows or classes are not those"):
         Prepared(copy)
+
+
+def test_what_a_kill_in_the_end_left_is_taken_away_by_the_next_call(tmp_path: Path) -> None:
+    source, dest = pictures(6), tmp_path / "dest"
+    plan = make_plan(source, 16)
+    assert prepare(source, dest, plan, threads=1, quiet=True)
+    (dest / "work").mkdir()
+    (dest / "work" / "plan.json").write_text("{}")
+    assert prepare(source, dest, plan, threads=1, quiet=True)
+    assert not (dest / "work").exists()

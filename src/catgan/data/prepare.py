@@ -132,6 +132,7 @@ def prepare(
     """
     arrow()  # or its absence would be noticed after much work
     if begun(dest, plan):
+        shutil.rmtree(dest / "work", ignore_errors=True)  # a kill in the end may have left some of it
         return True
     processes = processes or Processes()
     with locked(dest, processes.rank):
