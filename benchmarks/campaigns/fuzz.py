@@ -32,7 +32,6 @@ from campaigns.journal import Journal, Row
 SECONDS = 10  # that a case may take
 MEMORY = 6 * 2**30  # bytes of address space beyond those that are there
 EACH = 200  # cases of a process
-READ_ONLY = os.O_RDONLY
 
 
 class Overdue(BaseException):
