@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 CODE := src tests benchmarks docs examples
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test gpu lint format clean
+.PHONY: demo test gpu lint format dist clean
 
 demo: $(VENV)/ready-demo
 	$(BIN)/catgan demo
@@ -33,6 +33,11 @@ lint: $(VENV)/ready-dev
 format: $(VENV)/ready-dev
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+# A source distribution and a wheel, in dist/.
+dist: $(VENV)/ready-dev
+	rm -rf dist
+	$(BIN)/python -m build
 
 $(VENV)/ready-%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "catgan needs Python 3.11 or newer; set PYTHON=..., found: $$($(PYTHON) --version)"; exit 1; }

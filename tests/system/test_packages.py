@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from catgan.cli import main
 from catgan.errors import UserError
 from catgan.system.packages import need
 
@@ -66,3 +68,45 @@ def test_training_and_sampling_go_on_without_any_extra(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 1
     assert not (tmp_path / "run" / "tensorboard").exists()
     call("sample", str(tmp_path / "run"), "--classes", "0", "--seeds", "0", "--out", str(tmp_path / "samples"))
+
+
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [
+        ("demo --out here", "matplotlib", "demo"),
+        ("train digits --out here", "sklearn", "demo"),
+        ("train digits --out here --log.wandb", "wandb", "wandb"),
+        ("prepare pictures here --size 32", "pyarrow", "data"),
+        ("prepare hf:mnist here --size 32", "datasets", "hub"),
+        ("prepare pictures here --size 32 --vae pictures", "diffusers", "encoders"),
+        ("evaluate digits --features classifier", "sklearn", "demo"),
+        ("evaluate digits --features inception --reference pictures", "torch_fidelity", "eval"),
+        ("evaluate digits --features dinov2 --feature-weights pictures --reference pictures", "transformers", "encoders"),
+        ("evaluate digits --features pixels --reference pictures --count 8", "torch_fidelity", "eval"),
+        ("sample digits --out here --backend openvino", "openvino", "openvino"),
+        ("export digits here.onnx --onnx", "onnxscript", "onnx"),
+        ("push digits owner/name", "huggingface_hub", "hub"),
+    ],
+)  # fmt: skip
+def test_a_command_that_misses_a_package_names_its_extra_in_one_line_and_leaves_nothing(
+    command: str,
+    package: str,
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("ant", "bee"):
+        Path("pictures", name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(f"pictures/{name}/0.png")
+    for file in ("config.json", "model.safetensors"):
+        Path("pictures", file).touch()
+    before = set(tmp_path.rglob("*"))
+    for name in [package, *(loaded for loaded in sys.modules if loaded.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(command.split()) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert f"pip install 'catgan[{extra}]'" in said[-1]
+    assert not [line for line in said if "Traceback" in line or "downloading" in line]
+    assert not [path for path in set(tmp_path.rglob("*")) - before if "cache" not in path.parts]

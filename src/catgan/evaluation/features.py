@@ -77,9 +77,9 @@ class Inception:
 
     def __init__(self, device: torch.device, weights: Path | None = None) -> None:
         """weights: the file, in place of the one in the cache, which is downloaded and checked if it is not there."""
+        need("torch_fidelity", "inception", "eval")
         path = weights or fetched(INCEPTION_URL, cache_folder() / "weights" / INCEPTION_FILE, INCEPTION_SHA256)
         check_plain(path)
-        need("torch_fidelity", "inception", "eval")
         from torch_fidelity import FeatureExtractorInceptionV3
 
         # It unpickles the file without restrictions: only after check_plain has seen nothing but tensors in it.
