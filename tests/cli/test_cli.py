@@ -33,6 +33,22 @@ def call(*argv: object) -> int:
     return main([str(a) for a in argv])
 
 
+def test_importing_the_package_takes_less_than_a_tenth_of_a_second_and_loads_no_other() -> None:
+    code = """if True:
+        import sys, time
+        began, before = time.perf_counter(), set(sys.modules)
+        import catgan
+        seconds = time.perf_counter() - began
+        others = {name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)
+        print(seconds, *others)
+        """
+    found = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() for _ in range(3)
+    ]
+    assert {name for _, *names in found for name in names} == {"catgan"}
+    assert min(float(seconds) for seconds, *_ in found) < 0.1
+
+
 def test_help_is_quick_and_does_not_load_torch() -> None:
     code = "import sys; from catgan.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
     seconds = []
