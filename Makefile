@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 CODE := src tests benchmarks docs examples
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test gpu lint format dist clean
+.PHONY: demo test gpu lint format docs dist clean
 
 demo: $(VENV)/ready-demo
 	$(BIN)/catgan demo
@@ -28,11 +28,15 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
-	@site=$$(mktemp -d) && trap "rm -rf $$site" EXIT && $(BIN)/python -m mkdocs build --strict --site-dir $$site
+	@site=$$(mktemp -d) && trap "rm -rf $$site" EXIT && NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir $$site
 
 format: $(VENV)/ready-dev
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+# The documentation as a site, in site/: nothing in it is fetched from elsewhere.
+docs: $(VENV)/ready-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 # A source distribution and a wheel, in dist/.
 dist: $(VENV)/ready-dev
@@ -48,4 +52,4 @@ $(VENV)/ready-%: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

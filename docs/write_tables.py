@@ -6,18 +6,27 @@ A table stands between `<!-- NAME: python docs/write_tables.py -->` and `<!-- en
 from __future__ import annotations
 
 import ast
+import dataclasses
+import inspect
 import json
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Callable
+from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from typing import Any
+
+import tyro
 
 from catgan import config, metrics
 from catgan.accounting.compute import compute
 from catgan.bounds import Allowed
 from catgan.cli.compute import number
+from catgan.cli.configuration import ConfigurationOptions
+from catgan.cli.main import COMMANDS
 from catgan.config_io import to_dict
 from catgan.recipes import RECIPES
 
@@ -41,12 +50,14 @@ DATA = {
     "prepared": "your own",
 }
 
+FURTHER = "Further options are the fields of the [configuration](configuration.md)."
+
 # -- fields ------------------------------------------------------------------------------------------------------------
 
 
 def fields() -> str:
     """A section for each group: its fields with types, defaults and meanings."""
-    comments = field_comments()
+    comments = field_comments(config.__file__)
     sections = []
     for group, defaults in groups(config.Config()).items():
         kind = type(getattr(config.Config(), group))
@@ -65,10 +76,10 @@ def see(group: str) -> list[str]:
     return [f"See {SEE[group]}."] if group in SEE else []
 
 
-def field_comments() -> dict[tuple[str, str], str]:
-    """The text under each field of `config.py`, by class and field."""
+def field_comments(file: str) -> dict[tuple[str, str], str]:
+    """The text under each field of the dataclasses of a module, by class and field."""
     found = {}
-    for node in ast.parse(Path(config.__file__).read_text()).body:
+    for node in ast.parse(Path(file).read_text()).body:
         if isinstance(node, ast.ClassDef):
             for line, below in zip(node.body, node.body[1:], strict=False):
                 if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr):
@@ -94,7 +105,71 @@ def type_words(hint: Any) -> str:
     if origin in (types.UnionType, typing.Union):
         words = ["null" if part is type(None) else type_words(part) for part in inside]
         return (", or " if "," in words[0] else " or ").join(words)
-    return {str: "text", bool: "true or false"}.get(hint, hint.__name__)
+    return {str: "text", bool: "true or false", Path: "path"}.get(hint, hint.__name__)
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """A section for each command: what it does, its examples and its options."""
+    return "\n\n".join(f"## catgan {name}\n\n{command(import_module(f'catgan.cli.{name}'))}" for name in COMMANDS)
+
+
+def command(module: types.ModuleType) -> str:
+    """What the help of a command says, as Markdown."""
+    if usage := getattr(module, "USAGE", None):
+        return f"```text\n{usage.strip()}\n```\n\n{FURTHER}"
+    options = next(
+        found
+        for found in vars(module).values()
+        if dataclasses.is_dataclass(found) and (found.__module__ == module.__name__ or found is ConfigurationOptions)
+    )
+    return f"{description(module.DESCRIPTION)}\n\n{option_table(options)}"
+
+
+def description(text: str) -> str:
+    """A description with its indented lines, which are examples, as blocks for a shell."""
+    blocks = []
+    for indented, lines in groupby(text.strip("\n").splitlines(), lambda line: line.startswith("  ")):
+        block = textwrap.dedent("\n".join(lines)).strip("\n")
+        blocks += [f"```sh\n{block}\n```" if indented else block]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def option_table(options: type) -> str:
+    """The arguments and options of a command, from the dataclass that they are parsed into."""
+    comments = {
+        name: text
+        for kind in reversed(options.__mro__[:-1])
+        for (owner, name), text in field_comments(inspect.getfile(kind)).items()
+        if owner == kind.__name__
+    }
+    hints, rows = typing.get_type_hints(options, include_extras=True), []
+    for field in dataclasses.fields(options):
+        hint = hints[field.name]
+        marks = getattr(hint, "__metadata__", ())
+        if typing.get_origin(hint) is typing.Annotated and typing.get_args(hint)[0] is config.Config:
+            continue  # said once, on the page about it
+        words = {name: text for mark in marks for name in ("metavar", "help") if (text := getattr(mark, name, None))}
+        name = words["metavar"] if tyro.conf.Positional in marks else f"--{field.name.replace('_', '-')}"
+        meaning = (comments.get(field.name) or words["help"]).replace("|", "\\|")
+        values = "flag" if hint is bool else re.sub(",? or null$", "", type_words(hint))
+        rows.append((f"`{name}`", values, default(field), meaning))
+    more = f"\n\n{FURTHER}" if issubclass(options, ConfigurationOptions) else ""
+    return table(("", "values", "default", "meaning"), rows) + more
+
+
+def default(field: dataclasses.Field[Any]) -> str:
+    """The default of an option as it is typed; nothing for one that stands for absence."""
+    found = field.default
+    if found is dataclasses.MISSING:
+        return "required"
+    if found in (None, (), False):
+        return ""
+    if found is True:
+        return "on"
+    return f"`{' '.join(map(str, found)) if isinstance(found, tuple) else found}`"
 
 
 # -- recipes, metrics --------------------------------------------------------------------------------------------------
@@ -173,6 +248,7 @@ def campaign(name: str) -> Callable[[], str]:
 
 
 TABLES = {
+    "commands.md": {"commands": commands},
     "configuration.md": {"fields": fields, "sizes": sizes, "recipes": recipes},
     "evaluation.md": {"metrics": measures, "parity": parity},
     "reliability.md": {name: campaign(name) for name in ("kills", "tools", "fuzz", "hosts", "long")},

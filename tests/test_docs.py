@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import catgan
 import write_tables as tables
 from catgan.config import Config
 
@@ -18,6 +19,13 @@ PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in sorted((ROO
 @pytest.mark.parametrize("page", tables.TABLES)
 def test_tables_say_what_the_code_says(page: str) -> None:
     assert (tables.DOCS / page).read_text() == tables.filled(page), "run python docs/write_tables.py"
+
+
+def test_the_reference_of_python_names_what_the_package_exports_and_it_is_there() -> None:
+    named = re.findall(r"^::: (catgan[\w.]+)", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    found = {name: pkgutil.resolve_name(name) for name in named}
+    exported = {id(getattr(catgan, name)): name for name in catgan.__all__ if name != "__version__"}
+    assert set(exported) <= {id(thing) for thing in found.values()}, exported
 
 
 def test_every_field_has_a_row_with_type_default_and_meaning() -> None:
