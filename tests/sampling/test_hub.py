@@ -218,7 +218,7 @@ def test_without_the_client_of_the_hub_the_line_says_how_to_install_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert push(run) == 2
-    assert "huggingface_hub is not installed: pip install 'catgan[hub]'" in capsys.readouterr().err
+    assert "needs huggingface_hub, which is not installed: pip install 'catgan[hub]'" in capsys.readouterr().err
 
 
 def test_without_token_or_network_the_line_says_so(

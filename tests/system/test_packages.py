@@ -110,3 +110,23 @@ def test_a_command_that_misses_a_package_names_its_extra_in_one_line_and_leaves_
     assert f"pip install 'catgan[{extra}]'" in said[-1]
     assert not [line for line in said if "Traceback" in line or "downloading" in line]
     assert not [path for path in set(tmp_path.rglob("*")) - before if "cache" not in path.parts]
+
+
+REPORTING = """
+import sys
+from catgan.system.packages import need
+need("huggingface_hub", "a test", "hub")
+need("openvino", "a test", "openvino")
+from huggingface_hub.utils import build_hf_headers
+from openvino.tools.ovc import telemetry_utils
+print("torch/" in build_hf_headers()["user-agent"], telemetry_utils.tm.__name__)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("wanted", "reports"), [(None, "False"), ("0", "True")])
+def test_packages_report_nothing_unless_the_user_wants_them_to(wanted: str | None, reports: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_TELEMETRY"}
+    environment |= {"HF_HUB_DISABLE_TELEMETRY": wanted} if wanted else {}
+    done = subprocess.run([sys.executable, "-c", REPORTING], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == [reports, "openvino.tools.ovc.telemetry_stub"], done.stderr

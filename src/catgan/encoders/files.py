@@ -12,6 +12,7 @@ from torch import nn
 
 from catgan.errors import UserError
 from catgan.system.files import parsed_json
+from catgan.system.packages import without_reports
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
 
@@ -37,7 +38,7 @@ def find_folder(name: str, files: Names, what: str, option: str, wanted: Names =
     try:
         return download(hub[1], hub[2], files, what, wanted)
     except ModuleNotFoundError:
-        reason = "huggingface_hub is not installed"
+        reason = "huggingface_hub is not installed: pip install 'catgan[hub]'"
     except Exception as error:  # of the network, the Hub or the disk, by many names: the files are not here
         reason = first_line(error)
     raise UserError(
@@ -49,6 +50,7 @@ def find_folder(name: str, files: Names, what: str, option: str, wanted: Names =
 def download(name: str, revision: str | None, files: Names, what: str, wanted: Names = ()) -> Path:
     """The files of a repository on the Hub as it is now; where it does not answer, those in its cache, with a line that
     says so. revision: a branch, tag or commit; None is the default branch. Raises what the Hub's client raises."""
+    without_reports()
     from huggingface_hub import model_info, snapshot_download
 
     def snapshot(cached: bool) -> Path:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from catgan.errors import UserError
+from catgan.system.packages import need
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,9 @@ class Uploaded:
 
 def client() -> Any:
     """The package huggingface_hub. Raises UserError if it is not installed."""
-    try:
-        for part in ("constants", "errors", "utils"):
-            import_module(f"huggingface_hub.{part}")
-        return import_module("huggingface_hub")
-    except ModuleNotFoundError:
-        raise UserError("huggingface_hub is not installed: pip install 'catgan[hub]'") from None
+    for part in ("constants", "errors", "utils"):
+        need(f"huggingface_hub.{part}", "the Hugging Face Hub", "hub")
+    return need("huggingface_hub", "the Hugging Face Hub", "hub")
 
 
 def check_name(name: str) -> None:
