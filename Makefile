@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 CODE := src tests benchmarks docs examples
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test gpu lint format docs dist clean
+.PHONY: demo test gpu lint format docs dist sbom clean
 
 demo: $(VENV)/ready-demo
 	$(BIN)/catgan demo
@@ -28,6 +28,7 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
+	$(BIN)/python docs/licences.py >/dev/null
 	@site=$$(mktemp -d) && trap "rm -rf $$site" EXIT && NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir $$site
 
 format: $(VENV)/ready-dev
@@ -42,6 +43,13 @@ docs: $(VENV)/ready-dev
 dist: $(VENV)/ready-dev
 	rm -rf dist
 	$(BIN)/python -m build
+
+# Every package of .venv with version and licence, as CycloneDX in dist/. The tool has an environment of its own, not to list itself.
+sbom: $(VENV)/ready-demo
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom
+	mkdir -p dist
+	build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible -o dist/catgan.cdx.json $(BIN)/python
 
 $(VENV)/ready-%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "catgan needs Python 3.11 or newer; set PYTHON=..., found: $$($(PYTHON) --version)"; exit 1; }

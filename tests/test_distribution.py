@@ -12,10 +12,17 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+import yaml
+
+import catgan
 
 ROOT = Path(__file__).parent.parent
 CARRIED = ("src/catgan", "tests", "docs", "examples", "benchmarks", "records")
 NOT_SOURCES = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*_cache", ".hypothesis")
+
+
+def test_the_citation_names_the_version() -> None:
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == catgan.__version__
 
 
 @pytest.fixture(scope="module")
