@@ -149,13 +149,14 @@ def option_table(options: type) -> str:
     for field in dataclasses.fields(options):
         hint = hints[field.name]
         marks = getattr(hint, "__metadata__", ())
-        if typing.get_origin(hint) is typing.Annotated and typing.get_args(hint)[0] is config.Config:
-            continue  # said once, on the page about it
+        if tyro.conf.Suppress in marks or (marks and typing.get_args(hint)[0] is config.Config):
+            continue  # no option, or said once, on the page about it
         words = {name: text for mark in marks for name in ("metavar", "help") if (text := getattr(mark, name, None))}
         name = words["metavar"] if tyro.conf.Positional in marks else f"--{field.name.replace('_', '-')}"
         meaning = (comments.get(field.name) or words["help"]).replace("|", "\\|")
         values = "flag" if hint is bool else re.sub(",? or null$", "", type_words(hint))
         rows.append((f"`{name}`", values, default(field), meaning))
+    rows.sort(key=lambda row: row[0].startswith("`-"))  # arguments first
     more = f"\n\n{FURTHER}" if issubclass(options, ConfigurationOptions) else ""
     return table(("", "values", "default", "meaning"), rows) + more
 
@@ -169,6 +170,8 @@ def default(field: dataclasses.Field[Any]) -> str:
         return ""
     if found is True:
         return "on"
+    if isinstance(found, Path) and found.is_absolute():
+        found = found.relative_to(DOCS.parent)
     return f"`{' '.join(map(str, found)) if isinstance(found, tuple) else found}`"
 
 

@@ -36,7 +36,7 @@ def test_a_shipped_model_finds_its_own_pictures_again(name: str) -> None:
     print(name, found.psnr, found.start_psnr)
     assert min(found.psnr) >= 30
     assert max(found.start_psnr) < 30
-    assert told == list(range(1, total_steps(300) + 1))
+    assert [done for done in told if done] == list(range(1, total_steps(300) + 1))
     again = pipe(w=found.w).latents
     torch.testing.assert_close(again, found.frames[-1], rtol=1e-4, atol=1e-4)
     error = (again.clamp(-1, 1) - made).square().flatten(1).mean(1)
