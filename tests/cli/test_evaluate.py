@@ -212,6 +212,29 @@ def test_metrics_that_statistics_cannot_give_are_named(
         assert said in capsys.readouterr().err
 
 
+def test_where_classes_are_missing_warnings_stand_in_place_of_the_number(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (run, "--metrics", "class_distance", "--features", "classifier", "--count", 5)
+    assert call(*options, "--out", tmp_path / "one.json") == 0
+    assert "no number: the warnings say why" in capsys.readouterr().out
+    assert json.loads((tmp_path / "one.json").read_text())["metrics"] == {}
+    assert call(*options, "--psi", 1, 0.5, "--repeats", 2, "--out", tmp_path / "four.json") == 0
+    assert "no per-class distance: class 0 has fewer than 2 images" in capsys.readouterr().err
+    assert json.loads((tmp_path / "four.json").read_text())["mean"] == {}
+
+
+def test_a_mean_is_over_the_repetitions_and_of_what_all_of_them_gave(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 45 samples at random, some seeds leave a class with one."""
+    options = ("--metrics", "class_distance", "distance", "--features", "classifier", "--count", 45)
+    assert call(run, *options, "--repeats", 6, "--out", tmp_path / "six.json") == 0
+    content = json.loads((tmp_path / "six.json").read_text())
+    assert len({len(r["metrics"]) for r in content["results"]}) == 2, "else this shows nothing"
+    assert list(content["mean"]) == list(content["deviation"]) == list(content["names"]) == ["frechet_distance"]
+
+
 # -- several measurements ----------------------------------------------------------------------------------------------
 
 

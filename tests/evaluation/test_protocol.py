@@ -40,6 +40,7 @@ def test_the_published_protocol() -> None:
     ("changes", "said"),
     [
         ({"samples": 1}, "samples is 1: must be at least 2"),
+        ({"samples": 0}, "samples is 0: must be at least 2"),
         ({"metrics": ("fid",)}, "metrics is fid: must be among distance, kid"),
         ({"metrics": ("score",)}, "metrics is score: .*; score is now inception_score"),
         ({"features": "classifer"}, "features is classifer: must be one of inception, dinov2, dinov2-l, classifier"),

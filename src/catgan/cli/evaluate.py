@@ -38,6 +38,7 @@ torchrun the processes share the work and give the numbers that one would.
   torchrun --nproc-per-node 8 -m catgan evaluate runs/fashion-mnist --features dinov2
 """
 
+NOTHING = "no number: the warnings say why"
 METRICS_HELP = (
     "; ".join(f"{name}: {metric.about}" for name, metric in METRICS.items())
     + ". Default: all that samples, reference and features allow."
@@ -204,7 +205,7 @@ def show(result: Result, out: Path, as_json: bool) -> None:
     accuracy = f", accuracy {space['accuracy']:.1%} on held-out real images" if "accuracy" in space else ""
     print(f"{measured['name']}: {measured['images']:,} images")
     print(f"reference: {reference['name']}" + (f", {reference['images']:,} images" if reference["images"] else ""))
-    print(f"features: {space['name']}{accuracy}\n\n{result.table()}\n\n{out}")
+    print(f"features: {space['name']}{accuracy}\n\n{result.table() or NOTHING}\n\n{out}")
     if result.nearest:
         closer, real = result.nearest.closer, result.nearest.closer_real
         print(
@@ -213,8 +214,7 @@ def show(result: Result, out: Path, as_json: bool) -> None:
 
 
 def first_number(result: Result) -> str:
-    name, value = next(iter(result.metrics.items()))
-    return f"{result.names[name]} {value:.6g}"
+    return next((f"{result.names[name]} {value:.6g}" for name, value in result.metrics.items()), NOTHING)
 
 
 def show_several(results: Sequence[Result], o: EvaluateOptions, place: Path) -> None:
@@ -225,16 +225,17 @@ def show_several(results: Sequence[Result], o: EvaluateOptions, place: Path) -> 
     from catgan.system.tables import aligned
 
     first = results[0]
+    known = [name for name in first.metrics if all(name in r.metrics for r in results)]  # classes may be missing in some
     table = {
-        psi: {name: spread([r.metrics[name] for r in results if r.protocol.psi == psi]) for name in first.metrics}
+        psi: {name: spread([r.metrics[name] for r in results if r.protocol.psi == psi]) for name in known}
         for psi in o.psi
     }
     content: dict[str, Any] = {
         "psi": list(o.psi),
         "repeats": o.repeats,
-        "names": first.names,
-        "mean": {name: [row[name][0] for row in table.values()] for name in first.metrics},
-        "deviation": {name: [row[name][1] for row in table.values()] for name in first.metrics},
+        "names": {name: first.names[name] for name in known},
+        "mean": {name: [row[name][0] for row in table.values()] for name in known},
+        "deviation": {name: [row[name][1] for row in table.values()] for name in known},
         "results": [r.to_dict() for r in results],
     }
     key = digest(*(json.dumps(r.to_dict()["protocol"], sort_keys=True) for r in results))[:12]
@@ -247,7 +248,7 @@ def show_several(results: Sequence[Result], o: EvaluateOptions, place: Path) -> 
         return
     for note in dict.fromkeys(w for r in results for w in r.warnings):
         print(f"warning: {note}", file=sys.stderr)
-    shown = [name for name in first.metrics if not name.endswith("_std")]
+    shown = [name for name in known if not name.endswith("_std")]
     rows: list[Sequence[str]] = [("psi", *(first.names[name] for name in shown))]
     for psi, row in table.items():
         pairs = [row[name] for name in shown]
@@ -257,7 +258,7 @@ def show_several(results: Sequence[Result], o: EvaluateOptions, place: Path) -> 
     print(aligned(rows))
     if o.repeats > 1:
         print(f"means and sample deviations over {o.repeats} times {first.protocol.samples:,} seeds")
-    if len(o.psi) > 1 and installed("matplotlib"):
+    if len(o.psi) > 1 and shown and installed("matplotlib"):
         from catgan.report.plots import plot_over_psi
 
         picture = out.with_suffix(".png")

@@ -71,7 +71,7 @@ class Protocol:
         for name in self.metrics:
             todo = f"{name} is now {RENAMED[name]}" if name in RENAMED else ""
             require(name in METRICS, "metrics", name, f"among {', '.join(METRICS)}", todo)
-        for name in ("samples", "reference_features", "kid_subsets", "score_splits", "neighbours"):
+        for name in ("reference_features", "kid_subsets", "score_splits", "neighbours"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         require(self.samples >= 2, "samples", self.samples, "at least 2")
         check_psi(self.psi)
@@ -154,8 +154,8 @@ class Result:
         } | ({"nearest": self.nearest.to_dict()} if self.nearest else {})
 
     def table(self) -> str:
-        """A line per number."""
-        width = max(len(n) for n in self.names.values())
+        """A line per number; empty where none could be had, of which warnings tell."""
+        width = max((len(n) for n in self.names.values()), default=0)
         return "\n".join(f"{self.names[m]:<{width}}  {value:.6g}" for m, value in self.metrics.items())
 
 
