@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from catgan.evaluation.collect import Keep, Work, kept_rows
+from catgan.evaluation.distances import nearest_distances
 from catgan.evaluation.evaluator import Evaluator
 from catgan.evaluation.features import FeatureSpace, Pixels
-from catgan.evaluation.nearest import Nearest, nearest_distances, nearest_samples, sheet, square
+from catgan.evaluation.nearest import Nearest, nearest_samples, sheet, square
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import of_source
 from catgan.evaluation.sources import DatasetImages, Folder, Npz
@@ -43,7 +44,7 @@ def test_copies_come_first_and_of_what_twice_is_there_too() -> None:
     b[11] = b[30]
     a = features(40, 0) + 3
     a[7], a[20] = b[5], b[30]
-    found = nearest_samples(a, b, 3, 60)
+    found = nearest_samples(nearest_distances(a, b), a, b, 3, 60)
     assert found.samples[:2] == (7, 20)
     assert found.ratios[:2] == (0.0, 0.0)
     assert found.images[0][0] == 5
@@ -54,7 +55,8 @@ def test_copies_come_first_and_of_what_twice_is_there_too() -> None:
 
 
 def test_there_are_no_more_rows_and_columns_than_samples_and_images() -> None:
-    found = nearest_samples(features(2, 0), features(3, 1), 9, 3)
+    a, b = features(2, 0), features(3, 1)
+    found = nearest_samples(nearest_distances(a, b), a, b, 9, 3)
     assert len(found.samples) == 2
     assert [len(row) for row in found.images] == [3, 3]
 
@@ -62,7 +64,8 @@ def test_there_are_no_more_rows_and_columns_than_samples_and_images() -> None:
 def test_images_have_their_numbers_among_all_of_which_some_are_looked_at() -> None:
     b = features(100, 1)
     kept = kept_rows(0, 100, 100, 30)
-    found = nearest_samples(b[kept[17]][None], b[kept], 1, 100)
+    a = b[kept[17]][None]
+    found = nearest_samples(nearest_distances(a, b[kept]), a, b[kept], 1, 100)
     assert found.images[0][0] == kept[17]
     assert found.among == 30
 

@@ -225,7 +225,7 @@ def show_several(results: Sequence[Result], o: EvaluateOptions, place: Path) -> 
     from catgan.system.tables import aligned
 
     first = results[0]
-    known = [name for name in first.metrics if all(name in r.metrics for r in results)]  # classes may be missing in some
+    known = [name for name in first.metrics if all(name in r.metrics for r in results)]  # some may lack a class
     table = {
         psi: {name: spread([r.metrics[name] for r in results if r.protocol.psi == psi]) for name in known}
         for psi in o.psi

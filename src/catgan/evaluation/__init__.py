@@ -1,1 +1,1 @@
-"""Measuring a generator: alignment diagnostics and compute accounting."""
+"""Measuring a generator: one evaluator of samples against real images, alignment diagnostics, attention."""

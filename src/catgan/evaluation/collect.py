@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from catgan.errors import UserError
+from catgan.evaluation.distances import Distances
 from catgan.evaluation.features import FeatureSpace
 from catgan.evaluation.frechet import Moments
 from catgan.evaluation.sources import ImageSource, with_channels
@@ -61,6 +62,7 @@ class Collected:
     correct: int = 0  # images whose class the feature space's classifier names
     labelled: int = 0
     broken: list[str] = field(default_factory=list)
+    distances: Distances | None = None  # to the reference's images, once the metric authenticity has computed them
 
     def add(self, other: Collected) -> None:
         """Take in what is summed up; features and logits are put together by `merged`."""

@@ -122,10 +122,10 @@ class Evaluator:
             notes.append(
                 "no nearest images are shown: files could not be read, so features have no numbers of pictures"
             )
-        elif beside and "authenticity" not in self.protocol.metrics:
-            notes.append("no nearest images are shown: authenticity was not measured")
+        elif beside and found.distances:
+            nearest = nearest_samples(found.distances, *rows(found, self.reference), beside[0], len(beside[1]))
         elif beside:
-            nearest = nearest_samples(*rows(found, self.reference), beside[0], len(beside[1]))
+            notes.append("no nearest images are shown: authenticity was not measured")
         return Result(numbers, protocol, about, time.monotonic() - began, notes, step, nearest=nearest)
 
     def describe(self, source: ImageSource, count: int) -> dict[str, Any]:

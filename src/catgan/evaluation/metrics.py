@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from catgan.evaluation.collect import Collected
+from catgan.evaluation.distances import nearest_distances
 from catgan.evaluation.frechet import SingularWarning, frechet_distance
-from catgan.evaluation.nearest import nearest_distances
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import Reference
 
@@ -103,7 +103,7 @@ def authenticity(samples: Collected, reference: Reference, protocol: Protocol) -
     as many as the reference's images have when each is left out of it in turn, `authenticity_real`. A reference that is
     a part of the training data (`protocol.reference_features`) sees copies of that part alone.
     """
-    found = nearest_distances(*rows(samples, reference))
+    found = samples.distances = nearest_distances(*rows(samples, reference))
     return {"authenticity": found.farther, "authenticity_real": found.real_farther}
 
 
