@@ -260,6 +260,20 @@ def test_negative_classes_are_refused(tmp_path: Path) -> None:
         open_dataset(data, 8)
 
 
+@pytest.mark.parametrize("kind", ["U3", "M8[s]", "f4", "?"])
+def test_classes_that_are_no_integers_are_refused(tmp_path: Path, kind: str) -> None:
+    data = write_latents(tmp_path, moments(), np.zeros(6, dtype=kind))
+    with pytest.raises(UserError, match=r"labels.npy holds .*: must be integers"):
+        open_dataset(data, 8)
+
+
+@pytest.mark.parametrize("kind", ["U3", "i8"])
+def test_moments_that_are_no_floating_point_numbers_are_refused(tmp_path: Path, kind: str) -> None:
+    data = write_latents(tmp_path, moments().astype(kind), np.zeros(6, dtype=np.int64))
+    with pytest.raises(UserError, match=r"moments.npy holds .*: must be floating-point"):
+        open_dataset(data, 8)
+
+
 def test_classes_beyond_their_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("tench\ngoldfish\n")
     data = write_latents(tmp_path, moments(), np.array([0, 1, 2, 0, 0, 0]))

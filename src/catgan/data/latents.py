@@ -61,10 +61,12 @@ def open_latents(folder: Path) -> Latents:
         raise UserError(
             f"{folder}: moments.npy has shape {moments.shape} and labels.npy {labels.shape}: must be (N, 2C, S, S) and (N,)"
         )
-    if len(labels) and (labels.min() < 0):
-        raise UserError(f"{folder / 'labels.npy'}: class {labels.min()} is negative: classes are numbered from 0")
+    if moments.dtype.kind != "f":
+        raise UserError(f"{folder / 'moments.npy'} holds {moments.dtype}: must be floating-point numbers")
     if labels.dtype.kind not in "iu":
         raise UserError(f"{folder / 'labels.npy'} holds {labels.dtype}: must be integers")
+    if len(labels) and labels.min() < 0:
+        raise UserError(f"{folder / 'labels.npy'}: class {labels.min()} is negative: classes are numbered from 0")
     names = folder / "classes.txt"
     if names.exists():
         class_names = tuple(names.read_text("utf-8", "replace").splitlines())
