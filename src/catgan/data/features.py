@@ -97,10 +97,7 @@ class StoredFeatures:
 
     def read(self, rows: np.ndarray) -> torch.Tensor:
         """Features of these rows, float16 (B, 1 + n^2, D)."""
-        shards = np.searchsorted(self.dataset.starts, rows, "right") - 1
-        local = rows - self.dataset.starts[shards]
-        found = [self.arrays[s][r] for s, r in zip(shards.tolist(), local.tolist(), strict=True)]
-        return torch.from_numpy(np.stack(found))
+        return torch.from_numpy(np.stack([self.arrays[shard][row] for shard, row in self.dataset.places(rows)]))
 
     def split(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features as `read` gives them to a class token (B, D) and patch tokens (B, n, n, D), float32."""
