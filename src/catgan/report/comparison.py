@@ -17,7 +17,7 @@ from catgan.system.tables import aligned
 
 # Fields that leave what a run computes as it is, up to rounding.
 SAME_NUMBERS = (
-    *("training.seed", "training.device", "training.threads", "checkpoint", "log"),
+    *("training.seed", "training.device", "training.threads", "data.workers", "checkpoint", "log"),
     *("training.micro_batch", "training.parallel", "training.recompute", "training.compile", "training.timeout"),
     *("training.reuse_fakes", "training.cuda_graph"),
 )
