@@ -78,7 +78,10 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
             "recipe is digitz: must be one of cat-b2, cat-m2, cat-h2, cat-b2-pixels, gat-b2, gat-xl2, digits, fashion-mnist, pictures-32, "
             "pictures-64, pictures-128; did you mean digits?",
         ),
-        ("info cat-x2", "recipe is cat-x2"),
+        ("info cat-x2", "cat-x2 does not exist: must be a recipe (cat-b2, cat-m2, "),
+        ("info cat-x2", ", a run directory, a checkpoint, an exported folder or a shipped model (digits.sklearn, "),
+        ("info gat-x2", "did you mean gat-xl2?"),
+        ("info {tmp}/none", "none does not exist: must be a recipe"),
         ("train digits --training.stepz 3", "did you mean --training.steps"),
         ("train digits --steps many", "--training.steps"),
         (
@@ -131,6 +134,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ("interpolate {run} --points 3", "--points is 3: must be at least two"),
         ("interpolate {run} --points a b", "point is a: must be CLASS:SEED"),
         ("diagnose {run} --samples 0", "--samples is 0"),
+        ("demo --out {run}", "is a run of recipe digits on other data or scales: choose another --out"),
     ],
 )
 def test_mistakes_get_one_line_and_code_2(

@@ -67,7 +67,7 @@ def test_a_start_is_a_recipe_a_run_a_checkpoint_or_an_export(tiny_config: Config
         assert starting_point(str(place)) == config
     with pytest.raises(UserError, match="no run directory"):
         starting_point(str(tmp_path))
-    with pytest.raises(UserError, match="recipe is nowhere: must be one of"):
+    with pytest.raises(UserError, match="nowhere does not exist: must be a recipe"):
         starting_point("nowhere")
 
 

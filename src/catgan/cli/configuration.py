@@ -15,7 +15,7 @@ from catgan.config import Config
 from catgan.config_io import attribute, differences, load_yaml
 from catgan.errors import UserError
 from catgan.recipes import RECIPES, recipe
-from catgan.shipped import located
+from catgan.shipped import choices, located
 
 # Short names of the options that are used most.
 SHORT = {
@@ -92,9 +92,14 @@ def starting_point(name: str) -> Config:
 
     Raises UserError for anything else.
     """
-    path = located(Path(name)) if name not in RECIPES else Path(name)
-    if name in RECIPES or not path.exists():
+    if name in RECIPES:
         return recipe(name)
+    path = located(Path(name))
+    if not path.exists():
+        raise UserError(
+            f"{name} does not exist: must be a recipe ({', '.join(RECIPES)}), a run directory, a checkpoint, an exported "
+            f"folder or {choices(path, RECIPES)}"
+        )
     if (path / "config.yaml").is_file():
         return load_yaml(path / "config.yaml")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from catgan.cli.parse import parse
 from catgan.config_io import load_yaml
+from catgan.errors import UserError
 from catgan.recipes import recipe
 from catgan.system.packages import need
 
@@ -32,6 +33,8 @@ def main(argv: Sequence[str]) -> None:
     stored = o.out / "config.yaml"
     resume = stored.exists()
     config = load_yaml(stored) if resume else recipe("digits")
+    if (config.recipe, config.sample) != ("digits", recipe("digits").sample):
+        raise UserError(f"{o.out} is a run of recipe {config.recipe} on other data or scales: choose another --out")
     if o.steps is not None:
         config = replace(config, training=replace(config.training, steps=o.steps))
     config.validate()

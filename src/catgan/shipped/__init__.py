@@ -11,6 +11,7 @@ golden.png      pictures that the weights must give, made before they were round
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -83,9 +84,10 @@ def say_once(message: str) -> None:
         print(message, file=sys.stderr)
 
 
-def choices(path: Path) -> str:
-    """For messages: which models are shipped, and which of them or of the folders beside the path was perhaps meant."""
-    known = [*(name for name in DEFAULT_TAGS if full_name(name)), *names()]
+def choices(path: Path, others: Iterable[str] = ()) -> str:
+    """For messages: which models are shipped, and which of them, of other names or of the folders beside the path was
+    perhaps meant."""
+    known = [*(name for name in DEFAULT_TAGS if full_name(name)), *names(), *others]
     beside = [str(p) for p in path.parent.glob("*") if p.is_dir()] if path.parent.is_dir() else []
     close = get_close_matches(str(path), [*known, *beside], 1)
     return f"a shipped model ({', '.join(names())})" + (f"; did you mean {close[0]}?" if close else "")
