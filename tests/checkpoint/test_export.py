@@ -20,7 +20,7 @@ from catgan.data.datasets import Images
 from catgan.encoders import load_vae
 from catgan.errors import UserError
 from catgan.networks import build_discriminator, build_generator
-from catgan.sampling.pipeline import CATPipeline
+from catgan.sampling.pipeline import CATPipeline, load_discriminator
 from catgan.training.fine_tuning import start_from
 
 
@@ -198,6 +198,25 @@ def test_damage_is_named(exported: Path, name: str, text: str, said: str) -> Non
     with pytest.raises(UserError, match=said) as raised:
         catgan.load(exported)
     assert len(str(raised.value)) < 400 + len(str(exported)), "a file is not quoted at length"
+
+
+def test_weights_that_are_not_those_of_the_export_are_refused(run: Path, tmp_path: Path) -> None:
+    model = catgan.load(run).save_pretrained(tmp_path / "model", discriminator=True)
+    for name, load in (("model", catgan.load), ("discriminator", load_discriminator)):
+        path = model / f"{name}.safetensors"
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        with pytest.raises(UserError, match=f"the SHA-256 of {name}.safetensors is .*: copy or export it again"):
+            load(model)
+        path.write_bytes(data)
+        load(model)
+
+
+def test_an_export_without_checksums_is_read(exported: Path) -> None:
+    about = json.loads((exported / "config.json").read_text())
+    del about["sha256"]
+    (exported / "config.json").write_text(json.dumps(about))
+    assert catgan.load(exported).step == 2
 
 
 def test_a_name_on_the_hub_is_downloaded(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

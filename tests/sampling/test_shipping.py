@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ship(run: Path, folder: Path, *more: str, name: str = "digits.noise") -> int:
-    return main(["ship", str(run), name, "--folder", str(folder), *more])
+    return main(["ship", str(run), name, "--out", str(folder), *more])
 
 
 def test_weights_are_stored_in_half_the_bytes_and_give_the_runs_pictures(run: Path, folder: Path) -> None:
@@ -47,6 +47,7 @@ def test_weights_are_stored_in_half_the_bytes_and_give_the_runs_pictures(run: Pa
     assert (about.licence, about.trained_on, about.weights["precision"]) == ("CC0", "Noise of our own.", "float16")
     assert about.evaluations == [{k: RESULT[k] for k in ("metrics", "names", "protocol")}], "of this step alone"
     assert about.golden.classes == (0, 1, 2)
+    assert "\n# digits.noise, step 2\n" in (made / "README.md").read_text(), "not the name of the run's folder"
     tensors = load_file(made / "model.safetensors")
     names = {name for name, _ in catgan.load(run).generator.named_parameters()}
     assert {name for name, t in tensors.items() if t.dtype == torch.float16} == names

@@ -71,7 +71,10 @@ def test_a_model_says_what_is_needed_to_use_and_to_believe_it(name: str) -> None
         assert evaluation["metrics"]
         assert {"samples", "psi", "features", "reference"} <= set(evaluation["protocol"])
     assert about.weights["difference"] <= about.golden.tolerance, "rounding weights leaves pictures as they were"
+    sums = json.loads((shipped.FOLDER / name / "config.json").read_text())["sha256"]
+    assert sums.keys() == {"model.safetensors", "discriminator.safetensors"}, "what loading compares"
     card = (shipped.FOLDER / name / "README.md").read_text()
+    assert f"# {name}, step " in card
     assert about.licence in card
     assert about.trained_on in card
     assert "<" not in card, "nothing is left to be filled in"

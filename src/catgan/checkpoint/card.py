@@ -30,10 +30,11 @@ ALIGNMENT_ROW = (
 )
 
 
-def model_card(header: Header, run: Path | None) -> str:
-    """Markdown. run: the directory of the run that it is from, if it is there; what is not known stays to be filled in."""
-    text = template()
-    for placeholder, found in known(header, run).items():
+def model_card(header: Header, run: Path | None, name: str = "") -> str:
+    """Markdown. run: the directory of the run that it is from, if it is there; what is not known stays to be filled in.
+    name: of the model, by default that of the run's directory."""
+    text, name = template(), name or (run.resolve().name if run else "CAT")
+    for placeholder, found in known(header, run, name).items():
         text = text.replace(placeholder, found or placeholder)
     title = re.sub(r"^# ", "", text.splitlines()[0])
     return metadata.joined(metadata.front_matter(header.config, title, evaluations(run, header.step)), text)
@@ -45,7 +46,7 @@ def template() -> str:
     return re.split(r"^---$\n+", text, maxsplit=1, flags=re.MULTILINE)[1]
 
 
-def known(header: Header, run: Path | None) -> dict[str, str]:
+def known(header: Header, run: Path | None, name: str) -> dict[str, str]:
     """What placeholders of the template become; empty where that is not known."""
     c, s = header.config, header.config.sample
     about = read_if_there(run / "run.json") if run else {}
@@ -55,7 +56,7 @@ def known(header: Header, run: Path | None) -> dict[str, str]:
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
     space = f"latents of VAE {s.vae}" if s.vae else {1: "grey pixels", 3: "RGB pixels"}.get(s.channels, "latents")
     return {
-        "<name of the model>": f"{run.resolve().name if run else 'CAT'}, step {header.step}",
+        "<name of the model>": f"{name}, step {header.step}",
         "catgan <version>": f"catgan {__version__}",
         'recipe <recipe>, changes: <options or "none">': f"recipe {c.recipe}, changes: {changes(c)}",
         "<size> x <size>, <pixels / latents of VAE ...>": f"{s.size} x {s.size}, {space}",

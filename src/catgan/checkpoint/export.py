@@ -21,12 +21,13 @@ from catgan.config import Config
 from catgan.config_io import FORMAT_VERSION, from_dict, to_dict
 from catgan.errors import UserError, brief
 from catgan.shipped import located
-from catgan.system.files import count, read_json, save_tensors, texts, write_folder
+from catgan.system.files import count, read_json, save_tensors, sha256, texts, write_folder
 from catgan.version import __version__
 
 KIND = "catgan-generator"
 FILES = ("config.json", "model.safetensors")
 DISCRIMINATOR = "discriminator.safetensors"
+FILE_OF = {"ema": FILES[1], "discriminator": DISCRIMINATOR}
 
 
 def write_export(
@@ -36,11 +37,13 @@ def write_export(
     discriminator: nn.Module | None = None,
     run: Path | None = None,
     half: bool = False,
+    name: str = "",
 ) -> Path:
     """Write an averaged generator as a new folder, whole or not at all, and return its path.
 
     A VAE is named (by header.config), not copied. discriminator: to be fine-tuned with. run: the directory of its run,
     from which the model card is filled in. half: round parameters to float16, for half the size; buffers stay as they are.
+    name: of the model, for its card; by default that of the run's directory. config.json has the SHA-256 of the weights.
     Raises UserError if something is at `out` already, or if it cannot be written.
     """
     about = {
@@ -56,12 +59,13 @@ def write_export(
     networks = {FILES[1]: generator} | ({} if discriminator is None else {DISCRIMINATOR: discriminator})
 
     def fill(folder: Path) -> None:
-        for name, network in networks.items():
+        for file, network in networks.items():
             tensors = {k: v.detach().cpu() for k, v in network.state_dict().items()}
             learned = [k for k, _ in network.named_parameters()] if half else []
-            save_tensors(folder / name, tensors | {k: tensors[k].half() for k in learned})
-        (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
-        (folder / "README.md").write_text(model_card(header, run), "utf-8")
+            save_tensors(folder / file, tensors | {k: tensors[k].half() for k in learned})
+        sums = {"sha256": {file: sha256(folder / file) for file in networks}}
+        (folder / "config.json").write_text(json.dumps(about | sums, indent=2) + "\n", "utf-8")
+        (folder / "README.md").write_text(model_card(header, run, name), "utf-8")
 
     write_folder(out, fill)
     return out
@@ -103,10 +107,19 @@ def read_export(path: Path, networks: tuple[str, ...] = ("ema",)) -> tuple[Heade
         config = from_dict(about["config"], where=str(path / "config.json")).validate()
         step = count(about["step"])
         header = Header(step, config, texts(about["class_names"]), (), step * config.training.batch)
-        files = {name: load_file(path / {"ema": FILES[1], "discriminator": DISCRIMINATOR}[name]) for name in networks}
+        files = {name: verified(path, FILE_OF[name], about.get("sha256", {})) for name in networks}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{path} is damaged: {error!r:.200}") from None
     return header, {f"{name}.{key}": tensor for name, tensors in files.items() for key, tensor in tensors.items()}
+
+
+def verified(path: Path, name: str, sums: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors of a file of weights. Raises UserError where its SHA-256 is known, as older exports' is not, and another."""
+    if sums.get(name, (found := sha256(path / name))) != found:
+        raise UserError(
+            f"{path} is damaged: the SHA-256 of {name} is {found}, not {sums[name]!s:.64}: copy or export it again"
+        )
+    return load_file(path / name)
 
 
 def opened(path: Path, networks: tuple[str, ...] = ("ema",)) -> tuple[Path, Header, Mapping[str, Rows]]:

@@ -43,8 +43,8 @@ class ShipOptions:
     """Commit that trained it; default: that of this checkout."""
     precision: Literal["float16", "float32"] = "float16"
     """Number format of the stored weights."""
-    folder: Path = FOLDER
-    """Folder that the model's folder goes to."""
+    out: Path = FOLDER
+    """Folder that the model's folder goes to; default: the package's."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     recipe, _, tag = o.name.partition(".")
     if recipe != header.config.recipe or recipe not in RECIPES or not tag.isidentifier():
         raise UserError(f"name is {o.name}: must be {header.config.recipe}.TAG, the recipe of the run and a word")
-    before = read_if_there(o.folder / o.name / ABOUT)
+    before = read_if_there(o.out / o.name / ABOUT)
     licence, trained_on = o.licence or before.get("licence"), o.trained_on or before.get("trained_on")
     for option, value in (("--licence", licence), ("--trained-on", trained_on)):
         if not value:
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
     }
     assert licence is not None
     assert trained_on is not None
-    made = ship(source, o.folder / o.name, licence, trained_on, evaluations, record, o.precision == "float16")
+    made = ship(source, o.out / o.name, licence, trained_on, evaluations, record, o.precision == "float16")
     size = sum(file.stat().st_size for file in made.iterdir()) / 1e6
     print(f"{made}  {size:.2f} MB")
     if recipe not in DEFAULT_TAGS:

@@ -74,7 +74,7 @@ def ship(
     aside = out.with_name(f".{out.name}.new")
     discard(aside)
     try:
-        write_export(aside, header, pipe.generator, load_discriminator(pipe.source), pipe.run, half)
+        write_export(aside, header, pipe.generator, load_discriminator(pipe.source), pipe.run, half, out.name)
         card = (aside / "README.md").read_text("utf-8")
         (aside / "README.md").write_text(completed(card, out.name, licence, trained_on), "utf-8")
         (aside / PICTURES).write_bytes(png(to_picture(pictures)))
