@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+import untrained
 from catgan.accounting.gpus import datasheet_peak
 from catgan.bench.measure import Bench
 from catgan.bench.rounds import Request
@@ -148,17 +149,7 @@ def measured(config: Config, device: str) -> dict[str, Any]:
 
 def vae_rate(device: str) -> dict[str, Any]:
     """Pictures of 256 pixels that a VAE of SD's size, of random weights, encodes in a second: what `prepare` waits for."""
-    from diffusers import AutoencoderKL
-
-    blocks = (128, 256, 512, 512) if device == "cuda" else (8, 8, 8, 8)
-    model = AutoencoderKL(
-        block_out_channels=blocks,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        layers_per_block=2,
-        norm_num_groups=min(32, *blocks),
-    )
+    model = untrained.vae((128, 256, 512, 512) if device == "cuda" else (8, 8, 8, 8), layers=2)
     vae = VAE(model.requires_grad_(False).eval(), "random").to(torch.device(device), "bfloat16")
     x = torch.rand(ENCODED if device == "cuda" else 1, 3, 256, 256, device=device) * 2 - 1
     vae.moments(x)

@@ -100,9 +100,9 @@ def capture(checkout: Path, out: Path, cases: list[str]) -> int:
 def make_inputs(folder: Path) -> None:
     """Pictures of two classes, and an untrained VAE and DINOv2, small ones; always the same."""
     import torch
-    from diffusers import AutoencoderKL
     from PIL import Image
-    from transformers import Dinov2Config, Dinov2Model
+
+    import untrained
 
     chance = np.random.default_rng(0)
     for k in range(22):
@@ -110,18 +110,8 @@ def make_inputs(folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(chance.integers(0, 256, (7, 8, 3), dtype=np.uint8)).resize((80, 70)).save(path)
     torch.manual_seed(0)
-    AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=4,
-        latent_channels=4,
-        layers_per_block=1,
-    ).save_pretrained(folder / "vae")
-    config = Dinov2Config(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=56, initializer_range=0.5
-    )
-    Dinov2Model(config).save_pretrained(folder / "dino")
+    untrained.vae().save_pretrained(folder / "vae")
+    untrained.dino().save_pretrained(folder / "dino")
 
 
 # -- compare -----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import torch
 from hypothesis import settings
 from leaks import nothing_left
 
+import untrained
 from catgan.accounting.compute import compute
 from catgan.config import (
     AugmentConfig,
@@ -77,33 +78,19 @@ def some_digits() -> Callable[[int], Images]:
 
 @pytest.fixture(scope="session")
 def tiny_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained AutoencoderKL of a few thousand weights, as diffusers saves it: 4 channels, 8 pixels per latent's."""
-    from diffusers import AutoencoderKL
-
+    """An untrained VAE as diffusers saves it: 4 channels, 8 pixels per latent's."""
     folder = tmp_path_factory.mktemp("vae")
     torch.manual_seed(0)
-    AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=4,
-        latent_channels=4,
-        layers_per_block=1,
-    ).save_pretrained(folder)
+    untrained.vae().save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained Dinov2Model as transformers saves it: 32 channels, patches of 14 pixels, made for 56."""
-    from transformers import Dinov2Config, Dinov2Model
-
+    """An untrained DINOv2 as transformers saves it: 32 channels, patches of 14 pixels, made for 56."""
     folder = tmp_path_factory.mktemp("dino")
     torch.manual_seed(0)
-    config = Dinov2Config(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=56, initializer_range=0.5
-    )
-    Dinov2Model(config).save_pretrained(folder)
+    untrained.dino().save_pretrained(folder)
     return folder
 
 

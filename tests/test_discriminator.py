@@ -250,3 +250,7 @@ def test_the_perturbation_of_coarse_scales_survives_bfloat16_into_the_tokens() -
         exact = energy()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.allclose(energy(), exact, rtol=1e-3)
+
+
+def test_a_scale_has_a_token_per_patch_and_its_cls() -> None:
+    assert build(scales=(2, 4, 12), patches=(1, 2, 4)).lengths == (5, 5, 10)

@@ -128,3 +128,10 @@ def test_equal_logits_cost_log_two_for_both_networks(tiny_config: Config) -> Non
     objective = default_objective(tiny_config)
     for terms in (objective.discriminator, objective.generator):
         assert terms[0].function(s).mean().item() == pytest.approx(math.log(2))
+
+
+def test_representation_alignment_is_a_term_of_the_discriminator_of_the_configured_weight(tiny_config: Config) -> None:
+    config = from_dict({"objective": {"representation": 0.7}}, tiny_config)
+    term = default_objective(config).discriminator[-1]
+    assert (term.name, term.weight, term.over) == ("representation", 0.7, "batch")
+    assert "representation" not in names(default_objective(tiny_config).discriminator)
