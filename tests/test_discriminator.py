@@ -144,9 +144,11 @@ def test_a_logit_is_the_plain_product_of_head_and_class_embedding() -> None:
     assert torch.allclose(discriminator(x, y)[:, 1], expected, atol=1e-12)
 
 
-def test_initial_layer_scale_and_class_embedding() -> None:
-    discriminator = build(classes=500)
+def test_initial_layer_scale_and_embeddings() -> None:
+    discriminator = build(classes=500, width=512, heads=4)
     assert discriminator.class_embedding.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    for learned in (discriminator.cls, discriminator.scale_embedding):
+        assert learned.std().item() == pytest.approx(0.02, rel=0.1)
     assert all((b.attention_gain == 0.1).all() and (b.mlp_gain == 0.1).all() for b in discriminator.blocks)
 
 
