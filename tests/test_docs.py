@@ -10,7 +10,10 @@ import pytest
 
 import catgan
 import write_tables as tables
+from catgan.cli.main import HELP
 from catgan.config import Config
+from catgan.config_io import RESUMABLE
+from catgan.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))]
@@ -40,6 +43,19 @@ def test_every_field_has_a_row_with_type_default_and_meaning() -> None:
         "| `precision` | `float32`, `bfloat16` | `float32` | bfloat16 is autocast: weights stay in float32. |",
     ):
         assert row in written
+
+
+def test_what_a_resumed_run_may_change_is_all_in_its_table() -> None:
+    section = (tables.DOCS / "configuration.md").read_text().partition("## What a resumed run may change")[2]
+    written = set(re.findall(r"`([\w.]+?)(?:\.\*)?`", section.partition("\n\nBut for")[0])) - {"eval.best"}
+    assert written == set(RESUMABLE)
+
+
+def test_recipes_are_all_named_where_one_starts() -> None:
+    started = (tables.DOCS / "quickstart.md").read_text().partition("## Train")[2].partition("\n## ")[0]
+    for name in RECIPES:
+        assert f"`{name}`" in started
+        assert name in HELP
 
 
 @pytest.mark.parametrize("page", PAGES)
