@@ -121,4 +121,6 @@ def test_a_is_averaged_with_and_without_the_last_stage() -> None:
     assert (averages["A"], averages["A_without_last"], averages["delta"]) == pytest.approx((0.7, 0.4, 0.3))
     assert result.to_dict()["average"] == averages
     assert "0.400" in result.table()
-    assert Alignment([0.2], [0.1], [0.1], [0.5], [1.0], {}).table().splitlines()[-1].startswith("mean "), "it is all of A"
+    assert Alignment([0.2], [0.1], [0.1], [0.5], [1.0], {}).table().splitlines()[-1].startswith("mean "), (
+        "it is all of A"
+    )

@@ -236,7 +236,9 @@ def test_a_run_is_resumed_bit_for_bit_and_only_with_the_same_encoder(
 
 
 def test_fine_tuning_may_drop_the_head_or_add_one(config: Config, data: Images, tmp_path: Path) -> None:
+    """At a rate at which nothing moves: all but the head is taken over, and the head that is added is a new one."""
     source = train(config, tmp_path / "with", dataset=data, encoder=Patches(), quiet=True)
+    config = from_dict({"optimizer": {"lr_generator": 1e-12, "lr_discriminator": 1e-12}}, config)
     plain = from_dict(
         {
             "discriminator": {"representation_dim": 0},
@@ -246,8 +248,16 @@ def test_fine_tuning_may_drop_the_head_or_add_one(config: Config, data: Images, 
         config,
     )
     dropped = train(plain, tmp_path / "dropped", dataset=data, quiet=True)
-    back = from_dict({"training": {"init_from": str(dropped)}}, config)
-    train(back, tmp_path / "back", dataset=data, encoder=Patches(), quiet=True)
+    back = from_dict({"training": {"init_from": str(dropped), "seed": 1}}, config)
+    added = train(back, tmp_path / "back", dataset=data, encoder=Patches(), quiet=True)
+    head = "discriminator.representation."
+    prefixes = ("generator.", "discriminator.")
+    before, without, anew = (checkpoint.read(checkpoint.resolve(run), prefixes)[1] for run in (source, dropped, added))
+    assert without.keys() == {name for name in before if not name.startswith(head)}
+    assert anew.keys() == before.keys()
+    learned = [name for name in without if "style" not in name]  # running means move with every step
+    assert all(torch.allclose(before[n], t[n], atol=1e-6) for n in learned for t in (without, anew))
+    assert not torch.allclose(before[f"{head}0.weight"], anew[f"{head}0.weight"], atol=1e-2)
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------

@@ -130,12 +130,21 @@ def test_a_run_keeps_its_own_copy_of_the_network_that_tells_turns(
 def test_fine_tuning_starts_heads_of_another_shape_anew(
     config: Config, some_digits: MakeDigits, tmp_path: Path
 ) -> None:
+    """At a rate at which nothing moves: what fits is taken over."""
     data = some_digits(12)
     source = train(config, tmp_path / "a", dataset=data, quiet=True)
-    wider = {"vision": {"width": 16}, "training": {"steps": 1, "init_from": str(source)}}
-    train(from_dict(wider, config), tmp_path / "wider", dataset=data, quiet=True)
-    fewer = {"sample": {"classes": 1}, "training": {"steps": 1, "init_from": str(source)}}
-    train(from_dict(fewer, config), tmp_path / "fewer", dataset=data, quiet=True)
+    still = {"optimizer": {"lr_generator": 1e-12, "lr_discriminator": 1e-12}}
+    start = still | {"training": {"steps": 1, "init_from": str(source)}}
+    for change, anew in (
+        ({}, set()),
+        ({"vision": {"width": 16}}, {"heads"}),
+        ({"sample": {"classes": 1}}, {"heads", "class_embedding"}),
+    ):
+        run = train(from_dict(start | change, config), tmp_path / "-".join(anew or "all"), dataset=data, quiet=True)
+        before, after = weights(source), weights(run)
+        for n in (n for n in after if n.startswith("discriminator.")):
+            kept = before[n].shape == after[n].shape and torch.allclose(before[n], after[n], atol=1e-6)
+            assert kept == (n.split(".")[1] not in anew), n
 
 
 def test_terms_without_heads_and_heads_without_terms_are_refused(
