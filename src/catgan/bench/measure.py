@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +31,7 @@ from catgan.config import Config
 from catgan.config_io import to_dict
 from catgan.data import check_fits, open_dataset
 from catgan.errors import UserError
-from catgan.system.devices import keep_freed_memory, pick_device
+from catgan.system.devices import keep_freed_memory, pick_device, processor
 from catgan.version import __version__
 
 BUSY = 0.5  # load per core above which others disturb
@@ -202,12 +201,3 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__, "python": platform.python_version(), "catgan": __version__,
         "system": platform.platform(),
     }  # fmt: skip
-
-
-def processor() -> str:
-    """The CPU's name where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

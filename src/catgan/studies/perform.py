@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ from catgan.images import grid, save_png, to_bytes, visible
 from catgan.sampling.pipeline import CATPipeline, load, load_discriminator
 from catgan.studies.catalogue import Run
 from catgan.studies.records import RunRecord, other_fields, path_of, recorded, summary, write_record
+from catgan.system.devices import processor
 from catgan.system.files import read_json, read_rows, write_text
 from catgan.system.lock import exclusive
 from catgan.training.run import train
@@ -192,15 +194,9 @@ def checkout() -> tuple[str, bool]:
 
 def machine() -> dict[str, Any]:
     """What the run computed on."""
-    info = Path("/proc/cpuinfo")
-    models = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
     return {
-        "processor": models[0] if models else platform.processor() or platform.machine(),
-        "cores": len(models) or None,
+        "processor": processor(),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "system": platform.platform(terse=True),

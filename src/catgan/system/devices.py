@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -114,3 +115,13 @@ def memory_error(error: BaseException) -> bool:
         return True
     said = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "Storage size calculation overflowed")
     return any(words in str(error) for words in said)
+
+
+def processor() -> str:
+    """The name of this machine's processor, where Linux tells it; else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
