@@ -20,11 +20,12 @@ Names = Sequence[str]
 
 
 def find_folder(name: str, files: Names, what: str, option: str, wanted: Names = ()) -> Path:
-    """The local folder with the named files of a pretrained network.
+    """The local folder with the files of a pretrained network.
 
-    wanted: files that it may do without. name: a folder, or OWNER/NAME or OWNER/NAME@REVISION (a branch, tag or commit) on the Hugging Face Hub, from which the
-    files are downloaded into its cache. what, option: what it is and where it was asked for, for the message. Raises
-    UserError saying which files are missing, where they are to be had and where to put them.
+    name: a folder, or OWNER/NAME or OWNER/NAME@REVISION (a branch, tag or commit) on the Hugging Face Hub, from which the
+    files are downloaded into its cache. files: which it must have. what, option: what it is and where it was asked for,
+    for the message. wanted: further files, which it may do without. Raises UserError saying which files are missing, where
+    they are to be had and where to put them.
     """
     folder = Path(name)
     if folder.exists():
@@ -61,9 +62,7 @@ def download(name: str, revision: str | None, files: Names, what: str, wanted: N
         return Path(folder)
 
     try:
-        model_info(
-            name, revision=revision, timeout=10
-        )  # snapshot_download alone would turn to the cache without a word
+        model_info(name, revision=revision, timeout=10)  # else snapshot_download turns to the cache without a word
         return snapshot(cached=False)
     except Exception as error:
         try:
