@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from catgan.config_io import from_dict
-from catgan.discriminator import Discriminator
+from catgan.discriminator import Discriminator, DiscriminatorBlock
 from catgan.errors import UserError
 from catgan.networks import build_networks
+from catgan.nn.positions import rotary_table
 from catgan.pyramid import Pyramid
 
 SMALL: dict[str, Any] = {
@@ -142,6 +143,16 @@ def test_a_logit_is_the_plain_product_of_head_and_class_embedding() -> None:
     normed = cls / (cls.square().mean(-1, keepdim=True) + 1e-6).sqrt() * discriminator.norm.weight
     expected = (discriminator.head(normed) * discriminator.class_embedding.weight[y]).sum(-1)
     assert torch.allclose(discriminator(x, y)[:, 1], expected, atol=1e-12)
+
+
+def test_a_block_adds_its_gains_times_attention_then_mlp() -> None:
+    block = DiscriminatorBlock(16, 2).double()
+    torch.nn.init.normal_(block.attention_gain)
+    torch.nn.init.normal_(block.mlp_gain)
+    x, about = torch.randn(3, 10, 16, dtype=torch.float64), (torch.cat([rotary_table(2, 8, 1)] * 2, 1), (5, 5))
+    attended = x + block.attention_gain * block.attention(block.attention_norm(x), *about)
+    expected = attended + block.mlp_gain * block.mlp(block.mlp_norm(attended))
+    torch.testing.assert_close(block(x, *about), expected)
 
 
 def test_initial_layer_scale_and_embeddings() -> None:
