@@ -145,6 +145,12 @@ def test_a_logit_is_the_plain_product_of_head_and_class_embedding() -> None:
     assert torch.allclose(discriminator(x, y)[:, 1], expected, atol=1e-12)
 
 
+def test_a_pyramid_of_another_number_of_scales_is_an_error() -> None:
+    discriminator = build()
+    with pytest.raises(ValueError, match="shorter than"):
+        discriminator(pyramid(discriminator)[:2], labels())
+
+
 def test_a_block_adds_its_gains_times_attention_then_mlp() -> None:
     block = DiscriminatorBlock(16, 2).double()
     torch.nn.init.normal_(block.attention_gain)
