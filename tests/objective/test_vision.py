@@ -50,6 +50,23 @@ def test_an_object_without_feature_maps_is_refused() -> None:
         VisionHeads(torch.nn.Linear(2, 2), 3)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("channels", "dim"), [((6, 13), 12), ((6,), 12), ((6, 12), 11)])
+def test_a_network_that_gives_something_else_than_it_says_is_refused(channels: tuple[int, ...], dim: int) -> None:
+    encoder = Frozen()
+    encoder.channels, encoder.dim = channels, dim  # type: ignore[misc, assignment]
+    said = (
+        rf"gives is 6x8x8, 12x4x4, 12: must be maps of {', '.join(map(str, channels))} channels and a feature of {dim}"
+    )
+    with pytest.raises(UserError, match=said):
+        VisionHeads(encoder, 3, width=8)([torch.rand(2, 3, 16, 16)], torch.zeros(2, dtype=torch.int64))
+
+
+def test_logits_of_the_whole_start_of_the_order_of_one() -> None:
+    """Class embeddings have the deviation by which the product with `width` numbers of about 1 varies by about 1."""
+    module = VisionHeads(Frozen(), 500, width=64)
+    assert module.class_embedding.weight.std().item() == pytest.approx(1 / 8, rel=0.03)
+
+
 @pytest.mark.parametrize("shape", [(8, 12, 3, 3), (1, 16, 1, 1), (24, 24), (64, 5)])
 def test_weights_are_divided_by_their_largest_singular_value(shape: tuple[int, ...]) -> None:
     weight = torch.randn(shape)
