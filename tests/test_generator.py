@@ -108,6 +108,15 @@ def test_style_does_not_see_the_length_of_z_or_of_the_class_embedding(generator:
     assert torch.allclose(generator.style(z, y), w, atol=1e-5)
 
 
+def test_a_style_is_two_equalised_layers_with_silu_between_them_on_class_and_noise(generator: Generator) -> None:
+    (z, y), (first, _, second) = inputs(), generator.mapping
+    embedding = generator.class_embedding.weight[y]
+    parts = [v / (v.square().mean(1, keepdim=True) + 1e-6).sqrt() for v in (embedding, z)]
+    hidden = torch.nn.functional.silu(torch.cat(parts, 1) @ (0.01 * first.weight).T + 0.01 * first.bias)
+    expected = hidden @ (0.01 * second.weight).T + 0.01 * second.bias
+    torch.testing.assert_close(generator.style(z, y), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_modulation_starts_small_with_zero_bias_and_embedding_with_its_deviation() -> None:
     generator = Generator(**SMALL | {"classes": 2000, "z_dim": 32})
     assert generator.class_embedding.weight.std().item() == pytest.approx(0.02, rel=0.02)
