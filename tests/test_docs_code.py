@@ -242,7 +242,8 @@ def matching(place: str) -> list[str]:
 
 def can_run(words: list[str], argv: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether a command runs here: in seconds, in one process, and on what is there."""
-    if words[0] == "torchrun" or is_usage(argv) or argv[0] in ("bench", "demo", "plan", "push", "reproduce", "ship"):
+    long = ("bench", "demo", "plan", "push", "reproduce", "ship", "studio")  # the last is a server, which would not end
+    if words[0] == "torchrun" or is_usage(argv) or argv[0] in long:
         return False
     if "--training.compile" in argv or "--backend" in argv:  # compilers take long
         return False
