@@ -71,3 +71,8 @@ def test_noise_added_at_full_size_shrinks_by_the_square_of_the_scale_ratio() -> 
     noise = torch.randn(64, 4, 32, 32)
     variances = [x.var().item() for x in Pyramid((4, 8, 16, 32))(noise)]
     assert variances == pytest.approx([1 / 64, 1 / 16, 1 / 4, 1], rel=0.1)
+
+
+def test_enlarging_interpolates_between_the_centres_of_pixels() -> None:
+    row = torch.tensor([0.0, 1.0]).expand(1, 1, 2, 2)
+    assert Pyramid((2, 4)).enlarge(row)[0, 0, 0].tolist() == [0.0, 0.25, 0.75, 1.0]
