@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from trainers import assert_same, dies_in_save, finish, start, steps, until
+from trainers import assert_same, assert_same_state, dies_in_save, finish, start, steps, until
 
 from catgan.checkpoint import reading as checkpoint
 
@@ -73,3 +73,17 @@ def test_one_run_at_a_time_and_the_next_at_once_after_a_kill(tmp_path: Path) -> 
     first.kill(signal.SIGKILL)
     assert first.end() == -signal.SIGKILL
     finish(start(run, "--steps", str(steps(run)[-1] + 1), "--resume"))
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp2"])
+def test_three_processes_resume_to_the_same_bits(tmp_path: Path, how: str) -> None:
+    """A sum of three depends on its order, and so on where DDP has packed a gradient: not otherwise after resuming."""
+    options, straight, resumed = (
+        ("--batch", "9", "--training.parallel", how),
+        tmp_path / "straight",
+        tmp_path / "resumed",
+    )
+    finish(start(straight, *options, "--steps", "6", world=3))
+    finish(start(resumed, *options, "--steps", "3", world=3))
+    finish(start(resumed, *options, "--steps", "6", "--resume", world=3))
+    assert_same_state(resumed, straight)

@@ -109,7 +109,24 @@ class Step:
         """
         if self.graph is not None:
             return self.graph.run(step, x, y, self.schedule(step))
+        if self.parallel.reorders:
+            self.parallel.reorders = False
+            self.rehearse(step, x, y, encoded)
         return self.iterate(step, x, y, self.schedule(step), encoded)
+
+    def rehearse(self, step: int, x: Tensor, y: Tensor, encoded: Tensor | None) -> None:
+        """Compute the gradients of a step and forget them. Changes no weight.
+
+        DDP packs gradients anew after its first backward pass, in the order in which they came. The sum over three or more
+        processes depends on where a gradient lies: without this, the first step after resuming would round otherwise.
+        """
+        parts = partial(self.micro_batches, step=step, x=x, y=y, encoded=encoded)
+        self.scheduled = self.schedule(step)
+        with self.float32_products():
+            reused = self.discriminator_step(parts("discriminator"), {})
+            self.generator_step(parts("generator"), reused, {})
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
 
     def schedule(self, step: int) -> dict[str, float]:
         """The numbers that change from step to step: learning rates, weights of terms and of the old average."""
