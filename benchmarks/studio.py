@@ -1,9 +1,9 @@
 """How many pictures a second does `catgan studio` show while a slider moves? `python benchmarks/studio.py`
 
 From end to end: a slider of the page in Debian's Chromium is moved in steps of 4 ms, and pictures that are drawn are counted;
-for each model by each backend, with its stages (h_0..h_K, x_0..x_K and their measures, as the page opens) and without. The
-server, Chromium and this script share the cores. Rounds go through all settings in turns; the median counts.
-What was found goes to records/studio.
+for each model by each backend, and by ONNX Runtime Web in the page itself (`catgan studio --static`), with its stages
+(h_0..h_K, x_0..x_K and their measures, as the page opens) and without. The server, Chromium and this script share the cores.
+Rounds go through all settings in turns; the median counts. What was found goes to records/studio.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ import json
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
@@ -29,7 +32,8 @@ from catgan.studies.perform import checkout, machine
 from catgan.system.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS, BACKENDS = ("digits", "fashion-mnist"), ("eager", "openvino")
+MODELS, STATIC = ("digits", "fashion-mnist"), "browser"
+BACKENDS = ("eager", "openvino", STATIC)
 WARM, PATIENCE = 0.5, 120  # seconds: before it is measured, in which three pictures must come; until it is given up
 MOVING = """(seconds) => new Promise((done) => {
   const slider = document.getElementById("psi"), count = () => Number(document.documentElement.dataset.pictures ?? 0);
@@ -50,7 +54,9 @@ MOVING = """(seconds) => new Promise((done) => {
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="shipped models or runs")
-    parser.add_argument("--backends", nargs="+", default=list(BACKENDS), help="as --backend of catgan studio")
+    parser.add_argument(
+        "--backends", nargs="+", default=list(BACKENDS), help=f"as --backend of catgan studio, or {STATIC}"
+    )
     parser.add_argument("--seconds", type=float, default=5, help="of a measurement")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each setting")
     parser.add_argument("--note", default="", help="what else the machine did, for the record")
@@ -108,7 +114,7 @@ def moved(browser: Browser, model: str, backend: str, stages: bool, seconds: flo
     with studio(model, backend) as address:
         page = browser.new_page()
         page.goto(address)
-        page.get_by_role("status").get_by_text("connected").first.wait_for()
+        page.locator("#view table").first.wait_for(timeout=1000 * PATIENCE)  # the first picture, with its stages
         if not stages:
             page.get_by_text("Stages", exact=True).click()
         tries = 0
@@ -122,8 +128,15 @@ def moved(browser: Browser, model: str, backend: str, stages: bool, seconds: flo
 
 @contextmanager
 def studio(model: str, backend: str) -> Iterator[str]:
-    """The address of a studio in a process of its own."""
-    command = [sys.executable, "-c", "from catgan.cli.main import main; main()", "studio", model, "--backend", backend]
+    """The address of a studio in a process of its own, or of a page without a server."""
+    command = [sys.executable, "-c", "from catgan.cli.main import main; main()", "studio", model]
+    if backend == STATIC:
+        with TemporaryDirectory() as folder:
+            subprocess.run([*command, "--static", f"{folder}/page"], check=True, stdout=subprocess.DEVNULL)
+            with page_without_server(Path(folder) / "page") as address:
+                yield address
+        return
+    command += ["--backend", backend]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -131,6 +144,26 @@ def studio(model: str, backend: str) -> Iterator[str]:
         if not (found := re.match(r"http://\S+", said)):
             raise RuntimeError(f"catgan studio {model} --backend {backend} printed no address but {said!r}")
         yield found[0]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def page_without_server(folder: Path) -> Iterator[str]:
+    """The address of a folder that Python's server of files serves."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(1000):
+            with socket.socket() as tried:
+                if tried.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}/"
     finally:
         process.terminate()
         process.wait()

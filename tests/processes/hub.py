@@ -75,10 +75,13 @@ class Hub:
             return 404, {"X-Error-Code": "RepoNotFound"}, b"{}"
         return 200, {}, json.dumps(found).encode()
 
-    def create(self, name: str, organization: str, visibility: str = "public", **_: Any) -> dict[str, str]:
+    def create(
+        self, name: str, organization: str, visibility: str = "public", private: bool = False, **_: Any
+    ) -> dict[str, str]:
+        """visibility, or private as clients before version 1 say it."""
         full = f"{organization}/{name}"
         if full not in self.branches:
-            self.make(full, visibility == "private", **{".gitattributes": b""})
+            self.make(full, private or visibility == "private", **{".gitattributes": b""})
         return {"url": f"{self.url}/{full}"}
 
     def sha(self, name: str, revision: str) -> str:

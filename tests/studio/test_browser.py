@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from catgan.errors import UserError
 from catgan.sampling.pipeline import load
 from catgan.sampling.styles import read_styles
 
@@ -553,3 +554,62 @@ def shoot(page: Any, path: Path) -> None:
     with Image.open(io.BytesIO(page.screenshot())) as opened:
         opened.convert("RGB").quantize(128).save(path, optimize=True)
     assert 5_000 < path.stat().st_size < 150_000
+
+
+@pytest.fixture(scope="module")
+def static_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a folder with the shipped digits, which a server of files serves."""
+    from catgan.studio.model import Model
+    from catgan.studio.static import runtime_files, write_static
+    from studio import page_without_server  # the benchmark's
+
+    pytest.importorskip("onnxscript", reason="needs catgan[onnx]")
+    try:
+        runtime = runtime_files(False)
+    except UserError as error:
+        pytest.skip(str(error))
+    folder = write_static([Model(load("digits"), "digits")], tmp_path_factory.mktemp("static") / "page", runtime)
+    with page_without_server(folder) as address:
+        yield address
+
+
+def test_a_page_without_a_server_makes_the_same_pictures(static_page: str, visit: Open) -> None:
+    """Within two grey levels, stages included; and nothing is asked of another origin."""
+    page = visit(static_page + "#label=8&seed=3&psi=0.8")
+    settled(page)
+    difference = pixels(page).astype(int) - made(classes=[8], seeds=[3], psi=0.8).astype(int)
+    assert np.abs(difference).max() <= 2
+    stages = load("digits")([8], [3], psi=0.8, stages=True).stage_array[:, 0]
+    for k in range(3):
+        page.locator(".stage").fill(str(k))
+        settled(page)
+        assert np.abs(pixels(page).astype(int) - stages[k].astype(int)).max() <= 2
+    assert page.get_by_role("tab", name="Your picture").is_hidden()
+
+
+def test_a_page_without_a_server_mixes_moves_and_walks_like_the_server(
+    static_page: str, server: str, visit: Open
+) -> None:
+    state = "#label=8&other=3&mix=0.4&seed=5&psi=0.9&directions=[1.5,-2]"
+    both = []
+    for address in (static_page, server):
+        page = visit(address + state)
+        settled(page)
+        both.append(pixels(page).astype(int))
+        page.click("#tab-truncation")
+        settled(page)
+        page.click("#tab-walk")
+        settled(page)
+        page.get_by_label("Position on the walk").fill("1.5")
+        settled(page)
+        both.append(pixels(page).astype(int))
+    assert np.abs(both[0] - both[2]).max() <= 2
+    assert np.abs(both[1] - both[3]).max() <= 2
+
+
+def test_a_page_without_a_server_says_which_seeds_it_has(static_page: str, visit: Open) -> None:
+    page = visit(static_page)
+    page.goto(static_page + "#seed=5000")
+    wait_for(page, said("#problem", "seed is 5000: this page has seeds 0 to 1023"))
+    page.goto(static_page + "#seed=7")
+    page.locator("#problem").wait_for(state="hidden")
