@@ -1,3 +1,3 @@
 """The version, where anything can read it without loading the rest."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
