@@ -1,4 +1,4 @@
-"""Every benchmark that measures runs, on next to nothing, and prints what it promises. `plain.py` is a library."""
+"""Every benchmark that measures runs, on next to nothing, and prints what it promises. `plain.py` and `untrained.py` are libraries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import loader
 import sampling
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
-TESTED_BESIDE = {"against_plain", "gpu_profile", "plain", "same_bits", "targets"}  # in files of their own
+TESTED_BESIDE = {"against_plain", "gpu_profile", "plain", "same_bits", "targets", "untrained"}  # in files of their own
 
 
 def test_every_script_is_run_by_a_test() -> None:

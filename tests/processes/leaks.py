@@ -16,7 +16,8 @@ from uuid import uuid4
 MARK = "CATGAN_TESTS"  # an environment variable, which what the tests start inherits, also when nobody waits for it
 SHARED = Path("/dev/shm")  # semaphores too
 HELPERS = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")  # of Python; they end with the program
-KEPT = ("pymp-", ".ses")  # folders for sockets, which Python takes away when it ends, and the note of a library
+# Folders for sockets, which Python takes away when it ends; the note of a library; the last folders of a pytest in a test.
+KEPT = ("pymp-", ".ses", "pytest-of-")
 PATIENCE = 15.0  # seconds that what was told to end may take
 
 
