@@ -105,7 +105,7 @@ def test_another_gpu_needs_all_its_figures(capsys: Output) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ("digitz --gpus 1", "recipe is digitz"),
+        ("digitz --gpus 1", "digitz does not exist"),
         ("digits", "missing: --gpus"),
         ("digits --gpus 7", "--gpus is 7: must divide the batch (64)"),
         ("digits --gpus 1 --price -2", "--price is -2.0: must be above 0 and finite"),
