@@ -295,16 +295,16 @@ def meets(step: int, event: Callable[[], None]) -> None:
     """Let something happen between the discriminator's and the generator's update of a step of this process, from 0."""
     from catgan.training.step import Step
 
-    real, seen = Step.freeze_discriminator, -1
+    real, seen = Step.update, -1
 
-    def freeze(self: Step, frozen: bool) -> None:
+    def update(self: Step, network: str, norms: dict[str, torch.Tensor]) -> None:
         nonlocal seen
-        seen += frozen
-        if frozen and seen == step:
+        real(self, network, norms)
+        seen += network == "discriminator"
+        if network == "discriminator" and seen == step:
             event()
-        real(self, frozen)
 
-    Step.freeze_discriminator = freeze  # type: ignore[method-assign]
+    Step.update = update  # type: ignore[method-assign]
 
 
 def elsewhere(seconds: float, host: str) -> None:
