@@ -77,6 +77,24 @@ def test_a_finished_file_is_not_overwritten(pipe: Interrupting, tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_pieces_that_a_kill_at_the_very_end_left_are_taken_away(
+    pipe: Interrupting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, settings = tmp_path / "samples.npz", ([0], 0, 5, 1.0, 8)
+    parts = tmp_path / "samples.npz.parts"
+    monkeypatch.setattr("catgan.system.pieces.discard", lambda folder: None)
+    sample_npz(pipe, path, *settings)
+    made = path.read_bytes()
+    assert (parts / "settings.json").exists()
+    with pytest.raises(UserError, match="exists"):
+        sample_npz(pipe, path, [1], *settings[1:])
+    assert parts.exists(), "they are not those of other samples"
+    with pytest.raises(UserError, match="exists"):
+        sample_npz(pipe, path, *settings)
+    assert [p.name for p in tmp_path.iterdir()] == ["samples.npz"]
+    assert path.read_bytes() == made
+
+
 def test_two_processes_write_what_one_does(tmp_path: Path) -> None:
     finish(start(tmp_path / "run", "--steps", "1"))
     for world in (1, 2):

@@ -15,7 +15,7 @@ import numpy as np
 from catgan.bounds import check_seed
 from catgan.errors import UserError
 from catgan.sampling.pipeline import CATPipeline
-from catgan.system.files import read_json, save_array, write_atomically, write_text
+from catgan.system.files import discard, read_if_there, read_json, save_array, write_atomically, write_text
 from catgan.system.pieces import check_same, unfinished, work_folder
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
@@ -73,9 +73,11 @@ def sample_npz(
 
 def begin(path: Path, folder: Path, identity: dict[str, Any], shape: Sequence[int]) -> None:
     """Make the folder for the pixels, or check that what is in it belongs to the same samples."""
-    if path.exists():
-        raise UserError(f"{path} exists: delete it or choose another --out")
     settings = folder / "settings.json"
+    if path.exists():
+        if read_if_there(settings) in ({}, json.loads(json.dumps(identity))):
+            discard(folder)  # an interruption at the very end left the pieces of this file
+        raise UserError(f"{path} exists: delete it or choose another --out")
     if settings.exists():
         stored, what = read_json(settings), f"{folder} belongs to unfinished sampling"
         check_same(stored, identity, what, "finish that, delete it, or choose another --out")
