@@ -57,6 +57,11 @@ def tile_zoom(size: int) -> int:
     return max(1, 64 // size)
 
 
+def enlarged(tile: np.ndarray, zoom: int) -> np.ndarray:
+    """A tile (S, S, C) with each pixel zoom x zoom times."""
+    return tile.repeat(zoom, 0).repeat(zoom, 1)
+
+
 def grid(tiles: Sequence[Sequence[np.ndarray]], zoom: int = 1) -> Image.Image:
     """Rows of uint8 tiles (S, S, C) to one picture, with a thin white gap between them."""
     size = tiles[0][0].shape[0] * zoom
@@ -66,7 +71,7 @@ def grid(tiles: Sequence[Sequence[np.ndarray]], zoom: int = 1) -> Image.Image:
     )
     for i, row in enumerate(tiles):
         for j, tile in enumerate(row):
-            big = tile.repeat(zoom, 0).repeat(zoom, 1)
+            big = enlarged(tile, zoom)
             sheet[i * (size + GAP) : i * (size + GAP) + size, j * (size + GAP) : j * (size + GAP) + size] = big
     return to_picture(sheet)
 

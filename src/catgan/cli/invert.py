@@ -59,17 +59,13 @@ def main(argv: Sequence[str]) -> None:
     if o.vae is not None:
         pipe.with_vae(o.vae)
 
-    from catgan.sampling.inversion import invert, latents_of, total_steps
-    from catgan.sampling.pipeline import load_discriminator
+    from catgan.sampling.inversion import invert, latents_of, own_discriminator, total_steps
     from catgan.sampling.styles import write_styles
     from catgan.system.files import unused
     from catgan.system.progress import Progress
 
     pictures = opened(o, pipe)
-    try:
-        discriminator = load_discriminator(pipe.source) if pipe.source is not None else None
-    except UserError:  # exported without
-        discriminator = None
+    discriminator = own_discriminator(pipe)
     progress = Progress(0, total_steps(o.steps), len(pictures), "projection")
     found = invert(
         pipe,
@@ -94,24 +90,19 @@ def main(argv: Sequence[str]) -> None:
 
 def opened(o: InvertOptions, pipe: CATPipeline) -> Tensor:
     """The pictures as the model has them, (n, C, P, P) in [-1, 1]. Raises UserError for one that cannot be read."""
-    import numpy as np
     import torch
 
-    from catgan.data.decode import BrokenError, to_picture
-    from catgan.images import from_bytes
+    from catgan.data.decode import BrokenError
+    from catgan.sampling.inversion import read_picture
 
-    s, vae = pipe.config.sample, pipe.vae
-    size, channels = (s.size, s.channels) if vae is None else (s.size * vae.downsample, 3)
-    if channels not in (1, 3):
-        raise UserError(f"this generator makes latents of {channels} channels: give their VAE (--vae)")
     made = []
     for path in o.pictures:
         try:
-            made.append(to_picture(path.read_bytes(), size, channels, o.crop).pixels)
+            made.append(read_picture(pipe, path.read_bytes(), o.crop))
         except (OSError, BrokenError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UserError(f"picture {path} cannot be read: {reason}") from None
-    return from_bytes(torch.from_numpy(np.stack(made)).movedim(-1, 1))
+    return torch.stack(made)
 
 
 def save_strip(pipe: CATPipeline, pictures: Tensor, found: Inversion, names: Sequence[str], path: Path) -> None:

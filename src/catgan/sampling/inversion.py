@@ -20,9 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from catgan.bounds import check_seed
+from catgan.data.crop import Crop
+from catgan.data.decode import to_picture
 from catgan.discriminator import Discriminator
 from catgan.errors import UserError, require
-from catgan.sampling.pipeline import CATPipeline
+from catgan.images import from_bytes
+from catgan.sampling.pipeline import CATPipeline, load_discriminator
 
 CANDIDATES = 8  # starts of a picture that are tried
 SHORT = 0.2  # of the steps, for all candidates
@@ -177,6 +180,29 @@ def pixel_psnr(pipe: CATPipeline, h: Tensor, x: Tensor) -> list[float]:
         a, b = (pipe.decode(t.detach().cpu()).clamp(-1, 1) for t in (h, x))
         error = (a - b).square().flatten(1).mean(1).clamp_min(1e-12)
     return [round(10 * math.log10(4 / float(e)), 2) for e in error]
+
+
+def read_picture(pipe: CATPipeline, data: bytes, crop: Crop = "center") -> Tensor:
+    """The bytes of a picture file as pixels of the model's size and channels, (C, P, P) in [-1, 1].
+
+    Raises BrokenError for what is no picture, and UserError for latents without their VAE.
+    """
+    s, vae = pipe.config.sample, pipe.vae
+    size, channels = (s.size, s.channels) if vae is None else (s.size * vae.downsample, 3)
+    if channels not in (1, 3):
+        raise UserError(f"this generator makes latents of {channels} channels: give their VAE (--vae)")
+    pixels = to_picture(data, size, channels, crop).pixels
+    return from_bytes(torch.from_numpy(pixels.copy()).movedim(-1, 0))
+
+
+def own_discriminator(pipe: CATPipeline) -> Discriminator | None:
+    """The discriminator that the pipeline's generator was trained with, where it was loaded from; None if it is not there."""
+    if pipe.source is None:
+        return None
+    try:
+        return load_discriminator(pipe.source)
+    except UserError:  # exported without
+        return None
 
 
 def latents_of(pipe: CATPipeline, pictures: Tensor) -> Tensor:

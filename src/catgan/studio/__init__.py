@@ -7,3 +7,7 @@ server     one WebSocket, a few plain requests, and who may make them
 static     the page with a model in ONNX beside it
 page/      HTML, CSS and JavaScript modules, as they are
 """
+
+from pathlib import Path
+
+PAGE = Path(__file__).parent / "page"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from catgan.bounds import check_psi
+from catgan.draws import sample_z
 from catgan.errors import UserError, require
 from catgan.evaluation.alignment import alignment
 from catgan.images import to_bytes
@@ -76,8 +77,9 @@ class Model:
         mix = torch.tensor([[p.mix] for p in points], device=self.pipe.device)
         psi = torch.tensor([[check_psi(p.psi)] for p in points], device=self.pipe.device)
         y, y_other = (torch.tensor(c, device=self.pipe.device) for c in (labels, others))
-        seeds = [p.seed for p in points]
-        w, other = (self.pipe.style(c, seeds) for c in (labels, others))
+        z = sample_z([p.seed for p in points], self.generator.z_dim)
+        w = self.pipe.style(labels, (), z=z)
+        other = w.clone() if others == labels else self.pipe.style(others, (), z=z)
         given = [i for i, p in enumerate(points) if p.w is not None]
         if given:
             w[given] = other[given] = torch.stack([self.read(points[i].w or "") for i in given])
@@ -144,10 +146,11 @@ class Model:
         """Of one sample with its stages: pixels of h_0..h_K, of x_0..x_K, and the measures of its alignment per stage."""
         assert made.stages is not None
         pyramid, decode = self.pipe.pyramid, made.decode
-        x = [to_bytes(decode(x_k)) for x_k in pyramid(made.stages)]
+        h = made.stage_array[:, 0]
+        x = [*(to_bytes(decode(x_k)) for x_k in pyramid(made.stages)[:-1]), h[-1:]]  # x_K is h_K
         found = alignment(made.stages, pyramid)
         return (
-            made.stage_array[:, 0],
+            h,
             x,
             {name: [rounded(v) for v in values[0].tolist()] for name, values in found.items()},
         )

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from catgan.errors import UserError
-from catgan.images import to_picture
+from catgan.images import enlarged, to_picture
 
 Format = Literal["gif", "webp", "mp4"]
 MEDIA = {"gif": "image/gif", "webp": "image/webp", "mp4": "video/mp4"}
@@ -33,7 +33,7 @@ def movie(frames: Sequence[np.ndarray], format: Format, rate: int) -> bytes:
     UserError for MP4 without ffmpeg, or if it fails.
     """
     zoom = max(1, WIDE // frames[0].shape[0])
-    large = [f.repeat(zoom, 0).repeat(zoom, 1) for f in frames]
+    large = [enlarged(f, zoom) for f in frames]
     if format == "mp4":
         return mp4(large, rate)
     pictures = [to_picture(f) for f in large]

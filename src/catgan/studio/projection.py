@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catgan.data.decode import BrokenError, opened, to_picture
+from catgan.data.decode import BrokenError, opened
 from catgan.errors import UserError
-from catgan.images import from_bytes, to_bytes
-from catgan.sampling.inversion import invert, latents_of, total_steps
-from catgan.sampling.pipeline import CATPipeline, load_discriminator
+from catgan.images import to_bytes
+from catgan.sampling.inversion import invert, latents_of, own_discriminator, read_picture, total_steps
+from catgan.sampling.pipeline import CATPipeline
 
 MAX_PIXELS = 2**25  # of a picture, before it is made small: 33 millions
 STARTS = 512
@@ -38,10 +38,6 @@ def project(
         raise StoppedError
     picture = target(pipe, data)
     tell({"target": encoded(to_bytes(picture)[0])})
-    try:
-        discriminator = load_discriminator(pipe.source) if pipe.source is not None else None
-    except UserError:  # exported without
-        discriminator = None
     total, shown = total_steps(steps), 0.0
 
     def progress(done: int, h: Tensor) -> None:
@@ -53,7 +49,7 @@ def project(
             with torch.no_grad():
                 tell({"done": done, "total": total, "picture": encoded(to_bytes(pipe.decode(h[:1].cpu()))[0])})
 
-    found = invert(pipe, latents_of(pipe, picture), steps, STARTS, (), discriminator, progress)
+    found = invert(pipe, latents_of(pipe, picture), steps, STARTS, (), own_discriminator(pipe), progress)
     label, seed = found.starts[0]
     return {
         "w": base64.b64encode(found.w[0].float().numpy().astype("<f4").tobytes()).decode(),
@@ -67,16 +63,13 @@ def project(
 
 def target(pipe: CATPipeline, data: bytes) -> Tensor:
     """A picture file as the generator has pictures, (1, C, P, P) in [-1, 1]: its centre square. Raises UserError."""
-    s, vae = pipe.config.sample, pipe.vae
-    size, channels = (s.size, s.channels) if vae is None else (s.size * vae.downsample, 3)
     try:
         with opened(data) as header:
             if header.width * header.height > MAX_PIXELS:
                 raise BrokenError(f"{header.width}x{header.height} pixels, more than {MAX_PIXELS / 1e6:.0f} millions")
-        pixels = to_picture(data, size, channels, "center").pixels
+        return read_picture(pipe, data)[None]
     except (BrokenError, OSError) as error:
         raise UserError(f"picture cannot be read: {error}") from None
-    return from_bytes(torch.from_numpy(np.array(pixels))[None].movedim(-1, 1))
 
 
 def encoded(pixels: np.ndarray) -> dict[str, Any]:

@@ -25,6 +25,7 @@ SAFE = 2**53 - 1  # the largest whole number that JavaScript knows
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Number = Annotated[int, Meta(ge=0, le=SAFE)]
+ModelNumber = Annotated[int, Meta(ge=0, le=100)]
 Panel = Literal["sample", "seeds", "truncation", "sheet", "walk"]
 
 
@@ -46,7 +47,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True):
     id: Number
     panel: Panel  # of requests of the same panel and model the latest is answered, others may be dropped
     points: Annotated[list[Point], Meta(min_length=1, max_length=MAX_POINTS)]
-    model: Annotated[int, Meta(ge=0, le=100)] = 0
+    model: ModelNumber = 0
     to: Point | None = None  # the other end, for a single point
     at: Share = 0.0  # where between them
     stages: bool = False  # also h_0..h_K, x_0..x_K and their alignment, for a single point
@@ -56,7 +57,7 @@ class Film(Struct, frozen=True, forbid_unknown_fields=True):
     """A walk through points as a file."""
 
     points: Annotated[list[Point], Meta(min_length=2, max_length=MAX_POINTS)]
-    model: Annotated[int, Meta(ge=0, le=100)] = 0
+    model: ModelNumber = 0
     format: Literal["gif", "webp", "mp4"] = "gif"
     seconds: Annotated[float, Meta(ge=0.1, le=30)] = 1.0  # from one point to the next
     rate: Annotated[int, Meta(ge=1, le=60)] = 25  # frames a second
@@ -79,7 +80,7 @@ class Sender(Struct):
 
     id: Number
     panel: Panel
-    model: Annotated[int, Meta(ge=0, le=100)] = 0
+    model: ModelNumber = 0
 
 
 def sender(data: bytes | str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from catgan.checkpoint.export import found
 from catgan.errors import UserError, require
 from catgan.sampling.pipeline import CATPipeline
+from catgan.studio import PAGE
 from catgan.studio.guard import Guard
 from catgan.studio.model import Model
 from catgan.studio.movies import MEDIA, formats, movie
@@ -35,7 +36,6 @@ from catgan.studio.projection import StoppedError, project
 from catgan.studio.protocol import MAX_FRAMES, MAX_UPLOAD, Film, Request, packed, read, sender
 from catgan.version import __version__
 
-PAGE = Path(__file__).parent / "page"
 MAX_CLIENTS = 64
 MAX_WAITING = 8  # projections and films
 STEPS = (10, 1000)  # of a projection

@@ -32,11 +32,11 @@ from catgan.generator import Generator
 from catgan.images import quantized
 from catgan.pyramid import Pyramid
 from catgan.sampling.onnx import Exportable, on_cpu, onnx_bytes
+from catgan.studio import PAGE
 from catgan.studio.model import Model
 from catgan.system.files import write_bytes, write_folder
 from catgan.version import __version__
 
-PAGE = Path(__file__).parent / "page"
 SEEDS = 1024  # whose z a folder has: NumPy's normal numbers are not JavaScript's
 RUNTIME = "onnxruntime-web"
 RUNTIME_VERSION = "1.30.0"

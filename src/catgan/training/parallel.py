@@ -52,7 +52,9 @@ class Parallel:
         self.stopwatch = Stopwatch(device)
         self.patience = min(ROLL_CALL, timeout)
         self.hurried = False
-        self.reorders = processes.several and not self.sharded  # DDP has not seen a backward pass yet
+        self.reorders = (
+            processes.world > 2 and not self.sharded
+        )  # DDP has seen no backward pass, and sums have an order
         self.ready: Any = None  # when the last gradients of a backward pass were there
         if device.index is not None and device.type == "cuda":
             torch.cuda.set_device(device)  # streams and recordings are of the current one

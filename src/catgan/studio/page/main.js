@@ -43,6 +43,11 @@ class Studio {
     this.open();
   }
 
+  // How many seeds there are.
+  get seeds() {
+    return this.controls.seeds;
+  }
+
   get models() {
     return this.about.models;
   }

@@ -205,14 +205,12 @@ export class SeedsView extends Tiles {
   }
 
   turn(by) {
-    const most = this.studio.about.seeds ?? Number.MAX_SAFE_INTEGER;
-    this.state.set({ seed: Math.max(0, Math.min(this.state.seed + by, most - SEEDS)), w: null });
+    this.state.set({ seed: Math.max(0, Math.min(this.state.seed + by, this.studio.seeds - SEEDS)), w: null });
   }
 
   listed(number) {
     const { w: _, ...point } = this.point(number);
-    const most = this.studio.about.seeds ?? Number.MAX_SAFE_INTEGER;
-    const first = Math.max(0, Math.min(this.state.seed, most - SEEDS));
+    const first = Math.max(0, Math.min(this.state.seed, this.studio.seeds - SEEDS));
     return Array.from({ length: SEEDS }, (_, i) => [{ ...point, seed: first + i }, String(first + i)]);
   }
 }
@@ -272,8 +270,7 @@ export class WalkView extends View {
   open(section) {
     if (!this.state.points.length) {
       const { seed, ...rest } = this.state.point;
-      const most = this.studio.about.seeds ?? Number.MAX_SAFE_INTEGER;
-      this.state.points = rest.w ? [this.state.point] : [0, 1, 2].map((i) => ({ ...rest, seed: Math.min(seed + i, most - 1) }));
+      this.state.points = rest.w ? [this.state.point] : [0, 1, 2].map((i) => ({ ...rest, seed: Math.min(seed + i, this.studio.seeds - 1) }));
     }
     super.open(section);
     this.shown = "";
