@@ -26,8 +26,10 @@ from catgan.config import (
 )
 from catgan.data.datasets import Images, digits
 from catgan.recipes import recipe
+from catgan.system.packages import without_reports
 
 torch.set_num_threads(1)
+without_reports()  # tests import packages themselves, too
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

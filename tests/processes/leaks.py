@@ -16,9 +16,9 @@ from uuid import uuid4
 MARK = "CATGAN_TESTS"  # an environment variable, which what the tests start inherits, also when nobody waits for it
 SHARED = Path("/dev/shm")  # semaphores too
 HELPERS = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")  # of Python; they end with the program
-# Folders for sockets, which Python takes away when it ends; the note of a library; the last folders of a pytest in a test;
-# torchrun's own, when it is killed.
-KEPT = ("pymp-", ".ses", "pytest-of-", "torchelastic_")
+# Folders for sockets, which Python takes away when it ends; the last folders of a pytest in a test; torchrun's own, when it
+# is killed.
+KEPT = ("pymp-", "pytest-of-", "torchelastic_")
 PATIENCE = 15.0  # seconds that what was told to end may take
 
 

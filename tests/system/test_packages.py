@@ -130,3 +130,25 @@ def test_packages_report_nothing_unless_the_user_wants_them_to(wanted: str | Non
     environment |= {"HF_HUB_DISABLE_TELEMETRY": wanted} if wanted else {}
     done = subprocess.run([sys.executable, "-c", REPORTING], capture_output=True, text=True, env=environment)
     assert done.stdout.split() == [reports, "openvino.tools.ovc.telemetry_stub"], done.stderr
+
+
+SESSION = """
+from catgan.system.packages import need
+need("onnx", "a test", "onnx")
+runtime = need("onnxruntime", "a test", "onnx")
+from onnx import TensorProto, helper
+value = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1])
+graph = helper.make_graph([helper.make_node("Abs", ["x"], ["y"])], "g", [value("x")], [value("y")])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+"""
+
+
+@pytest.mark.slow
+def test_onnx_runtime_keeps_no_number_of_the_device(tmp_path: Path) -> None:
+    silent = ("ORT_DISABLE_TELEMETRY", "CI", "ORT_RUNNING_UNIT_TESTS")  # what would silence it without catgan
+    environment = {name: value for name, value in os.environ.items() if name not in silent}
+    environment |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", SESSION], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("*")) == []

@@ -11,7 +11,7 @@ from typing import Any
 from catgan.errors import UserError
 
 # What keeps packages from reporting their use, or errors of theirs, to those who make them.
-NO_REPORTS = {"HF_HUB_DISABLE_TELEMETRY": "1", "WANDB_ERROR_REPORTING": "false"}
+NO_REPORTS = {"HF_HUB_DISABLE_TELEMETRY": "1", "ORT_DISABLE_TELEMETRY": "1", "WANDB_ERROR_REPORTING": "false"}
 
 
 def installed(module: str) -> bool:
