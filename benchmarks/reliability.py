@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from campaigns import fuzz, hosts, kills, long, tools
+from campaigns import fuzz, hosts, kills, long, tools, visitors
 from campaigns.journal import Journal
 from catgan.evaluation.protocol import versions
 from catgan.studies.perform import machine
@@ -29,6 +29,7 @@ CAMPAIGNS: dict[str, Campaign] = {
     "fuzz": ("bad input to every reader", fuzz.options, fuzz.campaign),
     "hosts": ("several hosts, one of which is cut off and returns", hosts.options, hosts.campaign),
     "long": ("one long run: memory, files and logs", long.options, long.campaign),
+    "studio": ("the studio under many pages at once", visitors.options, visitors.campaign),
 }
 
 

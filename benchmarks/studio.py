@@ -26,7 +26,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
+from studio_process import StudioProcess
 
+import campaigns  # noqa: F401 (it knows the way to what the tests share)
 from catgan.evaluation.protocol import versions
 from catgan.studies.perform import checkout, machine
 from catgan.system.files import write_text
@@ -129,24 +131,18 @@ def moved(browser: Browser, model: str, backend: str, stages: bool, seconds: flo
 @contextmanager
 def studio(model: str, backend: str) -> Iterator[str]:
     """The address of a studio in a process of its own, or of a page without a server."""
-    command = [sys.executable, "-c", "from catgan.cli.main import main; main()", "studio", model]
     if backend == STATIC:
         with TemporaryDirectory() as folder:
-            subprocess.run([*command, "--static", f"{folder}/page"], check=True, stdout=subprocess.DEVNULL)
+            command = [sys.executable, "-m", "catgan", "studio", model, "--static", f"{folder}/page"]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             with page_without_server(Path(folder) / "page") as address:
                 yield address
         return
-    command += ["--backend", backend]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = StudioProcess(model, "--backend", backend)
     try:
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        if not (found := re.match(r"http://\S+", said)):
-            raise RuntimeError(f"catgan studio {model} --backend {backend} printed no address but {said!r}")
-        yield found[0]
+        yield process.start()
     finally:
-        process.terminate()
-        process.wait()
+        process.stop()
 
 
 @contextmanager

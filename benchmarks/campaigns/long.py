@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 from trainers import TINY, steps
 
 from campaigns.journal import Journal, Row
+from campaigns.watching import look, of_longest, slope
 from catgan.studies.queue import step_of
 
 EVERY = 5.0  # seconds between two looks
@@ -47,7 +46,8 @@ def campaign(o: argparse.Namespace, journal: Journal) -> dict[str, Any]:
                 if process.poll() is None:
                     journal.note(
                         f"{process.pid}-{len(journal.rows)}",
-                        **look(process.pid, run),
+                        step=step_of(run),
+                        **look(process.pid),
                         seconds=round(time.monotonic() - began, 2),
                     )
         finally:
@@ -57,28 +57,13 @@ def campaign(o: argparse.Namespace, journal: Journal) -> dict[str, Any]:
     return found(run, list(journal.rows.values()), code)
 
 
-def look(pid: int, run: Path) -> Row:
-    """Memory, threads and open files of a process, and the step of its run."""
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return {
-        "pid": pid,
-        "step": step_of(run),
-        "megabytes": int(status["VmRSS"].split()[0]) / 1024,
-        "threads": int(status["Threads"]),
-        "files": len(os.listdir(f"/proc/{pid}/fd")),  # noqa: PTH208 (links that may be gone are counted too)
-    }
-
-
 def found(run: Path, rows: list[Row], code: int) -> dict[str, Any]:
     """The slope of memory in the process that was looked at longest, and what lies in the run's directory."""
-    of: dict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        of[row["pid"]].append(row)
-    longest = max(of.values(), key=len)
+    longest = of_longest(rows)
     warm = [row for row in longest if row["step"] >= longest[0]["step"] + WARM] or longest
     at = np.array([row["step"] for row in warm]) / 1000
     megabytes = np.array([row["megabytes"] for row in warm])
-    slope = float(np.polyfit(at, megabytes, 1)[0]) if np.ptp(at) else float("nan")
+    growth = slope(at, megabytes)
     faults = [] if code in (0, 143) else [f"ended with {code}"]
     faults += unreadable(run)
     kinds = {name: files(run / name) for name in ("checkpoints", "previews", "evaluations", "tensorboard", "logs")}
@@ -87,14 +72,14 @@ def found(run: Path, rows: list[Row], code: int) -> dict[str, Any]:
         ["steps", f"{step_of(run):,}"],
         ["hours", f"{sum(row['seconds'] for row in rows) / 3600:.2f}"],
         ["memory after warm-up, at the end", f"{megabytes[0]:.0f} MB, {megabytes[-1]:.0f} MB"],
-        [f"slope over {at[-1] - at[0]:.0f},000 steps", f"{slope:+.4f} MB per 1,000 steps"],
+        [f"slope over {at[-1] - at[0]:.0f},000 steps", f"{growth:+.4f} MB per 1,000 steps"],
         ["threads, open files (most)", f"{max(r['threads'] for r in warm)}, {max(r['files'] for r in warm)}"],
         ["checkpoints", f"{len(steps(run))} of the last steps, {kinds['checkpoints'][1]:.1f} MB with the best"],
         *([name, f"{count} files, {size:.2f} MB"] for name, (count, size) in kinds.items() if name != "checkpoints"),
         ["metrics.jsonl", f"{(run / 'metrics.jsonl').stat().st_size / 1e6:.2f} MB"],
         ["what cannot be read", "; ".join(faults) or "nothing"],
     ]
-    return {"table": table, "failed": len(faults), "slope": slope, "looks": len(rows)}
+    return {"table": table, "failed": len(faults), "slope": growth, "looks": len(rows)}
 
 
 def files(folder: Path) -> tuple[int, float]:

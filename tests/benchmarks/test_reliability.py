@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import reliability
-from campaigns import fuzz, long
+from campaigns import fuzz, long, visitors
 from campaigns.journal import Journal
 
 RECORDS = sorted((Path(__file__).parents[2] / "records" / "reliability").glob("*.json"))
@@ -39,12 +39,33 @@ def test_bad_input_is_read_or_refused_in_one_line(tmp_path: Path, request: pytes
 def test_a_long_run_is_watched_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long, "EVERY", 0.5)
     monkeypatch.setattr(long, "OPTIONS", ("--checkpoint.every", "100"))
-    stopped = record(tmp_path, "long", "--steps", 100_000, "--minutes", 0.5)
+    stopped = record(tmp_path, "long", "--steps", 100_000, "--minutes", 0.3)
     reached = int(dict(stopped["table"])["steps"].replace(",", ""))
     assert stopped["failed"] == 0
     again = record(tmp_path, "long", "--steps", reached + 5, "--minutes", 2)
     assert dict(again["table"])["steps"] == f"{reached + 5:,}"
     assert again["looks"] >= stopped["looks"] > 2
+
+
+@pytest.mark.slow
+def test_a_studio_is_visited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visitors, "EVERY", 1.0)
+    monkeypatch.setattr(visitors, "CHECKED", 0.5)
+    found = record(tmp_path, "studio", "--minutes", 0.15, "--clients", 3)
+    assert found["failures"] == []
+    table = dict(found["table"])
+    assert table["what the studio left or said"] == "nothing"
+    assert table["pictures compared with the pipeline's"] != "0"
+    assert found["looks"] > 2
+
+
+def test_wrong_answers_and_a_studio_that_ends_are_noticed() -> None:
+    row = {"pid": 1, "at": 1.0, "seconds": 1.0, "megabytes": 9.0, "threads": 1, "files": 1, "counts": {}}
+    row |= {"milliseconds": [5], "wrong": ["walk has shape (1,)"]}
+    found = visitors.found([row], 3, ["the studio ended with 1"])
+    assert found["failed"] == 2
+    assert found["failures"] == ["walk has shape (1,)"]
+    assert dict(found["table"])["what the studio left or said"] == "the studio ended with 1"
 
 
 def test_a_journal_does_no_case_twice_but_failed_ones(tmp_path: Path) -> None:

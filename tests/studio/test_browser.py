@@ -5,13 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from PIL import Image
+from studio_process import StudioProcess
 
 from catgan.errors import UserError
 from catgan.sampling.pipeline import load
@@ -33,41 +30,10 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (Debian
 PICTURES = "Number(document.documentElement.dataset.pictures ?? 0)"
 
 
-class Server:
-    """`catgan studio` in a process of its own."""
-
-    def __init__(self, *models: object) -> None:
-        self.models = [str(m) for m in models]
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = found.getsockname()[1]
-
-    def start(self) -> str:
-        """Start it; returns the address that it prints."""
-        command = [sys.executable, "-c", "from catgan.cli.main import main; main()", "studio", *self.models]
-        self.process = subprocess.Popen(
-            [*command, "--port", str(self.port)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        assert self.process.stdout is not None
-        said = self.process.stdout.readline()
-        found = re.match(r"(http://127\.0\.0\.1:\d+/)  \(Ctrl-C ends\)", said)
-        assert found, said
-        return found[1]
-
-    def stop(self, how: int = signal.SIGTERM) -> None:
-        self.process.send_signal(how)
-        self.process.wait(20)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The address of a studio of the shipped digits."""
-    made = Server("digits")
+    made = StudioProcess("digits")
     yield made.start()
     made.stop()
 
@@ -410,7 +376,7 @@ def test_a_projection_is_cancelled_and_what_is_no_picture_is_said_to_be_none(ser
 
 
 def test_two_models_stand_side_by_side(visit: Open, tiny_model: Path) -> None:
-    made_here = Server("digits", tiny_model)
+    made_here = StudioProcess("digits", tiny_model)
     try:
         page = visit(made_here.start() + "#label=2&seed=6")
         settled(page)
@@ -432,7 +398,7 @@ def test_two_models_stand_side_by_side(visit: Open, tiny_model: Path) -> None:
 
 
 def test_a_server_that_ends_is_missed_and_found_again(visit: Open) -> None:
-    made_here = Server("digits")
+    made_here = StudioProcess("digits")
     address = made_here.start()
     try:
         page = visit(address + "#seed=9", lost=True)
@@ -513,7 +479,7 @@ def test_every_control_and_picture_has_a_name_for_those_who_do_not_see_it(server
 @pytest.fixture(scope="module")
 def garments() -> Iterator[str]:
     """The address of a studio of the shipped garments."""
-    made_here = Server("fashion-mnist")
+    made_here = StudioProcess("fashion-mnist")
     yield made_here.start()
     made_here.stop()
 
