@@ -37,6 +37,11 @@ def brief(value: object) -> str:
     return BRIEF.repr(value)[:60]
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another package says, as part of a message: its first line, of at most 160 characters."""
+    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".:")[:160]
+
+
 @contextmanager
 def said_once() -> Iterator[None]:
     """What is raised here, all processes of a run raise."""

@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from catgan.accounting.graphs import Allocated, Graph, discriminator_graph, generator_graph
-from catgan.accounting.memory import Layout, Networks, Share, copies, gathered, moments, parameters, peak, state
+from catgan.accounting.memory import (
+    Layout,
+    Networks,
+    Share,
+    copies,
+    gathered,
+    moment_bytes,
+    parameter_bytes,
+    peak,
+    state,
+)
 from catgan.checkpoint import reading as checkpoint
 from catgan.config import Config
 from catgan.config_io import from_dict
@@ -79,14 +89,14 @@ def test_fsdp_divides_the_state_and_keeps_buffers_whole(tiny_config: Config) -> 
 def test_ddp_keeps_buckets_of_both_networks(tiny_config: Config) -> None:
     n = Networks(tiny_config)
     found = state(n, Share(2, 8, 8), DDP, "generator")["gradients"]
-    assert found == parameters(n.generator) + parameters(n.discriminator)
+    assert found == parameter_bytes(n.generator) + parameter_bytes(n.discriminator)
 
 
 def test_moments_are_as_large_as_the_weights_or_twice_and_a_counter_each(tiny_config: Config) -> None:
     g = Networks(tiny_config).generator
     for beta1, kept in ((0.0, 1), (0.5, 2)):
         config = from_dict({"optimizer": {"beta1": beta1}}, tiny_config)
-        assert moments(g, config) == kept * parameters(g) + 4 * len(list(g.parameters()))
+        assert moment_bytes(g, config) == kept * parameter_bytes(g) + 4 * len(list(g.parameters()))
 
 
 def test_fsdp_needs_no_copies_of_blocks_that_it_gathers_in_bfloat16(tiny_config: Config) -> None:

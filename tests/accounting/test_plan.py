@@ -9,7 +9,7 @@ import pytest
 
 from catgan.accounting.compute import compute
 from catgan.accounting.gpus import GPUS, datasheet_peak
-from catgan.accounting.memory import Layout, Networks, Share, parameters, peak, whole
+from catgan.accounting.memory import Layout, Networks, Share, parameter_bytes, peak, whole
 from catgan.accounting.plan import USABLE, bandwidth, even, plan, recomputed_passes, traffic
 from catgan.accounting.published import EPOCH
 from catgan.config import Config
@@ -78,14 +78,14 @@ def test_checkpointing_runs_each_pass_with_a_graph_once_more(tiny_config: Config
 
 def test_ddp_sends_twice_the_gradients_but_for_a_gpus_own_part(tiny_config: Config) -> None:
     n = Networks(tiny_config)
-    both = parameters(n.generator) + parameters(n.discriminator)
+    both = parameter_bytes(n.generator) + parameter_bytes(n.discriminator)
     assert traffic(n, Share(4, 2, 2), Layout(False, False)) == 2 * 3 / 4 * both
     assert traffic(n, Share(4, 2, 1), Layout(False, False)) == 2 * 3 / 4 * both  # once a step, not per micro-batch
 
 
 def test_fsdp_gathers_for_every_pass_and_scatters_in_every_micro_batch(tiny_config: Config) -> None:
     n = Networks(tiny_config)
-    g, d = parameters(n.generator), parameters(n.discriminator)
+    g, d = parameter_bytes(n.generator), parameter_bytes(n.discriminator)
     sharded = Layout(True, False)
     assert traffic(n, Share(4, 2, 2), sharded) == pytest.approx(3 / 4 * (3 * g + 6 * d))
     assert traffic(n, Share(4, 2, 1), sharded) == pytest.approx(2 * 3 / 4 * (4 * g + 6 * d))
@@ -103,7 +103,7 @@ def test_fsdp_gathers_blocks_in_bfloat16_but_where_penalties_need_float32(
         (outside, blocks, largest), (expected, *wide) = whole(half, name), whole(n, name)
         assert outside == expected
         assert [blocks, largest] == [bytes_ / 2 if name in narrow else bytes_ for bytes_ in wide]
-    g, d = parameters(n.generator), parameters(n.discriminator)
+    g, d = parameter_bytes(n.generator), parameter_bytes(n.discriminator)
     packed = 1 if penalties == "same" else 2
     gathers = 2 * sum(whole(half, "generator")[:2]) + (2 * packed + 3) * sum(whole(half, "discriminator")[:2])
     assert traffic(half, Share(4, 2, 2), Layout(True, False)) == pytest.approx(3 / 4 * (gathers + g + packed * d))

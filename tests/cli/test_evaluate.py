@@ -204,7 +204,7 @@ def test_metrics_that_statistics_cannot_give_are_named(
         def identity(self) -> str:
             return ""
 
-    monkeypatch.setattr(opening, "Dinov2", lambda *_: Space())
+    monkeypatch.setattr(opening, "DINOv2ClassToken", lambda *_: Space())
     np.savez(tmp_path / "stats.npz", mu=np.zeros(5), sigma=np.eye(5))
     argv = (run, "--features", "dinov2", "--reference", tmp_path / "stats.npz")
     for metric, said in (("kid", "has mean and covariance only"), ("inception_score", "leave inception_score out")):

@@ -326,7 +326,7 @@ def test_data_of_pixels_has_no_vae_whatever_the_recipe(source: Path, tmp_path: P
         ("prepare {src} {src}/d --size 8", "choose a DEST outside of SOURCE"),
         ("prepare {tmp}/none {tmp}/d --size 8", "does not exist: must be a folder"),
         ("prepare {dest} {tmp}/d --size 8", "is prepared data already: train on it with --data"),
-        ("prepare {src} /proc/none --size 8", "cannot write to /proc/none"),
+        ("prepare {src} /proc/none --size 8", "cannot write /proc/none"),
         ("prepare {src} {dest} --size 9", "has been prepared with another size (8, not 9)"),
         ("train --data {src} --out {tmp}/run", "is no prepared data (it has no catgan.json)"),
         ("train --data {dest} digitz --out {tmp}/run", "recipe is digitz"),

@@ -8,7 +8,8 @@ import pytest
 from tests.studies.conftest import made_up
 
 from catgan.cli.main import main
-from catgan.studies.catalogue import OFF, STUDIES, TESTBEDS, Run
+from catgan.studies.catalogue import OFF, STUDIES, TESTBEDS
+from catgan.studies.design import Run
 from catgan.studies.records import path_of, write_record
 
 

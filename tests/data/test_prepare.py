@@ -25,6 +25,7 @@ from catgan.data.prepared import Prepared
 from catgan.data.sources import open_source
 from catgan.errors import UserError
 from catgan.system.files import sha256
+from catgan.system.lock import exclusive
 from catgan.system.processes import Processes
 
 SIZE = 8
@@ -171,7 +172,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_two_preparations_of_one_folder_at_once_are_refused(tmp_path: Path) -> None:
     source = folder(tmp_path / "src")
-    with module.locked(tmp_path / "dest", 0), pytest.raises(UserError, match="is being prepared by another process"):
+    with exclusive(tmp_path / "dest" / "work" / "lock-0"), pytest.raises(UserError, match="is being prepared by another process"):
         run(source, tmp_path / "dest")
     assert run(source, tmp_path / "dest")
 

@@ -26,7 +26,7 @@ from catgan.evaluation.features import (
     INCEPTION_FILE,
     INCEPTION_URL,
     Clip,
-    Dinov2,
+    DINOv2ClassToken,
     Inception,
     InceptionSpatial,
     cache_folder,
@@ -214,7 +214,7 @@ def test_a_download_is_kept_only_if_it_is_the_right_one(monkeypatch: pytest.Monk
 
 
 def test_dinov2_gives_the_class_token_of_normalised_images(dinov2_folder: Path) -> None:
-    space = Dinov2(CPU, str(dinov2_folder))
+    space = DINOv2ClassToken(CPU, str(dinov2_folder))
     assert (space.dim, space.classes) == (16, 0)
     images = torch.randint(256, (2, 3, 224, 224), dtype=torch.uint8)
     x, logits = space(images)
@@ -224,8 +224,8 @@ def test_dinov2_gives_the_class_token_of_normalised_images(dinov2_folder: Path) 
         expected = Dinov2Model.from_pretrained(dinov2_folder)((images / 255 - mean) / std).last_hidden_state[:, 0]
     torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
     assert space(images[..., :9, :9])[0].shape == (2, 16)
-    assert Dinov2(CPU, str(dinov2_folder)).identity() == space.identity()
-    large = Dinov2(CPU, str(dinov2_folder), "dinov2-l")
+    assert DINOv2ClassToken(CPU, str(dinov2_folder)).identity() == space.identity()
+    large = DINOv2ClassToken(CPU, str(dinov2_folder), "dinov2-l")
     assert (large.name, titles("dinov2-l")["frechet_distance"]) == ("dinov2-l", "DINOv2-L Frechet distance")
 
 
@@ -233,7 +233,7 @@ def test_dinov2_without_its_weights_is_an_error_that_names_the_options(tmp_path:
     with pytest.raises(
         UserError, match=r"nowhere does not exist; give a folder with .*--feature-weights .*--eval.weights"
     ):
-        Dinov2(CPU, str(tmp_path / "nowhere"))
+        DINOv2ClassToken(CPU, str(tmp_path / "nowhere"))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from catgan.cli.main import main
 from catgan.config_io import load_yaml, with_values
 from catgan.data.datasets import Images, digits
 from catgan.errors import UserError
+from catgan.evaluation import scales
 from catgan.evaluation.scales import auto_scales, chosen, floors
 from catgan.pyramid import resize
 from catgan.recipes import DIGITS
@@ -25,6 +26,19 @@ def test_the_floor_is_what_a_resolution_loses() -> None:
     found = floors(data, [1, 2, 4])
     assert found[2] == pytest.approx(lost.mean().item(), rel=1e-5)
     assert found[1] > found[2] > found[4] > 0
+
+
+def test_large_pictures_are_looked_at_in_smaller_batches_and_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, sizes = digits(), [1, 2, 4]
+    plain = floors(data, sizes)
+    monkeypatch.setattr(scales, "NUMBERS", 7 * 4 * 64)
+    assert floors(data, sizes) == pytest.approx(plain, rel=1e-5)
+    monkeypatch.setattr(scales, "WORK", 300 * 4 * 64)
+    asked: list[int] = []
+    monkeypatch.setattr(data, "batch", lambda rows, *more: asked.extend(rows) or type(data).batch(data, rows, *more))
+    assert floors(data, sizes) == pytest.approx(plain, rel=0.05)
+    assert len(asked) == 300
+    assert max(asked) > 0.99 * len(data) - 10
 
 
 def test_the_scales_are_the_nearest_of_all_to_equal_steps() -> None:

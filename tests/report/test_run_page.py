@@ -18,7 +18,7 @@ from catgan.cli import main
 from catgan.config import Config
 from catgan.recipes import gat, recipe
 from catgan.report.records import read_run
-from catgan.report.run_page import commands, spread, write_run_page
+from catgan.report.run_page import commands, denser_early, write_run_page
 
 Made = Callable[..., Path]
 ABOUT = {
@@ -224,13 +224,13 @@ def test_texts_are_escaped_and_nothing_outside_is_loaded(make_run: Made, tiny_co
 
 
 def test_earlier_previews_are_few_and_denser_at_first() -> None:
-    chosen = spread(range(0, 10_000, 100), 10_000)
+    chosen = denser_early(range(0, 10_000, 100), 10_000)
     assert chosen == sorted(set(chosen))
     assert len(chosen) == 6
     assert chosen[0] == 0
     gaps = [b - a for a, b in itertools.pairwise(chosen)]
     assert gaps == sorted(gaps)
-    assert spread([0, 5], 9) == [0, 5]
+    assert denser_early([0, 5], 9) == [0, 5]
 
 
 def test_commands_quote_the_path(make_run: Made) -> None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from catgan.config_io import with_values
-from catgan.studies.catalogue import TESTBEDS, Run, Testbed, Variant
+from catgan.studies.catalogue import TESTBEDS
+from catgan.studies.design import Run, Testbed, Variant
 from catgan.studies.records import RunRecord
 
 STEPS = 12

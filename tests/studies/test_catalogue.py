@@ -5,7 +5,8 @@ import pickle
 import pytest
 
 from catgan.errors import UserError
-from catgan.studies.catalogue import CONSISTENCY, GAT, LAMBDA, OFF, ON, STUDIES, TESTBEDS, Versus, runs_of
+from catgan.studies.catalogue import CONSISTENCY, GAT, LAMBDA, OFF, ON, STUDIES, TESTBEDS, runs_of
+from catgan.studies.design import Versus
 
 
 @pytest.mark.parametrize("run", runs_of(STUDIES.values()), ids=lambda run: run.name)

@@ -15,7 +15,8 @@ from tests.studies.conftest import STEPS
 
 from catgan.config_io import with_values
 from catgan.errors import UserError
-from catgan.studies.catalogue import AGGREGATED, GAT, OFF, Run, Testbed
+from catgan.studies.catalogue import AGGREGATED, GAT, OFF
+from catgan.studies.design import Run, Testbed
 from catgan.studies.perform import perform, sources
 from catgan.studies.queue import Queue, last_line, step_of
 from catgan.studies.records import LARGEST, RunRecord, read_record

@@ -9,7 +9,8 @@ from tests.studies.conftest import made_up
 
 from catgan.config_io import with_values
 from catgan.errors import UserError
-from catgan.studies.catalogue import OFF, ON, Run, Testbed
+from catgan.studies.catalogue import OFF, ON
+from catgan.studies.design import Run, Testbed
 from catgan.studies.records import FORMAT, path_of, read_record, recorded, summary, write_record
 
 NUMBERS = {"frechet_distance": 1.5, "precision": 0.6, "recall": 0.5}

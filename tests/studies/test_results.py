@@ -11,7 +11,8 @@ from tests.studies.conftest import made_up
 
 from catgan.errors import UserError
 from catgan.studies import results
-from catgan.studies.catalogue import CONSISTENCY, OFF, ON, TESTBEDS, Run
+from catgan.studies.catalogue import CONSISTENCY, OFF, ON, TESTBEDS
+from catgan.studies.design import Run
 from catgan.studies.records import write_record
 from catgan.studies.results import Results
 

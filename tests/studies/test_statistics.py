@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from tests.studies.conftest import made_up
 
-from catgan.studies.catalogue import OFF, ON, Testbed, Versus, Within
+from catgan.studies.catalogue import OFF, ON
+from catgan.studies.design import Testbed, Versus, Within
 from catgan.studies.statistics import judge, t_test, word
 
 LOWER = Versus("", "-", "frechet_distance", ON, OFF, "lower")

@@ -85,17 +85,17 @@ class Networks:
 # -- state -------------------------------------------------------------------------------------------------------------
 
 
-def parameters(network: nn.Module) -> int:
+def parameter_bytes(network: nn.Module) -> int:
     """Bytes of its parameters."""
     return sum(p.numel() * p.element_size() for p in network.parameters())
 
 
-def buffers(network: nn.Module) -> int:
+def buffer_bytes(network: nn.Module) -> int:
     """Bytes of its buffers, which no sharding divides."""
     return sum(b.numel() * b.element_size() for b in network.buffers())
 
 
-def moments(network: nn.Module, config: Config) -> int:
+def moment_bytes(network: nn.Module, config: Config) -> int:
     """Bytes of AdamW's state: two moments, with beta1 = 0 one, and a step counter in float32 for every parameter tensor."""
     return sum(config.kept_moments * p.numel() * p.element_size() + WIDE for p in network.parameters())
 
@@ -106,12 +106,12 @@ def state(n: Networks, share: Share, layout: Layout, training: str) -> dict[str,
     own = g if training == "generator" else d
     shards = share.gpus if layout.sharded else 1
     # A lone process and FSDP2 drop the gradients of a network after its update; DDP keeps its buckets for both.
-    gradients = parameters(own) if shards > 1 or share.gpus == 1 else parameters(g) + parameters(d)
+    gradients = parameter_bytes(own) if shards > 1 or share.gpus == 1 else parameter_bytes(g) + parameter_bytes(d)
     return {
-        "weights": (parameters(g) + parameters(d)) / shards + buffers(g) + buffers(d),
+        "weights": (parameter_bytes(g) + parameter_bytes(d)) / shards + buffer_bytes(g) + buffer_bytes(d),
         "gradients": gradients / shards,
-        "moments": (moments(g, n.config) + moments(d, n.config)) / shards,
-        "ema": parameters(g) / shards + buffers(g),
+        "moments": (moment_bytes(g, n.config) + moment_bytes(d, n.config)) / shards,
+        "ema": parameter_bytes(g) / shards + buffer_bytes(g),
         "encoder": n.frozen,
     }
 
@@ -124,14 +124,14 @@ def whole(n: Networks, name: str) -> tuple[float, float, float]:
     """
     network = n.generator if name == "generator" else n.discriminator
     narrow = 1.0 if n.gathers_wide(name) else n.a / WIDE
-    blocks = [parameters(block) for block in network.blocks]
-    return parameters(network) - sum(blocks), sum(blocks) * narrow, max(blocks) * narrow
+    blocks = [parameter_bytes(block) for block in network.blocks]
+    return parameter_bytes(network) - sum(blocks), sum(blocks) * narrow, max(blocks) * narrow
 
 
 def gathered(n: Networks) -> float:
     """Bytes that FSDP2 has whole: all outside the blocks, the block at work and the next one, a block's gradient."""
     outside, largest = zip(*(whole(n, name)[::2] for name in ("generator", "discriminator")), strict=True)
-    gradient = max(parameters(block) for network in (n.generator, n.discriminator) for block in network.blocks)
+    gradient = max(parameter_bytes(block) for network in (n.generator, n.discriminator) for block in network.blocks)
     return sum(outside) + 2 * max(largest) + gradient
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from catgan.accounting.compute import compute, precise_passes, step_gmacs, training_passes
 from catgan.accounting.gpus import GPU, UTILISATION
-from catgan.accounting.memory import Layout, Networks, Share, parameters, peak, whole
+from catgan.accounting.memory import Layout, Networks, Share, parameter_bytes, peak, whole
 from catgan.accounting.published import EPOCH, PAPER_EPOCHS
 from catgan.config import Config
 from catgan.errors import UserError, require
@@ -86,7 +86,7 @@ def evaluate(
     config, batch = networks.config, share.local * share.gpus
     used = peak(networks, share, layout)
     total, usable = sum(used["bytes"].values()), USABLE * gpu.memory * GIB
-    all_gmacs, precise = gmacs(config, counted, share, layout), precise_gmacs(config, counted, layout)
+    all_gmacs, precise = sample_gmacs(config, counted, share, layout), precise_gmacs(config, counted, layout)
     fastest = gpu.bfloat16 if config.training.precision == "bfloat16" else gpu.float32
     slower = gpu.tf32 if config.objective.penalty_precision == "tf32" else gpu.float32
     seconds = {
@@ -126,7 +126,7 @@ def even(local: int, most: int) -> int:
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
-def gmacs(config: Config, counted: dict[str, Any], share: Share, layout: Layout) -> float:
+def sample_gmacs(config: Config, counted: dict[str, Any], share: Share, layout: Layout) -> float:
     """Billions of multiply-accumulates per sample and step, recomputation included."""
     forward = {network: counted[network]["gmacs"] for network in ("generator", "discriminator")}
     again = recomputed_passes(config) if layout.checkpointing else {}
@@ -135,7 +135,7 @@ def gmacs(config: Config, counted: dict[str, Any], share: Share, layout: Layout)
 
 
 def precise_gmacs(config: Config, counted: dict[str, Any], layout: Layout) -> float:
-    """Those of `gmacs` that are in the penalties' own precision. A pass recomputed is a fourth beside a trained one's 3."""
+    """Those of `sample_gmacs` that are in the penalties' own precision. A pass recomputed is a fourth beside a trained one's 3."""
     again = 4 / 3 if layout.checkpointing else 1.0
     return float(again * precise_passes(config) * counted["discriminator"]["gmacs"])
 
@@ -152,7 +152,7 @@ def traffic(n: Networks, share: Share, layout: Layout) -> float:
     DDP all-reduces float32 gradients once a step: 2 (N - 1) / N of them. FSDP2 gathers weights for each forward and
     each backward pass and scatters sums of gradients, (N - 1) / N each time, in every micro-batch.
     """
-    g, d, rate = parameters(n.generator), parameters(n.discriminator), (share.gpus - 1) / share.gpus
+    g, d, rate = parameter_bytes(n.generator), parameter_bytes(n.discriminator), (share.gpus - 1) / share.gpus
     if not layout.sharded:
         return 2 * rate * (g + d)
     passes = -(-share.local // share.micro)

@@ -29,7 +29,7 @@ class Publication:
     evaluations: Sequence[Mapping[str, Any]] = ()
 
 
-def publish(folder: Path, config: Config, about: Publication, pictures: Mapping[str, str]) -> None:
+def write_publication(folder: Path, config: Config, about: Publication, pictures: Mapping[str, str]) -> None:
     """Complete the card of an exported folder, in place. pictures: captions by file, the first is the thumbnail."""
     fields, text = metadata.split((folder / CARD).read_text("utf-8"))
     origin = about.trained_on or ", ".join(f"data set `{name}`" for name in about.datasets)

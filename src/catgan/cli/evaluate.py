@@ -19,6 +19,7 @@ from catgan.shipped import located
 from catgan.system.files import write_text
 
 if TYPE_CHECKING:
+    from catgan.evaluation.evaluator import Evaluator
     from catgan.evaluation.protocol import Protocol, Result
     from catgan.evaluation.sources import ImageSource
 
@@ -100,13 +101,10 @@ def main(argv: Sequence[str]) -> None:
 
     from catgan.evaluation import opening
     from catgan.evaluation.collect import Work
-    from catgan.evaluation.evaluator import Evaluator, Facts
-    from catgan.evaluation.nearest import sheet
+    from catgan.evaluation.evaluator import Facts
     from catgan.evaluation.reference import write_npz
     from catgan.evaluation.sources import Generated
-    from catgan.images import save_png
     from catgan.system.devices import pick_device
-    from catgan.system.files import digest
     from catgan.system.processes import Processes
 
     processes = Processes.from_environment()
@@ -129,37 +127,53 @@ def main(argv: Sequence[str]) -> None:
     work = Work(o.batch, processes, o.max_broken, quiet=not processes.first)
     place = o.out.parent if o.out else results_folder(o)
     evaluator = opening.open_evaluator(real, Facts.of(source), protocol, work, device, o.feature_weights, place)
-    known, space, protocol = evaluator.reference, evaluator.features, evaluator.protocol
     if o.save_reference and processes.first:
-        write_npz(o.save_reference, known.statistics, space.name)
-
-    def measured(samples: ImageSource, protocol: Protocol) -> tuple[Result, Path]:
-        key = digest(samples.identity(), known.identity, space.identity(), str(protocol))[:12]
-        in_run = f"{protocol.features}-{protocol.samples}-{key}.json"
-        out = place / (f"evaluation-{key}.json" if place == Path() else in_run)
-        out = o.out if o.out and not several(o) else out
-        beside = (o.nearest_sheet, real[1]) if o.nearest_sheet and real[1] else None
-        result = Evaluator(known, space, protocol, work).measure(samples, out.with_name(f".{key}.work"), beside)
-        if processes.first:
-            write_text(out, json.dumps(result.to_dict(), indent=2) + "\n")
-            if result.nearest and real[1]:
-                save_png(sheet(result.nearest, samples, real[1], space.name), sheet_of(out))
-        return result, out
-
+        write_npz(o.save_reference, evaluator.reference.statistics, evaluator.features.name)
+    measuring = Measuring(o, evaluator, place, real[1])
     if not several(o):
-        result, out = measured(source, protocol)
+        result, out = measuring.measure(source, evaluator.protocol)
         if processes.first:
             show(result, out, o.json)
         return
     assert isinstance(source, Generated)
     results = []
-    for p in variants(protocol, o):
+    for p in variants(evaluator.protocol, o):
         samples = Generated(source.pipe, p.samples, p.class_sampling, p.first_seed, p.psi, p.rounding)
-        results.append(measured(samples, p)[0])
+        results.append(measuring.measure(samples, p)[0])
         if processes.first and not o.json:
             print(f"psi {p.psi:g}, seeds from {p.first_seed}: {first_number(results[-1])}", file=sys.stderr)
     if processes.first:
         show_several(results, o, place)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Measures samples against one reference, and writes what is found to files named by what was measured how."""
+
+    o: EvaluateOptions
+    evaluator: Evaluator
+    place: Path  # folder of results
+    pictures: ImageSource | None  # of the reference, if it has any
+
+    def measure(self, samples: ImageSource, protocol: Protocol) -> tuple[Result, Path]:
+        """The result, and its file. All processes of a run take part; the first one writes."""
+        from catgan.evaluation.evaluator import Evaluator
+        from catgan.evaluation.nearest import sheet
+        from catgan.images import save_png
+        from catgan.system.files import digest
+
+        o, known, space, work = self.o, self.evaluator.reference, self.evaluator.features, self.evaluator.work
+        key = digest(samples.identity(), known.identity, space.identity(), str(protocol))[:12]
+        in_run = f"{protocol.features}-{protocol.samples}-{key}.json"
+        out = self.place / (f"evaluation-{key}.json" if self.place == Path() else in_run)
+        out = o.out if o.out and not several(o) else out
+        beside = (o.nearest_sheet, self.pictures) if o.nearest_sheet and self.pictures else None
+        result = Evaluator(known, space, protocol, work).measure(samples, out.with_name(f".{key}.work"), beside)
+        if work.processes.first:
+            write_text(out, json.dumps(result.to_dict(), indent=2) + "\n")
+            if result.nearest and self.pictures:
+                save_png(sheet(result.nearest, samples, self.pictures, space.name), sheet_of(out))
+        return result, out
 
 
 def several(o: EvaluateOptions) -> bool:
@@ -219,7 +233,7 @@ def first_number(result: Result) -> str:
 
 def show_several(results: Sequence[Result], o: EvaluateOptions, place: Path) -> None:
     """A row for each psi: means over the repetitions, with their deviations. Written as JSON too, and a curve as a plot."""
-    from catgan.evaluation.protocol import spread
+    from catgan.evaluation.protocol import mean_and_deviation
     from catgan.system.files import digest, write_bytes
     from catgan.system.packages import installed
     from catgan.system.tables import aligned
@@ -227,7 +241,7 @@ def show_several(results: Sequence[Result], o: EvaluateOptions, place: Path) -> 
     first = results[0]
     known = [name for name in first.metrics if all(name in r.metrics for r in results)]  # some may lack a class
     table = {
-        psi: {name: spread([r.metrics[name] for r in results if r.protocol.psi == psi]) for name in known}
+        psi: {name: mean_and_deviation([r.metrics[name] for r in results if r.protocol.psi == psi]) for name in known}
         for psi in o.psi
     }
     content: dict[str, Any] = {

@@ -18,7 +18,7 @@ from catgan.system.progress import counted
 from catgan.system.tables import aligned
 
 if TYPE_CHECKING:
-    from catgan.studies.catalogue import Run, Study
+    from catgan.studies.design import Run, Study
 
 DESCRIPTION = """Run the paper's experiments, or list them.
 

@@ -14,7 +14,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from catgan.data.prepared import FORMAT, FORMAT_JPEG, arrow, widths
 from catgan.data.shards import Shard, dataset_files, shard_name
 from catgan.errors import UserError
 from catgan.system.files import read_json, sha256, write_shared, write_text
+from catgan.system.lock import exclusive
 from catgan.system.pieces import check_same, unfinished
 from catgan.system.processes import Processes
 from catgan.system.progress import Progress
@@ -135,7 +136,8 @@ def prepare(
         shutil.rmtree(dest / "work", ignore_errors=True)  # a kill in the end may have left some of it
         return True
     processes = processes or Processes()
-    with locked(dest, processes.rank):
+    taken = f"{dest} is being prepared by another process: wait for it, or stop it"
+    with exclusive(dest / "work" / f"lock-{processes.rank}", taken=taken):
         return Preparation(source, dest, plan, encoder, max_broken, processes).run(threads, quiet)
 
 
@@ -296,23 +298,3 @@ def begun(dest: Path, plan: Plan) -> bool:
     if dest.exists() and (not dest.is_dir() or any(p.name != "work" and p.name[0] != "." for p in dest.iterdir())):
         raise UserError(f"{dest} exists and is no preparation of catgan: choose another DEST or an empty folder")
     return False
-
-
-@contextlib.contextmanager
-def locked(dest: Path, rank: int) -> Iterator[None]:
-    """Keep a second process of this rank out of DEST. The lock goes with the process, however that ends."""
-    import fcntl
-
-    try:
-        (dest / "work").mkdir(parents=True, exist_ok=True)
-        file = (dest / "work" / f"lock-{rank}").open("w")
-    except OSError as error:
-        raise UserError(f"cannot write to {dest}: {error.strerror}; choose another DEST") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{dest} is being prepared by another process: wait for it, or stop it") from None
-        except OSError:
-            pass  # a file system without locks
-        yield

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from catgan.errors import UserError
+from catgan.errors import UserError, first_line
 from catgan.system.files import parsed_json
 from catgan.system.packages import without_reports
 from catgan.system.processes import Processes
@@ -72,10 +72,6 @@ def download(name: str, revision: str | None, files: Names, what: str, wanted: N
         if Processes.from_environment().first:
             Progress.print(f"{what}: the Hugging Face Hub gave none ({first_line(error)}); using the cache, {folder}")
         return folder
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".:")
 
 
 def read_config(folder: Path, what: str, name: str = "config.json") -> dict[str, Any]:

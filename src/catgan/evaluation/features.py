@@ -24,7 +24,7 @@ from torch import Tensor
 
 from catgan.encoders import load_dino
 from catgan.encoders.files import find_folder, fingerprint, from_pretrained, read_config
-from catgan.errors import UserError, require
+from catgan.errors import UserError, first_line, require
 from catgan.system.files import digest, sha256, write_bytes
 from catgan.system.lock import exclusive
 from catgan.system.packages import need
@@ -117,7 +117,7 @@ class InceptionSpatial(Inception):
         return seen[0][:, :7].permute(0, 2, 3, 1).flatten(1), None
 
 
-class Dinov2:
+class DINOv2ClassToken:
     """The class token of a DINOv2, as the encoder of representation alignment computes it, at 224 px."""
 
     channels, classes, names_classes = 3, 0, False
@@ -194,10 +194,6 @@ class Pixels:
         mean, square = (F.adaptive_avg_pool2d(v, self.cells) for v in (x, x * x))
         deviation = (square - mean * mean).clamp(min=0).sqrt()
         return torch.cat([mean, deviation], 1).flatten(1), None
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
 
 
 def check_plain(path: Path) -> None:

@@ -18,7 +18,7 @@ from catgan.errors import UserError
 from catgan.evaluation.classifier import classifier
 from catgan.evaluation.collect import Keep, Work
 from catgan.evaluation.evaluator import Evaluator, Facts, applicable, check_possible, too_few
-from catgan.evaluation.features import DINOV2, Clip, Dinov2, FeatureSpace, Inception, InceptionSpatial, Pixels
+from catgan.evaluation.features import DINOV2, Clip, DINOv2ClassToken, FeatureSpace, Inception, InceptionSpatial, Pixels
 from catgan.evaluation.protocol import Protocol
 from catgan.evaluation.reference import Reference, has_images, has_statistics, of_source, read_npz
 from catgan.evaluation.sources import DatasetImages, Folder, Generated, ImageSource, Npz
@@ -103,7 +103,7 @@ def open_features(
         kind = Inception if name == "inception" else InceptionSpatial
         return in_turn(work.processes, lambda: kind(device, Path(weights) if weights else None))
     if name in DINOV2:
-        return in_turn(work.processes, lambda: Dinov2(device, weights, name))
+        return in_turn(work.processes, lambda: DINOv2ClassToken(device, weights, name))
     if name == "clip":
         return in_turn(work.processes, lambda: Clip(device, weights))
     if name == "pixels":

@@ -159,6 +159,6 @@ class Result:
         return "\n".join(f"{self.names[m]:<{width}}  {value:.6g}" for m, value in self.metrics.items())
 
 
-def spread(values: Sequence[float]) -> tuple[float, float | None]:
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and sample deviation of a number that was measured several times; of one there is no deviation."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None

@@ -20,7 +20,9 @@ from catgan.evaluation.alignment import alignment
 from catgan.pyramid import Pyramid
 
 BATCH = 50
+NUMBERS = 2**25  # of a batch at all sizes, at most; each is in memory several times
 SAMPLES = 1000  # real samples that are looked at, evenly spread over the data
+WORK = 2**31  # numbers of these at all sizes, at most: of large pictures fewer are looked at, BATCH at least
 
 
 def auto_scales(config: Config, dataset: Dataset) -> tuple[int, ...]:
@@ -38,10 +40,12 @@ def floors(dataset: Dataset, sizes: Sequence[int], down: str = "area", up: str =
     """The floor of delta of each size below that of the samples: means over real samples, in [0, 1] or a little above."""
     if not sizes:
         return {}
-    count, total = min(SAMPLES, len(dataset)), torch.zeros(len(sizes))
+    each = (len(sizes) + 1) * math.prod(dataset.shape)  # numbers of a sample at all sizes
+    count, total = min(SAMPLES, len(dataset), max(BATCH, WORK // each)), torch.zeros(len(sizes))
     rows, pyramid = np.arange(count) * len(dataset) // count, Pyramid((*sizes, dataset.shape[-1]), down, up)
-    for first in range(0, count, BATCH):
-        x, _ = dataset.batch(rows[first : first + BATCH], 0, 0, first)
+    batch = max(1, min(BATCH, NUMBERS // each))
+    for first in range(0, count, batch):
+        x, _ = dataset.batch(rows[first : first + batch], 0, 0, first)
         total += alignment(x.expand(len(sizes) + 1, *x.shape), pyramid)["floor"].sum(0)
     return dict(zip(sizes, (total / count).tolist(), strict=True))
 

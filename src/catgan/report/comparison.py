@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -245,13 +245,13 @@ def notes(records: Sequence[Record], groups: Sequence[Group], tables: Sequence[T
 # -- as text and JSON ------------------------------------------------------------------------------------------------
 
 
-def figure_text(values: Sequence[float]) -> str:
-    """The mean and, of several values, the standard deviation, which decides how many digits are shown."""
+def figure_text(values: Sequence[float], alone: Callable[[float], str] = "{:.4g}".format) -> str:
+    """The mean and, of several values, the standard deviation, to two digits of it; `alone` writes a mean without one."""
     if not values:
         return "-"
     std = deviation(values)
     if not std or not math.isfinite(std):
-        return f"{mean(values):.4g}" + ("" if std is None else f" ± {std:g}")
+        return alone(mean(values)) + ("" if std is None else f" ± {std:g}")
     digits = max(0, 1 - math.floor(math.log10(std)))
     return f"{mean(values):.{digits}f} ± {std:.{digits}f}"
 

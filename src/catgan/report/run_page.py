@@ -117,7 +117,7 @@ def samples_section(record: Record) -> list[str]:
         page.panels([page.picture(found[last].read_bytes(), f"step {last:,}"), *real_samples(record)]),
     ]
     if before:
-        early = [page.picture(found[s].read_bytes(), f"step {s:,}") for s in spread(before, last)]
+        early = [page.picture(found[s].read_bytes(), f"step {s:,}") for s in denser_early(before, last)]
         parts += [page.paragraph("The same classes and seeds earlier in training:"), page.panels(early, "three")]
     return parts
 
@@ -141,8 +141,8 @@ def latent_note(config: Config) -> str:
     return "The samples are latents: shown are their first channels, as colours."
 
 
-def spread(steps: Sequence[int], last: int, most: int = 6) -> list[int]:
-    """At most `most` of the steps, denser early, where samples change most."""
+def denser_early(steps: Sequence[int], last: int, most: int = 6) -> list[int]:
+    """At most `most` of the steps, more of them early, where samples change most."""
     if len(steps) <= most:
         return list(steps)
     wanted = [0.0, *(last / 2**k for k in range(most - 1, 0, -1))]
@@ -154,7 +154,7 @@ def stages_section(record: Record) -> list[str]:
     if not found or len(record.config.sample.scales) == 1:
         return []
     *before, last = found
-    shown = [*spread(before, last, 3), last]
+    shown = [*denser_early(before, last, 3), last]
     return [
         page.heading("Stages: one sample per row, coarse to fine"),
         page.paragraph(

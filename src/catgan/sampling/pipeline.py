@@ -25,7 +25,7 @@ from catgan.bounds import check_psi, check_seed
 from catgan.checkpoint.card import evaluations
 from catgan.checkpoint.export import FILES, is_export, opened, write_export
 from catgan.checkpoint.manifest import Header
-from catgan.checkpoint.publishing import CARD, Publication, publish
+from catgan.checkpoint.publishing import CARD, Publication, write_publication
 from catgan.checkpoint.reading import HEADS, load_network
 from catgan.config import Config
 from catgan.data import Dataset, check_fits, is_data_of, open_dataset
@@ -184,7 +184,7 @@ class CATPipeline:
                 "" if datasets else told.get("trained_on", ""),
                 told.get("evaluations", ()),
             )
-            publish(folder, self.published_config, about, captions)
+            write_publication(folder, self.published_config, about, captions)
             yield folder
 
     def told(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from catgan.accounting.plan import plan
 from catgan.config import Config
 from catgan.config_io import dump_yaml, load_yaml, with_values
 from catgan.errors import UserError
-from catgan.studies.catalogue import Study, Variant
+from catgan.studies.design import Study, Variant
 from catgan.system.files import write_text
 from catgan.system.tables import aligned
 

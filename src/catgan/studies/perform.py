@@ -24,7 +24,7 @@ from catgan.evaluation.evaluate import evaluate
 from catgan.evaluation.protocol import Result, versions
 from catgan.images import grid, save_png, to_bytes, visible
 from catgan.sampling.pipeline import CATPipeline, load, load_discriminator
-from catgan.studies.catalogue import Run
+from catgan.studies.design import Run
 from catgan.studies.records import RunRecord, other_fields, path_of, recorded, summary, write_record
 from catgan.system.devices import processor
 from catgan.system.files import read_json, read_rows, write_text

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from catgan.errors import UserError
-from catgan.studies.catalogue import Run
+from catgan.studies.design import Run
 from catgan.studies.records import path_of
 from catgan.system.progress import Progress, clock
 

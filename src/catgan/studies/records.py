@@ -18,7 +18,7 @@ from typing import Any
 from catgan.config import Config
 from catgan.config_io import differences, from_dict, to_dict
 from catgan.errors import UserError
-from catgan.studies.catalogue import Run
+from catgan.studies.design import Run
 from catgan.system.files import parsed_json, write_text
 
 FORMAT = 1

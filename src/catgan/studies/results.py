@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from glob import escape
@@ -14,10 +13,12 @@ from PIL import Image
 from catgan.errors import UserError
 from catgan.images import labelled, png
 from catgan.metrics import numbers, titles
+from catgan.report.comparison import figure_text
 from catgan.report.plots import Course, plot_courses
-from catgan.studies.catalogue import STUDIES, TESTBEDS, Claim, Run, Study, Testbed, Variant, Versus, Within
+from catgan.studies.catalogue import STUDIES, TESTBEDS
+from catgan.studies.design import Claim, Run, Study, Testbed, Variant, Versus, Within
 from catgan.studies.records import RunRecord, path_of, recorded
-from catgan.studies.statistics import SIGNIFICANT, Records, Verdict, finished, judge, key, spread
+from catgan.studies.statistics import SIGNIFICANT, Records, Verdict, finished, judge, key
 from catgan.system.files import write_bytes, write_text
 
 ALIGNMENT = (
@@ -212,7 +213,9 @@ class Results:
             runs = records[key(variant)]
             values = [[r.final[c] for r in runs if c in r.final] for c in columns]
             spent = [r.cpu_seconds / 60 for r in runs if not r.diverged]
-            rows.append([variant.about, seeds(runs), *map(mean_and_spread, values), mean_and_spread(spent)])
+            rows.append(
+                [variant.about, seeds(runs), *(figure_text(v, figures) for v in values), figure_text(spent, figures)]
+            )
         claims = [[c.text, c.paper, *described(c, v)] for c in study.claims if (v := judge(c, records))]
         figure, samples = f"{study.name}-{testbed.name}.png", f"{study.name}-{testbed.name}-samples.png"
         return [
@@ -284,17 +287,6 @@ def arrowed(name: str) -> str:
     return heading(name) + {"lower": " ↓", "higher": " ↑"}.get(better or "", "")
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
-    """0.430 ± 0.021, or what there is of it."""
-    if not values:
-        return "-"
-    mean, deviation = statistics.fmean(values), spread(values)
-    if not deviation > 0:
-        return figures(mean)
-    decimals = max(0, 1 - math.floor(math.log10(deviation)))  # two figures of the deviation
-    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
-
-
 def figures(value: float) -> str:
     """Three figures: 12.3, 0.00912."""
     return "0" if value == 0 else f"{value:.3g}" if 1e-4 <= abs(value) < 1000 else f"{value:.2e}"
@@ -315,8 +307,8 @@ def described(claim: Claim, verdict: Verdict) -> list[str]:
         here, than = claim.of.name, claim.than.name
     p = "-" if verdict.p != verdict.p else "< 0.001" if verdict.p < 0.001 else f"{verdict.p:.3f}"
     return [
-        f"{here}: {mean_and_spread(verdict.of)}{moment}",
-        f"{than}: {mean_and_spread(verdict.than)}",
+        f"{here}: {figure_text(verdict.of, figures)}{moment}",
+        f"{than}: {figure_text(verdict.than, figures)}",
         difference(verdict),
         p,
         f"**{verdict.word}**",

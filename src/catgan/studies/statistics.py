@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from catgan.studies.catalogue import Claim, Variant, Versus, Within
+from catgan.studies.design import Claim, Variant, Versus, Within
 from catgan.studies.records import RunRecord
 from catgan.system.packages import need
 
@@ -117,8 +117,3 @@ def within(claim: Within, records: Records) -> tuple[list[float], list[float]]:
     ends = [r.curves["step"][-1] for r in runs]
     early = [r.course(claim.than_number, "step", claim.early * end) for r, end in zip(runs, ends, strict=True)]
     return [r.course(claim.number, "step", end) for r, end in zip(runs, ends, strict=True)], early
-
-
-def spread(values: Sequence[float]) -> float:
-    """Standard deviation over seeds (n - 1); nan of a single run."""
-    return statistics.stdev(values) if len(values) > 1 else math.nan

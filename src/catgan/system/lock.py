@@ -82,10 +82,10 @@ class RunLock:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, waiting: str) -> Iterator[None]:
-    """Hold a lock on a file, after whoever has it; `waiting` is printed if that takes a while.
+def exclusive(path: Path, waiting: str = "", taken: str = "") -> Iterator[None]:
+    """Hold a lock on a file, after whoever has it: `waiting` is printed then. With `taken` UserError of it is raised instead.
 
-    The file stays. Where the file system has no locks there is none.
+    The lock goes with the process, however that ends; the file stays. Where the file system has no locks there is none.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +96,8 @@ def exclusive(path: Path, waiting: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if taken:
+                raise UserError(taken) from None
             Progress.print(waiting)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:
