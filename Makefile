@@ -18,7 +18,7 @@ demo: $(VENV)/ready-demo
 	$(BIN)/catgan demo
 
 test: $(VENV)/ready-dev
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=25 --durations-min=4
 
 # Ten minutes on one card: tests of every path on it, then speed and memory, into records/gpu. DEVICE=cpu tries the code.
 gpu: $(VENV)/ready-dev

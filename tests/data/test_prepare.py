@@ -172,7 +172,10 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_two_preparations_of_one_folder_at_once_are_refused(tmp_path: Path) -> None:
     source = folder(tmp_path / "src")
-    with exclusive(tmp_path / "dest" / "work" / "lock-0"), pytest.raises(UserError, match="is being prepared by another process"):
+    with (
+        exclusive(tmp_path / "dest" / "work" / "lock-0"),
+        pytest.raises(UserError, match="is being prepared by another process"),
+    ):
         run(source, tmp_path / "dest")
     assert run(source, tmp_path / "dest")
 

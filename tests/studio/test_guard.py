@@ -15,9 +15,10 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from catgan.studio.guard import COOKIE, POLICY, Guard, is_loopback
+from catgan.studio.guard import POLICY, Guard, is_loopback
 
 TOKEN = "correct-horse-battery"
+NAME = Guard(PlainTextResponse("never"), "0.0.0.0", TOKEN).cookie
 
 
 async def page(request: Request) -> PlainTextResponse:
@@ -120,9 +121,9 @@ def test_without_the_token_nothing_is_to_be_had(shared: TestClient) -> None:
     own = "http://192.168.0.7:7860"
     assert shared.post("/", headers={"Origin": own}).status_code == 401
     assert not opens(shared, Origin=own)
-    assert not opens(shared, Origin=own, Cookie=f"{COOKIE}=wrong")
+    assert not opens(shared, Origin=own, Cookie=f"{NAME}=wrong")
     for cookie in ("", "wrong", TOKEN[:-1], "\xe9"):
-        assert shared.get("/", headers={"Cookie": f"{COOKIE}={cookie}".encode("latin-1")}).status_code == 401
+        assert shared.get("/", headers={"Cookie": f"{NAME}={cookie}".encode("latin-1")}).status_code == 401
 
 
 def test_the_token_becomes_a_cookie_and_leaves_the_address(shared: TestClient) -> None:
@@ -131,7 +132,7 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(shared: TestClient) -
     assert {"httponly", "samesite=lax"} <= {p.strip().lower() for p in answer.headers["set-cookie"].split(";")}
     assert shared.get("/").text == "page"
     own = "http://192.168.0.7:7860"
-    known = {"Cookie": f"{COOKIE}={TOKEN}"}
+    known = {"Cookie": f"{NAME}={TOKEN}"}
     assert opens(shared, Origin=own, **known)
     assert shared.post("/", headers={"Origin": own}).text == "page"
     assert not opens(shared, Origin="http://evil.example", **known)  # a cookie alone is not enough
@@ -139,10 +140,24 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(shared: TestClient) -
 
 def test_with_a_token_addresses_and_the_machines_name_are_known_and_other_names_are_not(shared: TestClient) -> None:
     for host in ("10.0.0.1:7860", "[fe80::1]:7860", socket.gethostname(), "localhost"):
-        assert shared.get("/", headers={"Host": host, "Cookie": f"{COOKIE}={TOKEN}"}).text == "page"
-    assert shared.get("/", headers={"Host": "evil.example", "Cookie": f"{COOKIE}={TOKEN}"}).status_code == 400
+        assert shared.get("/", headers={"Host": host, "Cookie": f"{NAME}={TOKEN}"}).text == "page"
+    assert shared.get("/", headers={"Host": "evil.example", "Cookie": f"{NAME}={TOKEN}"}).status_code == 400
 
 
 def test_a_name_to_listen_at_is_known_however_it_is_written() -> None:
     with TestClient(guarded("Studio.Example", TOKEN), "http://studio.example") as client:
-        assert client.get("/", headers={"Cookie": f"{COOKIE}={TOKEN}"}).text == "page"
+        assert client.get("/", headers={"Cookie": f"{NAME}={TOKEN}"}).text == "page"
+
+
+def test_two_studios_on_one_host_keep_their_visitors() -> None:
+    """A browser sends a host's cookies to all of its ports."""
+    cookies = {}
+    for token in (TOKEN, "another-token"):
+        with TestClient(guarded("0.0.0.0", token), "http://192.168.0.7:7860", follow_redirects=False) as client:
+            name, value = client.get(f"/?token={token}").headers["set-cookie"].split(";")[0].split("=")
+            cookies[name] = value
+    both = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+    for token in (TOKEN, "another-token"):
+        with TestClient(guarded("0.0.0.0", token), "http://192.168.0.7:7861") as client:
+            assert client.get("/", headers=both).text == "page"
+            assert client.get("/").status_code == 401

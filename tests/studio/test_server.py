@@ -124,6 +124,23 @@ def test_ten_pages_get_answers_in_turn(pipe: CATPipeline) -> None:
     assert max(counts) <= 2 * statistics.median(counts)
 
 
+def test_a_sheet_of_decoded_pictures_makes_nobody_wait(latent_model: Path) -> None:
+    """Between its pieces another page gets its picture; in the end the sheet is one of the same pictures."""
+    pipe = load(latent_model)
+    points = [{"label": k % 3, "seed": k} for k in range(30)]
+    with serving(Studio([Slow(pipe, "latent")])) as served, served.socket() as large, served.socket() as small:
+        large.send(json.dumps({"id": 1, "panel": "sheet", "points": points}))
+        time.sleep(0.05)
+        assert ask(small)[0]["id"] == 1
+        with pytest.raises(TimeoutError):
+            large.recv(0)
+        header, parts = received(large)
+    assert set(header["ms"]) == {"style", "generator", "decoder"}
+    assert set(parts) == {"images"}
+    alone = [pipe([p["label"]], [p["seed"]]).array[0] for p in points]
+    assert np.abs(parts["images"].astype(int) - np.stack(alone)).max() <= 1
+
+
 def test_plain_requests_are_answered_while_a_picture_is_made(pipe: CATPipeline) -> None:
     model = Slow(pipe, "slow")
     model.seconds = 1.0

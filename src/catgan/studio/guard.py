@@ -6,6 +6,7 @@ it, and a name of its own that leads here (DNS rebinding) stands in `Host`.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import secrets
 import socket
@@ -16,7 +17,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "catgan-studio"
+COOKIE = "catgan-studio"  # the beginning of its name
 POLICY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -44,6 +45,8 @@ class Guard:
     def __init__(self, app: ASGIApp, host: str, token: str | None) -> None:
         """host: the address that the server listens at. token: what those who come must know; None is nothing."""
         self.app, self.host, self.token = app, host, token
+        # Cookies know no port: two studios on one host have one each.
+        self.cookie = f"{COOKIE}-{hashlib.sha256((token or '').encode()).hexdigest()[:8]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -57,7 +60,7 @@ class Guard:
             await PlainTextResponse(reason + "\n", status)(scope, receive, self.with_policy(send))
         elif scope["type"] == "http" and self.token is not None and self.known(asked(scope)):
             answer = RedirectResponse("/", 303)  # without the token, which would stay in the address
-            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="lax")
+            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
             await answer(scope, receive, self.with_policy(send))
         else:
             await self.app(scope, receive, self.with_policy(send))
@@ -71,7 +74,7 @@ class Guard:
         asks = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         if asks and (origin or "").lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
             return 403, "only the studio's own page may ask"
-        if self.token is None or self.known(HTTPConnection(scope).cookies.get(COOKIE, "")):
+        if self.token is None or self.known(HTTPConnection(scope).cookies.get(self.cookie, "")):
             return 0, ""
         if scope["type"] == "http" and self.known(asked(scope)):
             return 0, ""

@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from catgan.bounds import check_psi
@@ -24,6 +26,8 @@ from catgan.images import to_bytes
 from catgan.sampling.directions import principal_directions
 from catgan.sampling.pipeline import CATPipeline, Samples
 from catgan.studio.protocol import MAX_DIRECTIONS, Film, Point, Request
+
+AT_ONCE = 4  # pictures that a decoder makes before it is somebody else's turn
 
 
 class Model:
@@ -142,6 +146,12 @@ class Model:
         header = {"id": request.id, "model": request.model, "panel": request.panel, "step": self.pipe.step}
         return header | {"alignment": measures, "ms": self.milliseconds}, parts
 
+    def pieces(self, request: Request) -> list[Request]:
+        """The request; where a decoder takes its time parts of it, between which others are answered."""
+        n = len(request.points)
+        size = AT_ONCE if self.pipe.vae else n
+        return [structs.replace(request, points=request.points[i : i + size]) for i in range(0, n, size)]
+
     def explored(self, made: Samples) -> tuple[np.ndarray, list[np.ndarray], dict[str, list[float | None]]]:
         """Of one sample with its stages: pixels of h_0..h_K, of x_0..x_K, and the measures of its alignment per stage."""
         assert made.stages is not None
@@ -171,6 +181,17 @@ class Model:
         began = time.perf_counter()
         yield
         self.milliseconds[part] = round(1000 * (time.perf_counter() - began), 2)
+
+
+def joined(
+    answers: Sequence[tuple[dict[str, Any], dict[str, np.ndarray]]],
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """One answer of those to the pieces of a request."""
+    header, parts = answers[-1]
+    if len(answers) == 1:
+        return header, parts
+    times: Counter[str] = sum((Counter(h["ms"]) for h, _ in answers), Counter())
+    return header | {"ms": dict(times)}, {"images": np.concatenate([p["images"] for _, p in answers])}
 
 
 def rounded(value: float) -> float | None:

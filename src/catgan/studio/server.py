@@ -30,7 +30,7 @@ from catgan.errors import UserError, require
 from catgan.sampling.pipeline import CATPipeline
 from catgan.studio import PAGE
 from catgan.studio.guard import Guard
-from catgan.studio.model import Model
+from catgan.studio.model import Model, joined
 from catgan.studio.movies import MEDIA, formats, movie
 from catgan.studio.projection import StoppedError, project
 from catgan.studio.protocol import MAX_FRAMES, MAX_UPLOAD, Film, Request, packed, read, sender
@@ -157,7 +157,7 @@ class Client:
             if not self.wanted:
                 self.some.clear()
             try:
-                data = await self.studio.run(self.studio.pictures, self.made, request)
+                data = await self.made(request)
             except UserError as error:
                 await self.tell({"error": str(error), "id": request.id, "model": request.model, "panel": request.panel})
                 continue
@@ -168,9 +168,10 @@ class Client:
             async with self.sending:
                 await self.socket.send_bytes(data)
 
-    def made(self, request: Request) -> bytes:
-        header, parts = self.studio.model(request.model).answer(request)
-        return packed(header, parts)
+    async def made(self, request: Request) -> bytes:
+        model = self.studio.model(request.model)
+        run, thread = self.studio.run, self.studio.pictures
+        return packed(*joined([await run(thread, model.answer, piece) for piece in model.pieces(request)]))
 
     async def tell(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # gone
