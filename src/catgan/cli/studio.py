@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +20,7 @@ from catgan.system.packages import need
 
 if TYPE_CHECKING:
     from catgan.sampling.pipeline import CATPipeline
+    from catgan.studio.model import Model
 
 DESCRIPTION = """Play with generators in the browser: classes, seeds, truncation, stages, walks, directions, projected pictures.
 
@@ -64,22 +65,16 @@ def main(argv: Sequence[str]) -> None:
     require(o.token is None or len(o.token) >= 8, "length of --token", len(o.token or ""), "at least 8")
     if o.static is None and (o.runtime or o.webgpu):
         raise UserError(f"{'--runtime' if o.runtime else '--webgpu'} is for --static DIR")
-    for package in ("starlette", "uvicorn", "websockets", "msgspec"):
+    for package in ("msgspec",) if o.static else ("starlette", "uvicorn", "websockets", "msgspec"):
         need(package, "catgan studio", "studio")
 
     import torch
-    import uvicorn
 
+    from catgan.studio.model import Model
     from catgan.system.files import check_vacant
 
     if o.static is not None:
         check_vacant(o.static)
-
-    from catgan.studio.guard import is_loopback
-    from catgan.studio.model import Model
-    from catgan.studio.protocol import MAX_MESSAGE
-    from catgan.studio.server import Studio, application
-
     paths = o.models or StudioOptions.models
 
     def loaded(number: int) -> CATPipeline:
@@ -93,13 +88,29 @@ def main(argv: Sequence[str]) -> None:
     if o.threads or small:
         torch.set_num_threads(o.threads or 1)
     models = [Model(pipe, label) for pipe, label in zip(pipes, labels(paths), strict=True)]
-    if o.static is not None:
-        from catgan.studio.static import write_static
+    if o.static is None:
+        serve(o, models, loaded)
+    else:
+        write(o, o.static, models)
 
-        made = write_static(models, o.static, o.runtime, o.webgpu)
-        size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
-        print(f"{made}  ({size / 1e6:.1f} MB)\nnext: python -m http.server --directory {shlex.quote(str(made))} 8000")
-        return
+
+def write(o: StudioOptions, folder: Path, models: Sequence[Model]) -> None:
+    """The page without a server."""
+    from catgan.studio.static import write_static
+
+    made = write_static(models, folder, o.runtime, o.webgpu)
+    size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
+    print(f"{made}  ({size / 1e6:.1f} MB)\nnext: python -m http.server --directory {shlex.quote(str(made))} 8000")
+
+
+def serve(o: StudioOptions, models: Sequence[Model], loaded: Callable[[int], CATPipeline]) -> None:
+    """Serve until it is interrupted. loaded: loads the newest checkpoint of a model by its number."""
+    import uvicorn
+
+    from catgan.studio.guard import is_loopback
+    from catgan.studio.protocol import MAX_MESSAGE
+    from catgan.studio.server import Studio, application
+
     for model in models:
         model.warm()
     listening = bound(o.host, o.port)
