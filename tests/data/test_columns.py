@@ -84,6 +84,18 @@ def test_pictures_that_rows_only_name_must_lie_in_the_folder_of_the_data(
             source.read(i)
 
 
+@pytest.mark.parametrize("elsewhere", ["../out.parquet", "/etc/*", "https://example.org/x.parquet", "a/../../*"])
+@pytest.mark.parametrize("file", ["README.md", ".huggingface.yaml"])
+def test_a_dataset_that_names_data_elsewhere_is_refused(elsewhere: str, file: str, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    table([0]).to_parquet(tmp_path / "set" / "train.parquet")
+    card = f"configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: ['train.parquet', '{elsewhere}']\n"
+    (tmp_path / "set" / file).write_text(card if file.endswith("yaml") else f"---\n{card}---\n")
+    with pytest.raises(UserError, match="describes itself with data elsewhere"):
+        open_source(f"hf:{tmp_path / 'set'}")
+
+
 def test_where_several_columns_fit_one_must_be_chosen(tmp_path: Path) -> None:
     table([0, 1], coarse=[1, 0]).save_to_disk(tmp_path / "set")
     with pytest.raises(UserError, match="choose with --label-column label or coarse"):

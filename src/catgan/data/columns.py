@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from catgan.data.decode import MAX_BYTES, BrokenError
 from catgan.data.idx import read_pair
@@ -93,9 +94,12 @@ def load_table(where: str, split: str | None) -> Any:
     try:
         if where.startswith("hf:"):
             name, _, part = where.removeprefix("hf:").partition(":")
+            check_card(Path(name))
             loaded = datasets.load_dataset(name, part or None, split=split)
         else:
             loaded = datasets.load_from_disk(where)
+    except UserError:
+        raise
     except Exception as error:  # the network, the hub's rules and damaged files all speak in exceptions of their own
         generating = isinstance(error, datasets.exceptions.DatasetGenerationError)  # says no more than its name does
         said = str(error.__cause__ if generating else error).strip().splitlines() or [type(error).__name__]
@@ -110,6 +114,33 @@ def load_table(where: str, split: str | None) -> Any:
     if chosen not in loaded:
         raise UserError(f"--split is {chosen or 'not set'}: {where} has {', '.join(map(str, loaded))}")
     return loaded[chosen]
+
+
+def check_card(folder: Path) -> None:
+    """Raise UserError if the description of a local dataset names data elsewhere, which the library would list and read."""
+    import datasets
+    import huggingface_hub
+
+    described: list[Any] = []
+    if (card := folder / "README.md").is_file():
+        described.append(huggingface_hub.DatasetCard.load(card).data.to_dict().get("configs"))
+    if (plain := folder / datasets.config.REPOYAML_FILENAME).is_file():
+        described.append(yaml.safe_load(plain.read_text("utf-8")))
+    seen = set()  # YAML can hold one list in many places
+    while described:
+        part = described.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        match part:
+            case dict() as found:
+                described += found.values()
+            case list() as found:
+                described += found
+            case str() as name if "://" in name or ".." in re.split(r"[/\\]", name) or Path(name).is_absolute():
+                raise UserError(
+                    f"hf:{folder} describes itself with data elsewhere, {name[:100]}: use a folder that has all of its data"
+                )
 
 
 def pick(where: str, option: str, chosen: str | None, fitting: Sequence[str], known: Sequence[str]) -> str | None:
