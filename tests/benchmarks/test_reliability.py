@@ -6,15 +6,14 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from opening_in_c import opens_in_c
 from PIL import Image
-from trainers import context
 
 import catgan
 import reliability
@@ -93,18 +92,12 @@ def test_what_a_c_library_opens_is_noticed(tmp_path: Path) -> None:
     mine, other = tmp_path / "mine", tmp_path / "other"
     mine.mkdir()
     other.touch()
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=opens_in_c, args=(mine, other, tmp_path / "trace", theirs))
-    process.start()
-    assert process.pid is not None
-    try:
+    program = Path(__file__).parents[1] / "processes" / "opening_in_c.py"
+    argv = [sys.executable, program, mine, other, tmp_path / "trace"]
+    with subprocess.Popen([str(a) for a in argv], stdout=subprocess.PIPE) as process:
         tracer = strace(process.pid, tmp_path / "trace")
-        assert ours.poll(60)
-        elsewhere, calls = ours.recv()
-        process.join()
+        elsewhere, calls = json.loads(process.communicate(timeout=60)[0])
         tracer.communicate()
-    finally:
-        process.kill()
     odd = os.fsdecode(os.fsencode(tmp_path) + b'/b \n\xff"')
     assert elsewhere[:3] == [f"openat {other}", f"openat {odd}", f"unlink {other}"]
     assert elsewhere[3].startswith("execve "), "what lies inside, or is only pointed at, is none of it"
