@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from campaigns import fuzz, hosts, kills, long, tools, visitors
+from campaigns import coverage, fuzz, hosts, kills, long, tools, visitors
 from campaigns.journal import Journal
 from catgan.evaluation.protocol import versions
 from catgan.studies.perform import machine
@@ -27,6 +27,7 @@ CAMPAIGNS: dict[str, Campaign] = {
     "kills": ("runs that are killed, stopped, starved and damaged on their way", kills.options, kills.campaign),
     "tools": ("commands that are killed and called again", tools.options, tools.campaign),
     "fuzz": ("bad input to every reader", fuzz.options, fuzz.campaign),
+    "atheris": ("readers of what strangers made, led by coverage", coverage.options, coverage.campaign),
     "hosts": ("several hosts, one of which is cut off and returns", hosts.options, hosts.campaign),
     "long": ("one long run: memory, files and logs", long.options, long.campaign),
     "studio": ("the studio under many pages at once", visitors.options, visitors.campaign),
@@ -47,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = CAMPAIGNS[o.name][2](o, journal)
     commits = list(dict.fromkeys(row["commit"] for row in journal.rows.values()))
     plain = {action.dest: action.default for action in commands.choices[o.name]._actions}
-    given = [f"--{n} {v}" for n, v in vars(o).items() if n not in ("name", "runs", "out") and v != plain[n]]
+    changed = {n: v for n, v in vars(o).items() if n not in ("name", "runs", "out") and v != plain[n]}
+    given = [
+        f"--{n}" if v is True else f"--{n} {' '.join(v) if isinstance(v, list) else v}" for n, v in changed.items()
+    ]
     record = {
         "command": " ".join(["python benchmarks/reliability.py", o.name, *given]),
         "seed": o.seed,

@@ -254,7 +254,9 @@ TABLES = {
     "commands.md": {"commands": commands},
     "configuration.md": {"fields": fields, "sizes": sizes, "recipes": recipes},
     "evaluation.md": {"metrics": measures, "parity": parity},
-    "reliability.md": {name: campaign(name) for name in ("kills", "tools", "fuzz", "hosts", "long", "studio")},
+    "reliability.md": {
+        name: campaign(name) for name in ("kills", "tools", "fuzz", "atheris", "hosts", "long", "studio")
+    },
 }
 
 

@@ -1,7 +1,7 @@
 """Bad input to every reader: it is read, or refused in one line, in time, and nothing else is touched.
 
 Cases run in processes of their own, many in each, so that a crash or a hang is one case's and not the campaign's. What a
-case opens is seen by Python's audit events; files that libraries open in C, as pyarrow and safetensors do, are not.
+case opens is seen by Python's audit events, and with `--trace` by strace: only that sees what libraries open in C.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from typing import Any
 from trainers import context
 
 from campaigns.journal import Journal, Row
+from campaigns.opened import Opened, check_strace, is_traced, strace
 
 SECONDS = 10  # that a case may take
 MEMORY = 6 * 2**30  # bytes of address space beyond those that are there
-EACH = 200  # cases of a process
+EACH = 500  # cases of a process
 
 
 class Overdue(BaseException):
@@ -41,6 +42,7 @@ class Overdue(BaseException):
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=10_000, help="how many, of all readers in turn")
     parser.add_argument("--only", nargs="*", default=[], help="readers")
+    parser.add_argument("--trace", action="store_true", help="see by strace what is opened in C, too")
 
 
 def campaign(o: argparse.Namespace, journal: Journal) -> dict[str, Any]:
@@ -49,10 +51,12 @@ def campaign(o: argparse.Namespace, journal: Journal) -> dict[str, Any]:
 
     folder, readers = o.runs / "fuzz", o.only or list(READERS)
     names = [f"{readers[i % len(readers)]}-{i // len(readers)}" for i in range(o.cases)]
+    if o.trace:
+        check_strace()
     good = ready(folder)
     todo = [name for name in names if name not in journal.rows]
     while todo:
-        for name, found in in_a_process(folder, good, journal.seed, todo[:EACH]):
+        for name, found in in_a_process(folder, good, journal.seed, todo[:EACH], o.trace):
             row = journal.note(name, **found)
             if "failed" in row:
                 print(f"{name}: {row['failed']}", flush=True)
@@ -61,14 +65,18 @@ def campaign(o: argparse.Namespace, journal: Journal) -> dict[str, Any]:
 
 
 def summary(rows: Sequence[Row], readers: Sequence[str]) -> dict[str, Any]:
-    table = [["reader", "cases", "read", "refused in one line", "failed", "slowest"]]
+    """What came of each reader's cases; of traced ones also how many calls of files strace saw."""
+    table: list[list[Any]] = [["reader", "cases", "read", "refused in one line", "failed", "slowest"]]
+    traced = all("opens" in row for row in rows if "failed" not in row)
+    table[0] += ["calls seen by strace"] * traced
     failed = 0
     for reader in readers:
         mine = [row for row in rows if row["case"].rpartition("-")[0] == reader]
         counts = Counter("failed" if "failed" in row else row["came"] for row in mine)
         slowest = max((row["seconds"] for row in mine), default=0)
         failed += counts["failed"]
-        table.append([reader, len(mine), counts["read"], counts["refused"], counts["failed"], f"{slowest:.1f} s"])  # type: ignore[list-item]
+        table.append([reader, len(mine), counts["read"], counts["refused"], counts["failed"], f"{slowest:.1f} s"])
+        table[-1] += [f"{sum(row.get('opens', 0) for row in mine):,}"] * traced
     return {"table": table, "failed": failed, "failures": [row for row in rows if "failed" in row]}
 
 
@@ -93,13 +101,17 @@ def prepare(good: Path) -> None:
     (good / "done").touch()
 
 
-def in_a_process(folder: Path, good: Path, seed: str, names: Sequence[str]) -> Iterator[tuple[str, Row]]:
+def in_a_process(folder: Path, good: Path, seed: str, names: Sequence[str], trace: bool) -> Iterator[tuple[str, Row]]:
     """What came of the first cases of these: of all, or up to one that ended the process or did not end."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = context.Process(target=work, args=(folder, good, seed, list(names), theirs), daemon=True)
+    seen = folder / "strace" if trace else None
+    process = context.Process(target=work, args=(folder, good, seed, list(names), theirs, seen), daemon=True)
     process.start()
     theirs.close()
+    tracer = None
     try:
+        if seen is not None and process.pid is not None:
+            tracer = strace(process.pid, seen)
         for i, name in enumerate(names):
             found: Row | None = None
             with suppress(EOFError):
@@ -119,19 +131,25 @@ def in_a_process(folder: Path, good: Path, seed: str, names: Sequence[str]) -> I
         process.kill()
         process.join()
         ours.close()
+        if tracer is not None:
+            tracer.communicate()
 
 
 # -- in the process of the cases ---------------------------------------------------------------------------------------
 
 
-def work(folder: Path, good: Path, seed: str, names: Sequence[str], answers: Connection) -> None:
-    """Do cases one after the other, and say what came of each."""
+def work(
+    folder: Path, good: Path, seed: str, names: Sequence[str], answers: Connection, seen: Path | None = None
+) -> None:
+    """Do cases one after the other, and say what came of each. seen: where strace writes, which is waited for."""
+    while seen is not None and not is_traced():
+        time.sleep(0.01)
     from campaigns.readers import READERS
 
     sink = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(sink, stream)
-    opened = Opened()
+    opened = Opened(seen)
     sys.addaudithook(opened.note)
     with suppress(ValueError):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -162,7 +180,7 @@ def case(reader: Any, place: Path, good: Path, chance: random.Random, opened: Op
     given, temporary, here = (place / name for name in ("given", "temporary", "here"))
     for new in (given, temporary, here, place / "outside"):
         new.mkdir(parents=True)
-    for kind in ("safetensors", "arrow", "png"):
+    for kind in ("safetensors", "arrow", "parquet", "png"):
         (place / "outside" / f"secret.{kind}").write_bytes(b"secret")
     reader.make(given, good, chance)
     before = {**listing(place), **listing(good)}
@@ -174,7 +192,7 @@ def case(reader: Any, place: Path, good: Path, chance: random.Random, opened: Op
         with limited(SECONDS), opened.watched([given, good, temporary]):
             reader.read(given, good)
     except UserError as error:
-        check_message(error)
+        check_message(str(error))
         came = "refused"
     finally:
         os.chdir("/")
@@ -183,7 +201,7 @@ def case(reader: Any, place: Path, good: Path, chance: random.Random, opened: Op
     apart = temporary / APART
     changed = [str(p) for p in {**before, **after} if before.get(p) != after.get(p) and apart not in (p, *p.parents)]
     assert not changed, f"left or changed {changed[:3]}"
-    return {"came": came}
+    return {"came": came, "opens": opened.calls} if opened.trace else {"came": came}
 
 
 def said(text: str) -> str:
@@ -214,48 +232,3 @@ def limited(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-
-
-class Opened:
-    """Files that Python opens, lists, changes or deletes elsewhere than it may, programs it starts, and connections."""
-
-    # Python itself, its packages, and what systems tell of themselves.
-    ALLOWED = (
-        sys.prefix,
-        sys.base_prefix,
-        str(Path(__file__).parents[2]),
-        "/proc",
-        "/sys",
-        "/dev",
-        "/usr",
-        "/etc/localtime",
-    )
-    PATHS = ("open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate")  # fmt: skip
-    NEVER = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect", "pickle.find_class")
-
-    def __init__(self) -> None:
-        self.watching, self.allowed, self.elsewhere = False, tuple[str, ...](), list[str]()
-
-    def note(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """For sys.addaudithook. Raises nothing: what it would raise, readers could catch."""
-        if not self.watching:
-            return
-        if event in self.NEVER:
-            self.elsewhere.append(f"{event} {arguments[:2]!r:.200}")
-        elif event in self.PATHS and isinstance(arguments[0], (str, bytes, os.PathLike)):
-            path = os.fsdecode(arguments[0])
-            if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:  # of an open folder, as shutil.rmtree does it
-                path = str(Path(f"/proc/self/fd/{arguments[1]}").readlink() / path)
-            path = os.path.realpath(path)
-            if not any(path == root or path.startswith(f"{root}/") for root in self.allowed):
-                self.elsewhere.append(f"{event} {path}")
-
-    @contextmanager
-    def watched(self, roots: Sequence[Path]) -> Iterator[None]:
-        self.elsewhere = []
-        self.allowed = tuple(os.path.realpath(root) for root in (*self.ALLOWED, *roots))
-        self.watching = True
-        try:
-            yield
-        finally:
-            self.watching = False

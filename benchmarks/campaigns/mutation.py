@@ -1,4 +1,4 @@
-"""Bad input made of good input: bytes, trees of JSON and YAML, and archives that were made to harm."""
+"""Bad input made of good input: bytes, trees of JSON and YAML, archives that were made to harm, and what a page may send."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import copy
 import io
 import json
 import random
+import struct
 import tarfile
 import zipfile
+import zlib
 from typing import Any
 
 WORDS = (
@@ -141,3 +143,60 @@ def hostile_archive(picture: bytes, chance: random.Random) -> tuple[str, bytes]:
             info.size = len(data) if info.type == tarfile.REGTYPE else 0
             archive.addfile(info, io.BytesIO(data))
     return ".tar" + (f".{packing}" if packing else ""), file.getvalue()
+
+
+# -- what a page may send to the studio --------------------------------------------------------------------------------
+
+ODD: list[Any] = [
+    None, True, -1, 0, 2**53, 2**63, 2**64, 1e308, -1e308, 0.5, float("nan"), float("inf"), "", "A" * 3000, "\x00",
+    "../../etc/passwd", [], {}, [[]] * 9, [{}] * 101,
+]  # fmt: skip
+
+
+def odd_message(chance: random.Random) -> bytes | str:
+    """Something near a request for pictures."""
+    point = {"label": 1, "other": 2, "mix": 0.5, "seed": 3, "psi": 0.7, "w": None, "directions": [1.0, 2.0]}
+    request = {"id": 1, "panel": "seeds", "points": [point], "model": 0, "to": None, "at": 0.5, "stages": False}
+    match chance.randrange(6):
+        case 0:
+            return chance.randbytes(chance.randrange(300))
+        case 1:
+            depth = chance.choice([10, 1000, 100_000])
+            return chance.choice(["[", '{"points":', '{"to":', '[{"a":']) * depth if depth < 1e5 else "[" * depth
+        case 2:
+            return damaged(json.dumps(request).encode(), chance)
+        case 3:
+            name = chance.choice(list(point))
+            return json.dumps({**request, "points": [{**point, name: chance.choice(ODD)}]})
+        case 4:
+            return json.dumps({**request, chance.choice([*request, "x"]): chance.choice(ODD)})
+        case _:
+            digits = "9" * chance.choice([20, 400, 5000])
+            odd = f"{chance.choice(['-', ''])}{digits}{chance.choice(['', 'e999', '.5'])}"
+            return json.dumps(request).replace('"seed": 3', f'"seed": {odd}')
+
+
+def odd_upload(chance: random.Random, good: bytes) -> bytes:
+    """Something near a picture file that is good."""
+    match chance.randrange(5):
+        case 0:
+            return chance.randbytes(chance.randrange(300))
+        case 1:
+            return good[: chance.randrange(len(good))]
+        case 2:
+            return good[:16] + damaged(good[16:], chance)
+        case 3:
+            return huge_picture(chance.choice([2**15, 2**20, 2**31 - 1]), chance.choice([2**15, 2**18]))
+        case _:
+            return damaged(good, chance)
+
+
+def huge_picture(width: int, height: int) -> bytes:
+    """A small PNG that says it has very many pixels, all of them black."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    row = zlib.compress(bytes(1 << 20), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", row) + chunk(b"IEND", b"")

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import gzip
 import hashlib
+import http.client
 import io
 import json
 import random
@@ -14,18 +15,23 @@ import string
 import struct
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from studio_served import Served, serving
 
 import catgan
-from campaigns.mutation import NUMBERS, WORDS, damaged, dumped, grown, hostile_archive, strange
+from campaigns.mutation import NUMBERS, WORDS, damaged, dumped, grown, hostile_archive, odd_message, odd_upload, strange
 from catgan.checkpoint.manifest import MANIFEST, sealed
 from catgan.cli import main as command
 from catgan.config import Config
@@ -42,6 +48,9 @@ from catgan.report.records import read_run
 from catgan.sampling import onnx
 from catgan.sampling.styles import read_styles, write_styles
 from catgan.studies.records import read_record
+from catgan.studio import projection
+from catgan.studio.model import Model
+from catgan.studio.server import INTERNAL, Studio
 
 APART = "apart"  # in the folder of temporary files: what programs are told to write
 SMALL = {
@@ -75,6 +84,7 @@ def make_good(folder: Path) -> None:
     (run / "evaluations" / "one.json").write_text(json.dumps(result))
     pipe = catgan.load(run)
     pipe.save_pretrained(folder / "export", discriminator=True)
+    onnx.write_onnx(pipe, folder / "export.onnx")
     write_styles(folder / "styles.safetensors", pipe, pipe.style([0, 1], [2, 3]), ["a", "b"])
     pictures = folder / "pictures"
     for i in range(6):
@@ -91,6 +101,15 @@ def make_good(folder: Path) -> None:
         (folder / f"{name}.idx").write_bytes(header + bytes(range(int(np.prod(shape)))))
     np.savez(folder / "images.npz", noise[:, 0, ..., None].astype(np.uint8), np.arange(9))
     np.savez(folder / "statistics.npz", mu=np.zeros(4), sigma=np.eye(4), count=9)
+    table = pa.table(
+        {
+            "image": [{"bytes": p.read_bytes(), "path": p.name} for p in sorted(pictures.glob("*/*"))],
+            "label": [0, 0, 0, 1, 1, 1],
+        }
+    )
+    kinds = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a", "b"]}}
+    about = json.dumps({"info": {"features": kinds}})
+    (folder / PARQUET).write_bytes(parquet(table.replace_schema_metadata({"huggingface": about})))
     shutil.rmtree(pictures)
 
 
@@ -174,8 +193,16 @@ def by_command(*argv: str) -> None:
             code = command(list(argv))
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
-    if code:
-        raise UserError(said.getvalue().removesuffix("\n"))
+    if code:  # progress may stand before what went wrong, nothing behind it
+        _, error, text = said.getvalue().removesuffix("\n").rpartition(f"catgan {argv[0]}: error: ")
+        assert error, f"no complaint: {said.getvalue()[-300:]!r}"
+        refused(text)
+
+
+def refused(text: str) -> NoReturn:
+    """Raise UserError for a complaint that is one line. It is looked at before, as UserError would make one line of it."""
+    check_message(text)
+    raise UserError(text)
 
 
 # -- checkpoints, exports, styles, ONNX --------------------------------------------------------------------------------
@@ -247,8 +274,17 @@ def make_export(folder: Path, good: Path, chance: random.Random) -> None:
             strange_tensors(path, chance)
         else:
             header_of(path, chance)
+        if chance.random() < 0.8:
+            without_sums(export)
     else:
         spoil(export / "config.json", chance)
+
+
+def without_sums(export: Path) -> None:
+    """As older exports are: what comes behind the comparison of checksums is to be reached."""
+    about = json.loads((export / "config.json").read_text())
+    del about["sha256"]
+    (export / "config.json").write_text(json.dumps(about))
 
 
 def header_of(path: Path, chance: random.Random) -> None:
@@ -297,6 +333,29 @@ def read_onnx_metadata(folder: Path, good: Path) -> None:
     assert json.loads(entries["class_names"]) == list(pipe.class_names)
 
 
+def make_onnx(folder: Path, good: Path, chance: random.Random) -> None:
+    """A model in a format that catgan writes and does not read: damaged, or with weights in a file elsewhere."""
+    import onnx as format
+
+    model = format.ModelProto.FromString((good / "export.onnx").read_bytes())
+    if chance.random() < 0.5:
+        tensor = chance.choice(model.graph.initializer)
+        tensor.ClearField("raw_data")
+        tensor.data_location = format.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=chance.choice(("../outside/secret.arrow", "/etc/passwd")))
+    data = model.SerializeToString()
+    name = chance.choice(("model.onnx", "config.json", "model.safetensors"))
+    place = folder if name == "model.onnx" else copy(good / "export", folder)
+    if name == "model.safetensors":
+        without_sums(place)
+    (place / name).write_bytes(data if chance.random() < 0.3 else damaged(data, chance))
+
+
+def read_onnx(folder: Path, good: Path) -> None:
+    (path,) = folder.iterdir()
+    catgan.load(path)([0], [0]).array  # noqa: B018
+
+
 # -- data --------------------------------------------------------------------------------------------------------------
 
 
@@ -341,10 +400,10 @@ def read_archive(folder: Path, good: Path) -> None:
     prepared(path)
 
 
-def prepared(path: Path, *options: str) -> None:
+def prepared(path: Path | str, *options: str) -> None:
     """Prepare data of a source, in a folder that does not count."""
     how = ("--size", "8", "--workers", "1", "--max-broken", "0.9")
-    by_command("prepare", str(path), f"{tempfile.gettempdir()}/{APART}", *how, *options)
+    by_command("prepare", str(path), f"{tempfile.gettempdir()}/{APART}/data", *how, *options)
 
 
 def make_idx(folder: Path, good: Path, chance: random.Random) -> None:
@@ -385,6 +444,9 @@ def read_prepared(folder: Path, good: Path) -> None:
     data.identity  # noqa: B018
 
 
+COLUMNS = ("--image-column", "image", "--label-column", "label")
+
+
 def make_table(folder: Path, good: Path, chance: random.Random) -> None:
     """A Hugging Face dataset as `save_to_disk` writes it: prepared data are one."""
     data = copy(good / "jpegs", folder)
@@ -393,7 +455,88 @@ def make_table(folder: Path, good: Path, chance: random.Random) -> None:
 
 
 def read_table(folder: Path, good: Path) -> None:
-    prepared(folder / "jpegs", "--image-column", "image", "--label-column", "label")
+    prepared(folder / "jpegs", *COLUMNS)
+
+
+PARQUET = "a.parquet"
+
+
+def make_parquet(folder: Path, good: Path, chance: random.Random) -> None:
+    """A folder of Parquet files, as the hub has them."""
+    data = (good / PARQUET).read_bytes()
+    match chance.randrange(6):
+        case 0:
+            data = damaged(data, chance)
+        case 1:  # the footer: the schema and where everything lies
+            (length,) = struct.unpack("<I", data[-8:-4])
+            start = len(data) - 8 - length
+            data = data[:start] + damaged(data[start:], chance)
+        case 2:  # what Hugging Face's library reads of the columns' kinds
+            table = pq.read_table(io.BytesIO(data))
+            about = dumped(grown(json.loads(table.schema.metadata[b"huggingface"]), chance))
+            table = table.replace_schema_metadata({b"huggingface": about.encode("utf-8", "surrogatepass")})
+            data = parquet(table)
+        case 3:
+            data = parquet(odd_table(chance))
+        case 4:  # pictures that lie elsewhere
+            table, outside = pq.read_table(io.BytesIO(data)), folder.parent / "outside" / "secret.png"
+            path = chance.choice(
+                (str(outside), "../outside/secret.png", "/dev/zero", "/etc/hostname", "", "\x00", None)
+            )
+            pictures = [{"bytes": None, "path": path}] * len(table)
+            column = pa.array(pictures, table.schema.field("image").type)
+            data = parquet(table.set_column(0, table.schema.field("image"), column))
+        case _:  # a description that names files elsewhere
+            files = chance.choice(("../outside/*", str(folder.parent / "outside" / "secret.parquet"), *WORDS[:4]))
+            card = yaml.safe_dump(grown({"configs": [{"config_name": "default", "data_files": files}]}, chance))
+            (folder / "README.md").write_text(f"---\n{card}---\n", "utf-8", "surrogateescape")
+    (folder / PARQUET).write_bytes(data)
+
+
+def parquet(table: Any) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()
+
+
+def odd_table(chance: random.Random) -> Any:
+    """Columns of other kinds than pictures and class numbers."""
+    picture = chance.choice(list(pictures().values()))
+    columns: list[Any] = [
+        [1, 2, None],
+        [1.5, float("nan"), float("inf")],
+        ["a", "../x", None],
+        [picture, b"", None],
+        [[picture], [], None],
+        [[[1]], [[2, 3]], []],
+        [{"bytes": picture}, {"bytes": None}, None],
+        [{"bytes": picture, "path": 1}] * 3,
+        [{"bytes": "x", "path": None}, {"bytes": "y", "path": "z"}, None],
+        [{"bytes": {"bytes": picture}, "path": ["x"]}] * 3,
+        [2**62, -(2**62), 0],
+        [None] * 3,
+    ]
+    names = chance.choice(
+        (("image", "label"), ("image", "image"), ("", "label"), ("label", "x\ny"), ("i" * 500, "label"))
+    )
+    table = pa.table([pa.array(chance.choice(columns)) for _ in names], names=list(names))
+    kinds = (
+        {"image": {"_type": "Image"}},
+        {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a"]}},
+    )
+    about = {"info": {"features": chance.choice(kinds)}}
+    return table.replace_schema_metadata({"huggingface": json.dumps(about)}) if chance.random() < 0.5 else table
+
+
+def read_parquet(folder: Path, good: Path) -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.config.HF_DATASETS_CACHE = Path(tempfile.gettempdir(), APART, "cache")
+    try:
+        prepared(f"hf:{folder}")
+    except UserError:
+        prepared(f"hf:{folder}", *COLUMNS)
 
 
 def make_npz(folder: Path, good: Path, chance: random.Random) -> None:
@@ -419,9 +562,63 @@ def read_both(folder: Path, good: Path) -> None:
         except UserError as error:
             faults.append(error)
     for error in faults:
-        check_message(error)
+        check_message(str(error))
     if len(faults) == 2:
         raise faults[0]
+
+
+# -- the studio --------------------------------------------------------------------------------------------------------
+
+
+@cache
+def studio(good: Path) -> tuple[Served, ExitStack]:
+    """A studio that serves until the process ends."""
+    projection.STARTS = 8
+    stack = ExitStack()
+    return stack.enter_context(serving(Studio([Model(catgan.load(good / "export"), "it")]))), stack
+
+
+CONNECTED: list[Any] = []  # to the studio: what a case is to speak through
+
+
+def make_message(folder: Path, good: Path, chance: random.Random) -> None:
+    message = odd_message(chance)
+    if isinstance(message, str):
+        (folder / "text").write_text(message)
+    else:
+        (folder / "bytes").write_bytes(message)
+    CONNECTED[:] = [studio(good)[0].socket()]
+
+
+def read_message_file(folder: Path, good: Path) -> None:
+    (path,) = folder.iterdir()
+    with CONNECTED.pop() as socket:
+        socket.send(path.read_text() if path.name == "text" else path.read_bytes())
+        data = socket.recv()
+    if isinstance(data, str):
+        refused_by_studio(json.loads(data))
+
+
+def make_upload(folder: Path, good: Path, chance: random.Random) -> None:
+    (folder / "upload").write_bytes(odd_upload(chance, chance.choice(list(pictures().values()))))
+    connection = http.client.HTTPConnection("127.0.0.1", studio(good)[0].port)
+    connection.connect()
+    CONNECTED[:] = [connection]
+
+
+def read_upload(folder: Path, good: Path) -> None:
+    with contextlib.closing(CONNECTED.pop()) as connection:
+        headers = {"Origin": studio(good)[0].origin}
+        connection.request("POST", "/project?steps=10", (folder / "upload").read_bytes(), headers)
+        last = json.loads(connection.getresponse().read().splitlines()[-1])
+    if "result" not in last:
+        refused_by_studio(last)
+
+
+def refused_by_studio(answer: dict[str, Any]) -> NoReturn:
+    assert answer["error"] != INTERNAL
+    assert str(Path.cwd().parent) not in answer["error"], "an answer that tells where files lie"
+    refused(answer["error"])
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
@@ -462,20 +659,23 @@ READERS = {
     "export": Reader(make_export, read_export),
     "styles": Reader(make_styles, read_style_file),
     "ONNX metadata": Reader(make_names, read_onnx_metadata),
+    "ONNX file": Reader(make_onnx, read_onnx),
     "picture": Reader(make_picture, read_picture),
     "archive": Reader(make_archive, read_archive),
     "IDX": Reader(make_idx, read_idx_files),
     "prepared data": Reader(make_prepared, read_prepared),
     "Arrow table": Reader(make_table, read_table),
+    "Parquet": Reader(make_parquet, read_parquet),
     "npz": Reader(make_npz, read_both),
+    "studio message": Reader(make_message, read_message_file),
+    "studio upload": Reader(make_upload, read_upload),
     "record": Reader(make_record, read_record_file),
     "run directory": Reader(make_run, read_run_folder),
 }
 
 
-def check_message(error: BaseException) -> None:
+def check_message(text: str) -> None:
     """Raise AssertionError for what is not one line of at most 400 characters."""
-    text = str(error)
     assert len(text) <= 400, f"a message of {len(text)} characters: {text[:300]}"
     assert text.strip()
     assert text.isprintable(), f"a message that is no line: {text[:300]!r}"

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+import catgan
 import reliability
-from campaigns import fuzz, long, visitors
+from campaigns import coverage, long, visitors
 from campaigns.journal import Journal
+from campaigns.opened import Opened, strace
 
 RECORDS = sorted((Path(__file__).parents[2] / "records" / "reliability").glob("*.json"))
 
@@ -87,7 +96,7 @@ def test_a_journal_does_no_case_twice_but_failed_ones(tmp_path: Path) -> None:
 
 
 def test_what_a_reader_must_not_touch_is_noticed(tmp_path: Path) -> None:
-    opened, mine = fuzz.Opened(), tmp_path / "mine"
+    opened, mine = Opened(), tmp_path / "mine"
     mine.mkdir()
     with opened.watched([mine]):
         opened.note("open", (str(mine / "a"), "r", 0))
@@ -96,6 +105,59 @@ def test_what_a_reader_must_not_touch_is_noticed(tmp_path: Path) -> None:
         opened.note("pickle.find_class", ("os", "system"))
     assert opened.elsewhere[0] == f"open {tmp_path / 'b'}"
     assert opened.elsewhere[1].startswith("pickle.find_class")
+
+
+def test_what_a_c_library_opens_is_noticed(tmp_path: Path) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.mkdir()
+    other.touch()
+    program = Path(__file__).parents[1] / "processes" / "opening_in_c.py"
+    argv = [sys.executable, program, mine, other, tmp_path / "trace"]
+    with subprocess.Popen([str(a) for a in argv], stdout=subprocess.PIPE) as process:
+        tracer = strace(process.pid, tmp_path / "trace")
+        elsewhere, calls = json.loads(process.communicate(timeout=60)[0])
+        tracer.communicate()
+    odd = os.fsdecode(os.fsencode(tmp_path) + b'/b \n\xff"')
+    assert elsewhere[:3] == [f"openat {other}", f"openat {odd}", f"unlink {other}"]
+    assert elsewhere[3].startswith("execve "), "what lies inside, or is only pointed at, is none of it"
+    assert calls >= 7
+
+
+def test_without_strace_a_traced_campaign_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="--trace needs strace, which is not installed"):
+        record(tmp_path, "fuzz", "--trace", "--cases", 1)
+
+
+def test_without_atheris_its_campaign_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "atheris", None)
+    with pytest.raises(SystemExit, match="needs atheris, which is not installed: pip install atheris"):
+        record(tmp_path, "atheris")
+
+
+def test_what_atheris_calls_reads_whole_inputs_and_lets_faults_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = io.BytesIO()
+    Image.new("L", (4, 4)).save(picture, "PNG")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x.png", picture.getvalue())
+    shutil.copytree(Path(catgan.__file__).parent / "shipped" / "digits.sklearn", tmp_path / "model" / "export")
+    calls: list[object] = []
+    monkeypatch.setattr("catgan.data.decode.to_picture", lambda *given: calls.append(given[0]))
+    read = coverage.archive(tmp_path)
+    read((tmp_path / "a.zip").read_bytes())
+    assert calls == [picture.getvalue()]
+    read(b"no archive")
+    read = coverage.export(tmp_path)
+    whole = coverage.one_input("export", tmp_path / "model")
+    read(whole)
+    read(whole[:-1])
+    monkeypatch.setattr("catgan.checkpoint.export.count", lambda step: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        read(whole)
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)

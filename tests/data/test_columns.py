@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catgan.data.decode import to_picture
+from catgan.data.decode import BrokenError, to_picture
 from catgan.data.idx import read_idx
 from catgan.data.sources import open_source
 from catgan.errors import UserError
@@ -64,6 +64,38 @@ def test_a_folder_of_parquet_is_loaded_by_its_name(tmp_path: Path, monkeypatch: 
     assert values(open_source(f"hf:{tmp_path / 'set'}")) == [0, 1]
 
 
+def test_pictures_that_rows_only_name_must_lie_in_the_folder_of_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets, parquet = pytest.importorskip("datasets"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "set").mkdir()
+    for name in ("set/in.png", "out.png"):
+        picture(5).save(tmp_path / name)
+    (tmp_path / "set" / "pipe").symlink_to("/dev/zero")
+    names = [str(tmp_path / name) for name in ("set/in.png", "out.png", "set/../out.png", "set/pipe")] + ["/dev/zero"]
+    features = datasets.Features({"image": datasets.Image(decode=False)})
+    made = datasets.Dataset.from_dict({"image": [{"bytes": None, "path": name} for name in names]}, features=features)
+    parquet.write_table(made.data.table, tmp_path / "set" / "train.parquet")  # `to_parquet` would put the files into it
+    source = open_source(f"hf:{tmp_path / 'set'}", image_column="image")
+    assert source.read(0) == (tmp_path / "set" / "in.png").read_bytes()
+    for i, said in enumerate(("outside of the data", "outside of the data", "names no file", "outside of the data"), 1):
+        with pytest.raises(BrokenError, match=said):
+            source.read(i)
+
+
+@pytest.mark.parametrize("elsewhere", ["../out.parquet", "/etc/*", "https://example.org/x.parquet", "a/../../*"])
+@pytest.mark.parametrize("file", ["README.md", ".huggingface.yaml"])
+def test_a_dataset_that_names_data_elsewhere_is_refused(elsewhere: str, file: str, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    table([0]).to_parquet(tmp_path / "set" / "train.parquet")
+    card = f"configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: ['train.parquet', '{elsewhere}']\n"
+    (tmp_path / "set" / file).write_text(card if file.endswith("yaml") else f"---\n{card}---\n")
+    with pytest.raises(UserError, match="describes itself with data elsewhere"):
+        open_source(f"hf:{tmp_path / 'set'}")
+
+
 def test_where_several_columns_fit_one_must_be_chosen(tmp_path: Path) -> None:
     table([0, 1], coarse=[1, 0]).save_to_disk(tmp_path / "set")
     with pytest.raises(UserError, match="choose with --label-column label or coarse"):
@@ -86,6 +118,8 @@ def test_a_column_of_numbers_or_texts_can_be_the_classes(tmp_path: Path) -> None
     assert open_source(str(tmp_path / "set"), image_column="png", label_column="kind").class_names == ("a", "b")
     with pytest.raises(UserError, match="has no column of pictures: its columns are png, label, kind"):
         open_source(str(tmp_path / "set"))
+    with pytest.raises(UserError, match="column png holds bytes: classes must be numbers or texts"):
+        open_source(str(tmp_path / "set"), image_column="png", label_column="png")
 
 
 def test_rows_without_a_class_are_refused(tmp_path: Path) -> None:

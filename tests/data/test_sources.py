@@ -180,7 +180,7 @@ def test_names_that_are_no_text_are_shown_with_their_bytes(tmp_path: Path) -> No
     assert source.read(0) == png()
 
 
-@pytest.mark.parametrize("damage", ["cut", "header", "packed", "packed cut", "zip", "text"])
+@pytest.mark.parametrize("damage", ["cut", "header", "packed", "packed cut", "bz2", "zip", "text"])
 def test_a_damaged_archive_is_named(damage: str, tmp_path: Path) -> None:
     path = tarred(tmp_path / "a", *(f"cat/{k}.png" for k in range(9)))
     data = path.read_bytes()
@@ -193,6 +193,9 @@ def test_a_damaged_archive_is_named(damage: str, tmp_path: Path) -> None:
         data = data[:60] + bytes(b ^ 0xFF for b in data[60:90]) + data[90:]
     elif damage == "packed cut":
         data = lzma.compress(data)[:-20]
+    elif damage == "bz2":
+        data = bz2.compress(data)
+        data = data[:-4] + bytes(b ^ 0xFF for b in data[-4:])  # the checksum at its end
     elif damage == "zip":
         data = zipped(tmp_path / "b", "cat/1.png").read_bytes()[:-30]
     else:
@@ -201,6 +204,26 @@ def test_a_damaged_archive_is_named(damage: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"/a is (damaged|neither)") as caught:
         open_source(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_member_without_a_name_is_no_picture(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", "x", "cat/1.png")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02")  # the first entry of the list at the end: its name becomes something extra
+    data[at + 28 : at + 32] = bytes([0, 0, 1, 0])
+    path.write_bytes(data)
+    source = open_source(str(path))
+    assert listed(source) == [("cat", "cat/1.png")]
+    assert source.ignored == {"file without ending": 1}
+
+
+def test_a_zip_of_an_unknown_version_is_refused(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", "cat/1.png")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 255
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"is damaged: zip file version 25\.5"):
+        open_source(str(path))
 
 
 def test_nothing_to_prepare_says_what_was_seen(tmp_path: Path) -> None:

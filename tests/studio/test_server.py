@@ -9,11 +9,9 @@ import json
 import random
 import resource
 import statistics
-import struct
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -27,6 +25,7 @@ from PIL import Image
 from studio_served import Served, ask, received, serving, until
 
 import catgan
+from campaigns.mutation import odd_message, odd_upload
 from catgan.cli import main
 from catgan.config import Config
 from catgan.config_io import from_dict
@@ -194,53 +193,6 @@ def test_a_malformed_message_gets_an_error_and_nobody_is_thrown_out(served: Serv
         assert ask(other)[1]
 
 
-def mutated(draws: random.Random, data: bytes) -> bytes:
-    """Bytes with a few changed, left out, doubled or added."""
-    made = bytearray(data)
-    for _ in range(draws.randint(1, 8)):
-        at = draws.randrange(len(made) + 1)
-        match draws.randrange(4):
-            case 0:
-                made[at : at + 1] = bytes([draws.randrange(256)])
-            case 1:
-                del made[at : at + draws.randint(1, 20)]
-            case 2:
-                made[at:at] = made[at : at + draws.randint(1, 20)]
-            case 3:
-                made[at:at] = draws.randbytes(draws.randint(1, 9))
-    return bytes(made)
-
-
-ODD: list[Any] = [
-    None, True, -1, 0, 2**53, 2**63, 2**64, 1e308, -1e308, 0.5, float("nan"), float("inf"), "", "A" * 3000, "\x00",
-    "../../etc/passwd", [], {}, [[]] * 9, [{}] * 101,
-]  # fmt: skip
-
-
-def message(draws: random.Random) -> bytes | str:
-    """Something near a request."""
-    point = {"label": 1, "other": 2, "mix": 0.5, "seed": 3, "psi": 0.7, "w": None, "directions": [1.0, 2.0]}
-    request = {"id": 1, "panel": "seeds", "points": [point], "model": 0, "to": None, "at": 0.5, "stages": False}
-    match draws.randrange(6):
-        case 0:
-            return draws.randbytes(draws.randrange(300))
-        case 1:
-            depth = draws.choice([10, 1000, 100_000])
-            return draws.choice(["[", '{"points":', '{"to":', '[{"a":']) * depth if depth < 1e5 else "[" * depth
-        case 2:
-            return mutated(draws, json.dumps(request).encode())
-        case 3:
-            name = draws.choice(list(point))
-            return json.dumps({**request, "points": [{**point, name: draws.choice(ODD)}]})
-        case 4:
-            return json.dumps({**request, draws.choice([*request, "x"]): draws.choice(ODD)})
-        case _:
-            digits = "9" * draws.choice([20, 400, 5000])
-            return json.dumps(request).replace(
-                '"seed": 3', f'"seed": {draws.choice(["-", ""])}{digits}{draws.choice(["", "e999", ".5"])}'
-            )
-
-
 def tells_of_no_path(data: bytes) -> bool:
     places = (Path(__file__).parents[2], Path(sys.prefix), Path.home(), Path.cwd(), Path("/tmp"))
     return not any(f"{place}/".encode() in data for place in places)
@@ -250,7 +202,7 @@ def test_a_thousand_odd_messages_break_nothing(served: Served, pipe: CATPipeline
     draws = random.Random("messages")
     with served.socket() as bystander, served.socket() as socket:
         for k in range(1000):
-            socket.send(message(draws))
+            socket.send(odd_message(draws))
             if k % 100 == 99:
                 assert ask(bystander)[1]
         socket.send(json.dumps({"id": 12345, "panel": "walk", "points": [{"seed": 5}]}))
@@ -274,38 +226,6 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A small PNG that says it has very many pixels, all of them black."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    row = zlib.compress(bytes(1 << 20), 9)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-        + chunk(b"IDAT", row)
-        + chunk(b"IEND", b"")
-    )
-
-
-def odd_upload(draws: random.Random) -> bytes:
-    """Something near a picture file."""
-    kind = draws.choice(FORMATS)
-    good = picture(draws.choice([1, 9, 40]), kind)
-    match draws.randrange(5):
-        case 0:
-            return draws.randbytes(draws.randrange(300))
-        case 1:
-            return good[: draws.randrange(len(good))]
-        case 2:
-            return good[:16] + mutated(draws, good[16:])
-        case 3:
-            return bomb(draws.choice([2**15, 2**20, 2**31 - 1]), draws.choice([2**15, 2**18]))
-        case _:
-            return mutated(draws, good)
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of what it finds
 def test_hundreds_of_odd_uploads_break_nothing(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Most are refused in one line; the few that are still pictures are projected."""
@@ -314,7 +234,8 @@ def test_hundreds_of_odd_uploads_break_nothing(served: Served, monkeypatch: pyte
     statuses = []
     with served.socket() as bystander:
         for k in range(300):
-            status, _, body = served.http("POST", "/project?steps=10", odd_upload(draws))
+            good = picture(draws.choice([1, 9, 40]), draws.choice(FORMATS))
+            status, _, body = served.http("POST", "/project?steps=10", odd_upload(draws, good))
             assert tells_of_no_path(body)
             last = lines(body)[-1]
             statuses.append("result" in last)

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import os
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -24,6 +25,10 @@ PACKERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
     b"\xfd7zXZ": lzma.open,
 }
 
+DAMAGE = (  # what the libraries raise; the last four come from numbers and names that are untrue
+    tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile,
+    NotImplementedError, ValueError, OverflowError, struct.error,
+)  # fmt: skip
 UNPACKED, EXPANSION = 2**30, 100  # bytes that a packed tar may always become, and the times of its size beyond that
 
 
@@ -44,14 +49,17 @@ def members(path: Path) -> Iterator[Member]:
             yield from zip_members(path)
         else:
             raise UserError(f"{path} is neither a zip nor a tar: pass an archive or a folder")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of what bz2 says of its data
+            raise
         raise UserError(f"{path} is damaged: {error}") from None
 
 
 def zip_members(path: Path) -> Iterator[Member]:
     archive = zipfile.ZipFile(path)
     for info in archive.infolist():
-        kind = "folder" if info.is_dir() else "other" if info.external_attr >> 28 == 0xA else "file"  # 0xA: a link
+        link = info.external_attr >> 28 == 0xA
+        kind = "folder" if info.filename.endswith("/") else "other" if link else "file"
         yield Member(info.filename, kind, info.file_size, lambda info=info: archive.read(info))  # type: ignore[misc]
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from catgan.data.decode import MAX_BYTES
+from catgan.data.decode import MAX_BYTES, BrokenError
 from catgan.data.idx import read_pair
 from catgan.data.listing import ONE_CLASS, PictureSource, too_large
 from catgan.errors import UserError
@@ -40,28 +43,69 @@ def hugging_face(where: str, split: str | None, image_column: str | None, label_
     if image in pictures:
         encoded = encoded.cast_column(image, datasets.Image(decode=False))
 
+    places = folders_of(where)
+
     def read(i: int) -> bytes:
         value = encoded[i][image]
         if isinstance(value, dict):
-            value = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+            value = value["bytes"] if value["bytes"] is not None else file_of(value["path"], places)
         return value if len(value) <= MAX_BYTES else too_large()
 
     numbers, class_names = classes(where, label, table)
     return PictureSource(where, RowNames(len(table)), numbers, class_names, read)
 
 
+def folders_of(where: str) -> list[Path]:
+    """Where the pictures that a dataset only names may lie: in its own folder, or where the library keeps what it fetched."""
+    import datasets
+    import huggingface_hub
+
+    if not where.startswith("hf:"):
+        return [absolute(where)]
+    name = where.removeprefix("hf:").partition(":")[0]
+    kept = (
+        datasets.config.HF_DATASETS_CACHE,
+        datasets.config.DOWNLOADED_DATASETS_PATH,
+        huggingface_hub.constants.HF_HUB_CACHE,
+    )
+    return [absolute(folder) for folder in ([name] if Path(name).is_dir() else kept)]
+
+
+def absolute(path: str | Path) -> Path:
+    """A path from the root on, without `..`; links are left as they are."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 (`resolve` follows links)
+
+
+def file_of(path: str, folders: Sequence[Path]) -> bytes:
+    """The picture file that a row names. Raises BrokenError if it is not in these folders, too large, or no plain file."""
+    file = absolute(path)
+    if not any(file.is_relative_to(folder) for folder in folders):
+        raise BrokenError(f"names a file outside of the data: {path[:60]}")
+    if not file.is_file():
+        raise BrokenError(f"names no file: {path[:60]}")
+    return file.read_bytes() if file.stat().st_size <= MAX_BYTES else too_large()
+
+
 def load_table(where: str, split: str | None) -> Any:
     """The rows of one split. Raises UserError with the library's reason if it cannot load them."""
     datasets = need("datasets", where, "hub")
+    loud = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs of a failure is in its exception
     try:
         if where.startswith("hf:"):
             name, _, part = where.removeprefix("hf:").partition(":")
+            check_card(Path(name))
             loaded = datasets.load_dataset(name, part or None, split=split)
         else:
             loaded = datasets.load_from_disk(where)
+    except UserError:
+        raise
     except Exception as error:  # the network, the hub's rules and damaged files all speak in exceptions of their own
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        generating = isinstance(error, datasets.exceptions.DatasetGenerationError)  # says no more than its name does
+        said = str(error.__cause__ if generating else error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"cannot load {where}: {said[0]}") from None
+    finally:
+        datasets.logging.set_verbosity(loud)
     if not isinstance(loaded, dict):
         if split is not None and not where.startswith("hf:"):
             raise UserError(f"--split is {split}: {where} is not divided; leave it out")
@@ -70,6 +114,33 @@ def load_table(where: str, split: str | None) -> Any:
     if chosen not in loaded:
         raise UserError(f"--split is {chosen or 'not set'}: {where} has {', '.join(map(str, loaded))}")
     return loaded[chosen]
+
+
+def check_card(folder: Path) -> None:
+    """Raise UserError if the description of a local dataset names data elsewhere, which the library would list and read."""
+    import datasets
+    import huggingface_hub
+
+    described: list[Any] = []
+    if (card := folder / "README.md").is_file():
+        described.append(huggingface_hub.DatasetCard.load(card).data.to_dict().get("configs"))
+    if (plain := folder / datasets.config.REPOYAML_FILENAME).is_file():
+        described.append(yaml.safe_load(plain.read_text("utf-8")))
+    seen = set()  # YAML can hold one list in many places
+    while described:
+        part = described.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        match part:
+            case dict() as found:
+                described += found.values()
+            case list() as found:
+                described += found
+            case str() as name if "://" in name or ".." in re.split(r"[/\\]", name) or Path(name).is_absolute():
+                raise UserError(
+                    f"hf:{folder} describes itself with data elsewhere, {name[:100]}: use a folder that has all of its data"
+                )
 
 
 def pick(where: str, option: str, chosen: str | None, fitting: Sequence[str], known: Sequence[str]) -> str | None:
@@ -89,7 +160,12 @@ def classes(where: str, label: str | None, table: Any) -> tuple[np.ndarray, tupl
         return np.zeros(len(table), np.int64), (ONE_CLASS,)
     values = table.select_columns([label]).with_format(None)[:][label]
     feature = table.features[label]
-    if None in values or (isinstance(feature, datasets.ClassLabel) and values and min(values) < 0):
+    odd = next((value for value in values if not isinstance(value, int | float | str | None)), None)
+    if odd is not None:
+        raise UserError(f"{where}: column {label} holds {type(odd).__name__}: classes must be numbers or texts")
+    if any(value is None or value != value for value in values) or (  # NaN
+        isinstance(feature, datasets.ClassLabel) and values and min(values) < 0
+    ):
         raise UserError(f"{where}: rows of column {label} have no class: choose another --split or --label-column")
     used = sorted(set(values))
     named = isinstance(feature, datasets.ClassLabel)
