@@ -116,7 +116,9 @@ def test_a_column_of_numbers_or_texts_can_be_the_classes(tmp_path: Path) -> None
     assert (source.class_names, source.labels.tolist()) == (("3", "7"), [1, 0, 1])
     assert values(source) == [0, 1, 2]
     assert open_source(str(tmp_path / "set"), image_column="png", label_column="kind").class_names == ("a", "b")
-    with pytest.raises(UserError, match="has no column of pictures: its columns are png, label, kind"):
+    with pytest.raises(
+        UserError, match="does not say which column has pictures: name it with --image-column, of png, label, kind"
+    ):
         open_source(str(tmp_path / "set"))
     with pytest.raises(UserError, match="column png holds bytes: classes must be numbers or texts"):
         open_source(str(tmp_path / "set"), image_column="png", label_column="png")

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import stat
 import tarfile
 import zipfile
@@ -249,3 +250,10 @@ def test_a_tar_that_grows_without_measure_is_refused(tmp_path: Path, monkeypatch
         file.write(bytes(2**22))
     with pytest.raises(UserError, match="becomes more than 1 MB when it is unpacked"):
         open_source(str(path))
+
+
+@pytest.mark.parametrize(("name", "hint"), [("a.bin", "an archive or a folder"), ("a.parquet", "or hf:{} for tables")])
+def test_a_file_that_is_no_archive_is_refused_with_what_to_pass(tmp_path: Path, name: str, hint: str) -> None:
+    (tmp_path / name).write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=f"neither a zip nor a tar: .*{re.escape(hint.format(tmp_path))}$"):
+        list(archives.members(tmp_path / name))

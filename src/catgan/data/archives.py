@@ -48,7 +48,8 @@ def members(path: Path) -> Iterator[Member]:
         elif zipfile.is_zipfile(path):
             yield from zip_members(path)
         else:
-            raise UserError(f"{path} is neither a zip nor a tar: pass an archive or a folder")
+            tables = f", or hf:{path.parent} for tables" if path.suffix in (".parquet", ".arrow", ".csv") else ""
+            raise UserError(f"{path} is neither a zip nor a tar: pass an archive or a folder{tables}")
     except (*DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of what bz2 says of its data
             raise

@@ -37,7 +37,9 @@ def hugging_face(where: str, split: str | None, image_column: str | None, label_
     labels = labels or [name for name in ("label", "labels") if name in table.column_names]
     image = pick(where, "--image-column", image_column, pictures, table.column_names)
     if image is None:
-        raise UserError(f"{where} has no column of pictures: its columns are {', '.join(table.column_names)}")
+        raise UserError(
+            f"{where} does not say which column has pictures: name it with --image-column, of {', '.join(table.column_names)}"
+        )
     label = pick(where, "--label-column", label_column, labels, table.column_names)
     encoded = table.select_columns([image])
     if image in pictures:
