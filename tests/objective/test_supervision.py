@@ -13,7 +13,7 @@ from torch import Tensor
 from catgan.config import Config
 from catgan.config_io import from_dict
 from catgan.data.datasets import Images
-from catgan.draws import normal, uniform
+from catgan.draws import Purpose, normal, uniform
 from catgan.objective import Draws, PyramidSupervision, Supervision, default_objective
 from catgan.objective.supervision import Network
 from catgan.training import train
@@ -123,3 +123,14 @@ def test_only_an_aggregated_discriminator_is_shown_stages_with_noises_of_their_o
         fake = PyramidSupervision(replace(c, sample=replace(c.sample, scales=(finest,) * 3))).fake_perturbed(h, one)
         assert torch.equal(fake[0], fake[1]) != own
         assert len(PyramidSupervision(c).real_perturbed(h[0], one)) == 3
+
+
+@pytest.mark.parametrize("kind", ["full", "per_scale"])
+def test_noise_of_the_pyramid_is_that_of_its_step_and_purpose(tiny_config: Config, kind: str) -> None:
+    config = from_dict({"objective": {"penalty_noise": kind}}, tiny_config)
+    (purpose, step), samples = (Purpose.PENALTY_FAKE, 3), [3, 5]
+    noise = PyramidSupervision(config).noise(purpose, step, samples, torch.device("cpu"))
+    sizes = (8,) if kind == "full" else config.sample.scales
+    assert [tuple(n.shape) for n in noise] == [(2, 1, size, size) for size in sizes]
+    expected = normal(config.training.seed, purpose, step, samples, (1, sum(s * s for s in sizes)), torch.device("cpu"))
+    assert torch.equal(torch.cat([n.flatten(2) for n in noise], 2), expected)

@@ -8,7 +8,7 @@ from vision_aided import Frozen
 
 from catgan.errors import UserError
 from catgan.objective import VisionHeads
-from catgan.objective.vision import spectral
+from catgan.objective.vision import PatchHead, spectral
 from catgan.schedules import rate
 
 
@@ -24,6 +24,18 @@ def test_logits_have_a_row_per_map_and_one_for_the_whole() -> None:
     other = module([torch.ones(4, 3, 4, 4), x], (y + 1) % 3)
     assert torch.equal(other[:, :-1], logits[:, :-1])  # patches know no class, and nothing looks at x_0
     assert not torch.isclose(other[:, -1], logits[:, -1]).any()
+
+
+def test_a_patch_sees_its_neighbours_through_a_leaky_relu() -> None:
+    head = PatchHead(channels=3, width=4)
+    assert [tuple(layer.weight.shape) for layer in (head.inner, head.outer)] == [(4, 3, 3, 3), (1, 4, 1, 1)]
+    x = torch.randn(1, 3, 5, 5)
+    normal = (x - x.mean(1, keepdim=True)) / (x.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+    padded, wide = torch.nn.functional.pad(normal, (1, 1, 1, 1)), spectral(head.inner.weight)
+    sums = (padded[0, :, 1:4, 2:5] * wide).sum((1, 2, 3)) + head.inner.bias  # around row 1, column 2
+    seen = torch.where(sums > 0, sums, 0.2 * sums)
+    logit = (seen * spectral(head.outer.weight)[0, :, 0, 0]).sum() + head.outer.bias
+    torch.testing.assert_close(head(x)[0, 1, 2], logit[0])
 
 
 def test_a_logit_depends_on_its_sample_alone() -> None:

@@ -16,7 +16,7 @@ from catgan.config_io import from_dict
 from catgan.encoders import load_vae
 from catgan.errors import UserError
 from catgan.networks import build_generator
-from catgan.sampling.inversion import FRAMES, invert, latents_of, total_steps
+from catgan.sampling.inversion import FRAMES, invert, latents_of, rate_at, total_steps
 from catgan.sampling.pipeline import CATPipeline, load, load_discriminator
 from catgan.sampling.styles import read_styles, write_styles
 
@@ -67,6 +67,14 @@ def test_pictures_of_a_latent_model_are_projected_through_its_vae(tiny_config: C
     assert np.isfinite(found.psnr[0])
     distance = [(found.frames[k, 0] - targets[0]).square().mean() for k in (0, -1)]
     assert distance[1] < distance[0]
+
+
+def test_rates_rise_over_a_tenth_of_the_steps_and_fall_to_nothing() -> None:
+    rates = [rate_at(step, 100) for step in range(100)]
+    assert rates[0] == 0.1
+    assert rates[4] == pytest.approx(0.5 * np.cos(np.pi * 0.02) ** 2)
+    assert rates[10:] == pytest.approx([np.cos(np.pi * step / 200) ** 2 for step in range(10, 100)])
+    assert rate_at(0, 5) == 1.0
 
 
 def test_pictures_of_another_shape_are_said() -> None:

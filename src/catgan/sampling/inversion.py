@@ -94,6 +94,12 @@ def short(steps: int) -> int:
     return max(1, round(SHORT * steps))
 
 
+def rate_at(step: int, steps: int) -> float:
+    """The share of the learning rate in a step from 0 on: it rises over a tenth of the steps, and falls as half a cosine."""
+    rise = min(1.0, (step + 1) / max(1, steps // 10))
+    return rise * (1 + math.cos(math.pi * step / steps)) / 2
+
+
 class Projection:
     """Moves styles towards pictures."""
 
@@ -144,13 +150,12 @@ class Projection:
     def descend(
         self, w: Tensor, wanted: Views, steps: int, shown: Sequence[int] | set[int]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Adam on the distance, rates rising over a tenth and falling as a cosine. Samples of the steps `shown`, and the last."""
+        """Adam on the distance, its rates by `rate_at`. Samples of the steps `shown`, and the last."""
         w = w.clone().requires_grad_()
         optimizer = torch.optim.Adam([w], lr=self.learning_rate)
         frames: list[Tensor] = []
         for step in range(steps):
-            rise, fall = min(1.0, (step + 1) / max(1, steps // 10)), (1 + math.cos(math.pi * step / steps)) / 2
-            optimizer.param_groups[0]["lr"] = self.learning_rate * rise * fall
+            optimizer.param_groups[0]["lr"] = self.learning_rate * rate_at(step, steps)
             h = self.generator.synthesize(w)
             if step in shown:
                 frames.append(h.detach())
