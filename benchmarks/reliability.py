@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plain = {action.dest: action.default for action in commands.choices[o.name]._actions}
     changed = {n: v for n, v in vars(o).items() if n not in ("name", "runs", "out") and v != plain[n]}
     given = [
-        f"--{n}" if v is True else f"--{n} {' '.join(v) if isinstance(v, list) else v}" for n, v in changed.items()
+        f"--{n}" if v is True else f"--{n} {shlex.join(v) if isinstance(v, list) else v}" for n, v in changed.items()
     ]
     record = {
         "command": " ".join(["python benchmarks/reliability.py", o.name, *given]),

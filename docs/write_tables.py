@@ -255,7 +255,8 @@ TABLES = {
     "configuration.md": {"fields": fields, "sizes": sizes, "recipes": recipes},
     "evaluation.md": {"metrics": measures, "parity": parity},
     "reliability.md": {
-        name: campaign(name) for name in ("kills", "tools", "fuzz", "atheris", "hosts", "long", "studio")
+        name: campaign(name)
+        for name in ("kills", "tools", "fuzz", "studio-input", "atheris", "hosts", "long", "studio")
     },
 }
 
