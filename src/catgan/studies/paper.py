@@ -99,11 +99,12 @@ def batch_file(run: PaperRun, folder: Path, gpus: int) -> str:
 #SBATCH --nodes=1
 #SBATCH --gpus-per-node={gpus}
 #SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task={8 * gpus}       # change
 #SBATCH --time=24:00:00           # change
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output={folder.absolute()}/job-%j.out
-#SBATCH --signal=B:TERM@180
+#SBATCH --signal=B:USR1@180
 
 source .venv/bin/activate                  # change
 data=/shared/imagenet-latents              # change: what catgan prepare made
@@ -115,7 +116,8 @@ export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=150
 stopped=
 torchrun --nproc-per-node {gpus} --max-restarts 3 -m catgan train "${{arguments[@]}}" &
 process=$!
-trap 'stopped=yes; kill -TERM "$process"' TERM
+trap 'stopped=yes; kill -TERM "$process"' USR1
+trap : TERM
 while [[ $(jobs -pr) ]]; do
     wait "$process"
 done
