@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from catgan.studies.paper import batch_file, paper_runs
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "slurm.sbatch"
 COMMANDS = {
-    "scontrol": "case $1 in requeue) touch requeued ;; *) printf 'node1\\nnode2\\n' ;; esac",
+    "scontrol": 'case "$1 $2" in requeue*) touch requeued ;; *hostnames) printf \'node1\\nnode2\\n\' ;; *) echo "$STATE" ;; esac',
     "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "scancel": 'kill -TERM "$(< step)"',
     "torchrun": 'printf "%s\\n" "$@" > started; [[ ! $STAYS ]] || { echo $$ > step.new; mv step.new step; exec sleep 60; }',
@@ -71,25 +72,41 @@ def test_a_run_is_started_on_all_machines_and_resumed_where_it_began(tmp_path: P
     assert started(tmp_path)[-1] == "--resume"
 
 
-@pytest.mark.parametrize(("told", "queued"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
-def test_a_job_returns_after_the_end_of_its_time_and_not_after_scancel(
-    script: Path, told: signal.Signals, queued: bool, tmp_path: Path
+@pytest.mark.parametrize(
+    ("script_is_told", "step_is_told", "preempted", "queued"),
+    [
+        pytest.param(signal.SIGUSR1, None, "None", True, id="end-of-time"),
+        pytest.param(signal.SIGTERM, signal.SIGTERM, "None", False, id="scancel"),
+        pytest.param(None, signal.SIGTERM, "2026-11-26T16:43:53", True, id="preemption"),
+        pytest.param(None, signal.SIGKILL, "None", False, id="fault"),
+    ],
+)
+def test_a_job_returns_after_a_preemption_and_the_end_of_its_time_alone(
+    script: Path,
+    script_is_told: signal.Signals | None,
+    step_is_told: signal.Signals | None,
+    preempted: str,
+    queued: bool,
+    tmp_path: Path,
 ) -> None:
-    job = start(script, tmp_path, STAYS="yes")
+    """Whom SLURM tells what, and its words for a job's state, are those of SLURM 22.05."""
+    state = f"   PreemptEligibleTime=2026-11-26T16:43:47 PreemptTime={preempted}"
+    job = start(script, tmp_path, STAYS="yes", STATE=state)
     step = tmp_path / "step"
     try:
         while not step.exists():
             assert job.poll() is None
             time.sleep(0.01)
-        job.send_signal(told)
-        if told == signal.SIGTERM:  # which SLURM sends to all processes of the job
-            os.kill(int(step.read_text()), told)
+        if script_is_told:
+            job.send_signal(script_is_told)
+        if step_is_told:
+            os.kill(int(step.read_text()), step_is_told)
         _, said = job.communicate(timeout=60)
     finally:
         job.kill()
-        if step.exists() and job.returncode is None:
+        with suppress(FileNotFoundError, ProcessLookupError):  # unless it has ended
             os.kill(int(step.read_text()), signal.SIGKILL)
-    assert job.returncode == 128 + signal.SIGTERM, said
+    assert job.returncode == 128 + (step_is_told or signal.SIGTERM), said
     assert (tmp_path / "requeued").exists() == queued
 
 

@@ -114,16 +114,18 @@ if [[ -e {shlex.quote(str(folder.absolute() / "run" / "config.yaml"))} ]]; then
 fi
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=150
 stopped=
-torchrun --nproc-per-node {gpus} --max-restarts 3 -m catgan train "${{arguments[@]}}" &
-process=$!
-trap 'stopped=yes; kill -TERM "$process"' USR1
+trap 'stopped=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
 trap : TERM
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" \\
+    torchrun --nproc-per-node {gpus} --max-restarts 3 -m catgan train "${{arguments[@]}}" &
+step=$!
 while [[ $(jobs -pr) ]]; do
-    wait "$process"
+    wait "$step"
 done
-wait "$process"
+wait "$step"
 code=$?
-if [[ $stopped && $code != 0 ]]; then
+preempted() {{ scontrol show job "$SLURM_JOB_ID" | grep -q ' PreemptTime=[0-9]'; }}
+if [[ $code != 0 ]] && {{ [[ $stopped ]] || preempted; }}; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"
