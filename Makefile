@@ -49,14 +49,15 @@ sbom: $(VENV)/ready-demo
 	$(PYTHON) -m venv build/sbom
 	build/sbom/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom
 	mkdir -p dist
-	build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible -o dist/catgan.cdx.json $(BIN)/python
+	sed "s/^dynamic = .*/version = \"$$($(BIN)/python -c 'import catgan; print(catgan.__version__)')\"/" pyproject.toml > build/sbom/pyproject.toml
+	build/sbom/bin/cyclonedx-py environment --pyproject build/sbom/pyproject.toml --mc-type library --output-reproducible -o dist/catgan.cdx.json $(BIN)/python
 
 $(VENV)/ready-%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "catgan needs Python 3.11 or newer; set PYTHON=..., found: $$($(PYTHON) --version)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV) (PyTorch is large: minutes the first time)"
-	@$(if $(TORCH_INDEX),$(PIP) torch --index-url $(TORCH_INDEX))
-	@$(PIP) -e '.[$*]'
+	@$(if $(TORCH_INDEX),$(PIP) --no-deps torch --index-url $(TORCH_INDEX))
+	@$(PIP) -e '.[$*]' $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	@touch $@
 
 clean:

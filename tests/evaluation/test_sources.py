@@ -70,6 +70,17 @@ def test_an_npz_in_pieces_equals_numpys_reading(
             assert y is None
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_reading_may_begin_anywhere_in_an_npz_with_labels(compressed: bool, tmp_path: Path) -> None:
+    images = pixels(2000)
+    path = tmp_path / "a.npz"
+    npz(path, compressed, arr_1=np.arange(2000), arr_0=images)  # labels first, which a wrong place would read as pixels
+    read, labels = Npz(path).read(1200, 1300)
+    assert torch.equal(read, torch.from_numpy(images[1200:1300]).permute(0, 3, 1, 2))
+    assert labels is not None
+    assert labels.tolist() == list(range(1200, 1300))
+
+
 def test_reading_on_never_goes_back_to_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else compressed files would be unpacked anew for each batch."""
     source = Npz(npz(tmp_path / "a.npz", True, arr_0=pixels(200)))

@@ -19,6 +19,7 @@ HELPERS = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")  # 
 # Folders for sockets, which Python takes away when it ends; the last folders of a pytest in a test; torchrun's own, when it
 # is killed.
 KEPT = ("pymp-", "pytest-of-", "torchelastic_")
+OLD_TORCH = "_remote_module_non_scriptable.py"  # PyTorch 2.9 makes a folder with it, which it removes when it ends
 PATIENCE = 15.0  # seconds that what was told to end may take
 
 
@@ -50,7 +51,9 @@ def left(mark: str, threads: set[threading.Thread], shared: set[str], folder: Pa
         "shared memory": sorted(
             name for name in listed(SHARED) - shared if not others(name) and not in_use(SHARED / name)
         ),
-        "temporary files": sorted(name for name in listed(folder) if not name.startswith(KEPT)),
+        "temporary files": sorted(
+            name for name in listed(folder) if not name.startswith(KEPT) and not (folder / name / OLD_TORCH).exists()
+        ),
     }
     return {kind: names for kind, names in found.items() if names}
 

@@ -181,7 +181,8 @@ class Npz:
     def read_labels(self) -> np.ndarray | None:
         if "arr_1.npy" not in self.archive.namelist():
             return None
-        with self.archive.open("arr_1.npy") as file:
+        # Opened by itself: streams of one archive share a place in the file, which Python 3.12 and 3.13 take for a stream's own.
+        with zipfile.ZipFile(self.path) as archive, archive.open("arr_1.npy") as file:
             shape, dtype = npy_header(file, self.path)
             if dtype.kind not in "iu" or shape != self.shape[:1]:
                 return None

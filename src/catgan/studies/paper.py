@@ -99,11 +99,12 @@ def batch_file(run: PaperRun, folder: Path, gpus: int) -> str:
 #SBATCH --nodes=1
 #SBATCH --gpus-per-node={gpus}
 #SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task={8 * gpus}       # change
 #SBATCH --time=24:00:00           # change
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output={folder.absolute()}/job-%j.out
-#SBATCH --signal=B:TERM@180
+#SBATCH --signal=B:USR1@180
 
 source .venv/bin/activate                  # change
 data=/shared/imagenet-latents              # change: what catgan prepare made
@@ -113,15 +114,18 @@ if [[ -e {shlex.quote(str(folder.absolute() / "run" / "config.yaml"))} ]]; then
 fi
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=150
 stopped=
-torchrun --nproc-per-node {gpus} --max-restarts 3 -m catgan train "${{arguments[@]}}" &
-process=$!
-trap 'stopped=yes; kill -TERM "$process"' TERM
+trap 'stopped=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
+trap : TERM
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" \\
+    torchrun --nproc-per-node {gpus} --max-restarts 3 -m catgan train "${{arguments[@]}}" &
+step=$!
 while [[ $(jobs -pr) ]]; do
-    wait "$process"
+    wait "$step"
 done
-wait "$process"
+wait "$step"
 code=$?
-if [[ $stopped && $code != 0 ]]; then
+preempted() {{ scontrol show job "$SLURM_JOB_ID" | grep -q ' PreemptTime=[0-9]'; }}
+if [[ $code != 0 ]] && {{ [[ $stopped ]] || preempted; }}; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

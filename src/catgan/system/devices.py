@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +19,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from catgan.errors import UserError
+
+warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")  # PyTorch 2.9 alone says so
 
 
 def pick_device(name: str) -> torch.device:
