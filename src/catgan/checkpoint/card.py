@@ -50,11 +50,8 @@ def known(header: Header, run: Path | None, name: str) -> dict[str, str]:
     """What placeholders of the template become; empty where that is not known."""
     c, s = header.config, header.config.sample
     about = read_if_there(run / "run.json") if run else {}
-    rows = (
-        [r for r in read_rows(run / "metrics.jsonl") if isinstance(r.get("step"), int) and r["step"] <= header.step]
-        if run
-        else []
-    )
+    logged = read_rows(run / "metrics.jsonl") if run else []
+    rows = [r for r in logged if isinstance(r.get("step"), int) and r["step"] <= header.step]
     with torch.device("meta"):
         networks = {"generator": build_generator(c), "discriminator": build_discriminator(c)}
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
