@@ -248,7 +248,7 @@ def test_commands_quote_the_path(make_run: Made) -> None:
         ({"evaluations/x.json": '{"step": 1}'}, "x.json is damaged: must be a JSON object with step, metrics"),
         ({"evaluations/x.json": '{"step": "a", "metrics": {}}'}, "x.json is damaged: step is 'a'"),
         ({"evaluations/x.json": '{"step": 1, "metrics": {}, "names": 5}'}, "x.json is damaged: names is 5"),
-        ({"evaluations/x.json": "[" * 5000 + "]" * 5000}, "x.json is damaged: it is no JSON"),
+        ({"evaluations/x.json": "[" * 5000 + "]" * 5000}, "x.json is damaged"),  # too deep for some Pythons
         ({"checkpoints/best.json": "[]"}, "best.json is damaged"),
         ({"diagnosis/diagnosis.json": "{}"}, "diagnosis.json is damaged: must be a JSON object with delta"),
     ],

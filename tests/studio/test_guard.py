@@ -161,3 +161,8 @@ def test_two_studios_on_one_host_keep_their_visitors() -> None:
         with TestClient(guarded("0.0.0.0", token), "http://192.168.0.7:7861") as client:
             assert client.get("/", headers=both).text == "page"
             assert client.get("/").status_code == 401
+
+
+def test_a_page_whose_name_is_no_files_is_not_there(local: TestClient) -> None:
+    answer = local.get("/a%00b")
+    assert (answer.status_code, answer.text) == (404, "there is no such page\n")

@@ -32,7 +32,7 @@ def test_a_loss_replaced_from_python_is_not_silently_swapped_back(
     objective = default_objective(config).with_term("generator", own)
     train(config, tmp_path / "run", dataset=data, quiet=True, objective=objective)
     assert f"adversarial = {identity(own)}" in about(tmp_path / "run")["objective"][-2]
-    said = f"the generator's term adversarial was {identity(own)}, is catgan"
+    said = f"the generator's term adversarial was {identity(own)}"
     with pytest.raises(UserError, match=re.escape(said)):
         train(config, tmp_path / "run", dataset=data, quiet=True, resume=True)
     longer = replace(config, training=replace(config.training, steps=2))

@@ -131,7 +131,8 @@ def test_another_head_or_supervision_of_a_resumed_run_is_named(
 
     go(VisionHeads, resume=False)
     with pytest.raises(
-        UserError, match=rf"the head {VISION} was catgan\.objective\.vision\.VisionHeads#\w+, is .*Other#"
+        UserError,
+        match=rf"the head {VISION} was catgan\.objective\.vision\.VisionHeads#\w+, is tests\.training\.test_heads\.",
     ):
         go(Other)
     with pytest.raises(UserError, match=r"the supervision was not there, is .*Shifted#"):

@@ -41,7 +41,7 @@ def find_folder(name: str, files: Names, what: str, option: str, wanted: Names =
     except ModuleNotFoundError:
         reason = "huggingface_hub is not installed: pip install 'catgan[hub]'"
     except Exception as error:  # of the network, the Hub or the disk, by many names: the files are not here
-        reason = first_line(error)
+        reason = first_line(error)[:100]  # what to do comes after it
     raise UserError(
         f"{what}: there is no folder {name}, and the Hugging Face Hub gave none ({reason}); get {' and '.join(files)} "
         f"from https://huggingface.co/{hub[1]}/tree/{hub[2] or 'main'}, put them into a folder and give it as {option}"
