@@ -48,7 +48,7 @@ def test_bad_input_is_read_or_refused_in_one_line(tmp_path: Path, request: pytes
 def test_a_long_run_is_watched_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long, "EVERY", 0.5)
     monkeypatch.setattr(long, "OPTIONS", ("--checkpoint.every", "100"))
-    stopped = record(tmp_path, "long", "--steps", 100_000, "--minutes", 0.3)
+    stopped = record(tmp_path, "long", "--steps", 100_000, "--minutes", 0.2)
     reached = int(dict(stopped["table"])["steps"].replace(",", ""))
     assert stopped["failed"] == 0
     again = record(tmp_path, "long", "--steps", reached + 5, "--minutes", 2)
