@@ -272,3 +272,9 @@ def test_a_file_that_grows_when_it_is_written_out_is_refused_at_once(tmp_path: P
 def test_what_the_yaml_reader_cannot_cope_with_is_named(text: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not valid YAML"):
         load_yaml(write(tmp_path, text))
+
+
+def test_an_evaluation_needs_two_samples() -> None:
+    assert from_dict({"eval": {"samples": 2}}).validate().eval.samples == 2
+    with pytest.raises(UserError, match=r"eval\.samples is 1: must be at least 2"):
+        from_dict({"eval": {"samples": 1}}).validate()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from catgan.metrics import METRICS, RENAMED, metric_of, numbers
+from catgan.metrics import METRICS, RENAMED, metric_of, numbers, titles
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,3 +60,13 @@ def test_every_number_is_of_one_metric_and_old_names_lead_to_new_ones() -> None:
     assert len(numbers()) == sum(len(metric.numbers) for metric in METRICS.values())
     assert set(RENAMED.values()) <= set(METRICS)
     assert not set(RENAMED) & set(METRICS)
+
+
+def test_only_inceptions_numbers_have_the_names_of_papers() -> None:
+    inception, pixels = titles("inception"), titles("pixels")
+    assert (inception["frechet_distance"], inception["precision"], inception["recall"]) == (
+        "FID",
+        "precision",
+        "recall",
+    )
+    assert (pixels["frechet_distance"], pixels["recall"]) == ("pixel Frechet distance", "pixel recall")
