@@ -15,7 +15,7 @@ import numpy as np
 from trainers import TINY, steps
 
 from campaigns.journal import Journal, Row
-from campaigns.watching import look, of_longest, slope
+from campaigns.watching import held, look, of_longest
 from catgan.studies.queue import step_of
 
 EVERY = 5.0  # seconds between two looks
@@ -62,8 +62,7 @@ def found(run: Path, rows: list[Row], code: int) -> dict[str, Any]:
     longest = of_longest(rows)
     warm = [row for row in longest if row["step"] >= longest[0]["step"] + WARM] or longest
     at = np.array([row["step"] for row in warm]) / 1000
-    megabytes = np.array([row["megabytes"] for row in warm])
-    growth = slope(at, megabytes)
+    slope, memory = held(warm, at, f"{at[-1] - at[0]:.0f},000 steps", "per 1,000 steps", 4)
     faults = [] if code in (0, 143) else [f"ended with {code}"]
     faults += unreadable(run)
     kinds = {name: files(run / name) for name in ("checkpoints", "previews", "evaluations", "tensorboard", "logs")}
@@ -71,15 +70,13 @@ def found(run: Path, rows: list[Row], code: int) -> dict[str, Any]:
         ["", ""],
         ["steps", f"{step_of(run):,}"],
         ["hours", f"{sum(row['seconds'] for row in rows) / 3600:.2f}"],
-        ["memory after warm-up, at the end", f"{megabytes[0]:.0f} MB, {megabytes[-1]:.0f} MB"],
-        [f"slope over {at[-1] - at[0]:.0f},000 steps", f"{growth:+.4f} MB per 1,000 steps"],
-        ["threads, open files (most)", f"{max(r['threads'] for r in warm)}, {max(r['files'] for r in warm)}"],
+        *memory,
         ["checkpoints", f"{len(steps(run))} of the last steps, {kinds['checkpoints'][1]:.1f} MB with the best"],
         *([name, f"{count} files, {size:.2f} MB"] for name, (count, size) in kinds.items() if name != "checkpoints"),
         ["metrics.jsonl", f"{(run / 'metrics.jsonl').stat().st_size / 1e6:.2f} MB"],
         ["what cannot be read", "; ".join(faults) or "nothing"],
     ]
-    return {"table": table, "failed": len(faults), "slope": growth, "looks": len(rows)}
+    return {"table": table, "failed": len(faults), "slope": slope, "looks": len(rows)}
 
 
 def files(folder: Path) -> tuple[int, float]:

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from studio_process import StudioProcess
+from studio_process import StudioProcess, asked
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 import catgan
 from campaigns.journal import Journal, Row
-from campaigns.watching import look, of_longest, slope
+from campaigns.watching import held, look, of_longest
 from catgan.sampling.pipeline import CATPipeline
 from catgan.studio.protocol import unpacked
 
@@ -97,11 +97,12 @@ class Noted:
     """What visitors saw since somebody asked."""
 
     def __init__(self) -> None:
-        self.counts, self.milliseconds, self.wrong = Counter[str](), list[int](), list[str]()
+        self.taken()
 
     def taken(self) -> Row:
-        row = {"counts": dict(self.counts), "milliseconds": self.milliseconds, "wrong": self.wrong}
-        self.__init__()  # type: ignore[misc]
+        """All of it, which is then forgotten."""
+        row = dict(vars(self))
+        self.counts, self.milliseconds, self.wrong = Counter[str](), list[int](), list[str]()
         return row
 
 
@@ -253,13 +254,9 @@ class Visitor:
     ) -> tuple[int, bytes]:
         """Status and body; with `part` only so many bytes of it are read, and the connection is closed."""
 
-        def asked() -> tuple[int, bytes]:
-            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE * 5)) as c:
-                c.request(method, path, body, {"Origin": f"http://127.0.0.1:{self.port}"})
-                answer = c.getresponse()
-                return answer.status, answer.read(part)
-
-        return await asyncio.to_thread(asked)
+        headers = {"Origin": f"http://127.0.0.1:{self.port}"}
+        status, _, answer = await asyncio.to_thread(asked, self.port, method, path, body, headers, part, PATIENCE * 5)
+        return status, answer
 
 
 def busy(status: int, body: bytes) -> bool:
@@ -272,8 +269,7 @@ def found(rows: list[Row], clients: int, faults: list[str]) -> dict[str, Any]:
     longest = of_longest(rows)
     warm = [row for row in longest if row["at"] >= WARM] or longest
     at = np.array([row["at"] for row in warm]) / 600
-    megabytes = np.array([row["megabytes"] for row in warm])
-    growth = slope(at, megabytes)
+    slope, memory = held(warm, at, f"{10 * (at[-1] - at[0]):.0f} minutes", "in ten minutes", 2)
     counts = sum((Counter(row["counts"]) for row in rows), Counter[str]())
     waited = np.array([m for row in rows for m in row["milliseconds"]] or [0])
     wrong = [w for row in rows for w in row["wrong"]]
@@ -289,9 +285,7 @@ def found(rows: list[Row], clients: int, faults: list[str]) -> dict[str, Any]:
         ["projections that were left on the way", f"{counts['projections that were left']:,}"],
         ["nonsense, refused in a line", f"{counts['nonsense, refused']:,}"],
         ["asked to come later", f"{counts['asked to come later']:,}"],
-        ["memory after warm-up, at the end", f"{megabytes[0]:.0f} MB, {megabytes[-1]:.0f} MB"],
-        [f"slope over {10 * (at[-1] - at[0]):.0f} minutes", f"{growth:+.2f} MB in ten minutes"],
-        ["threads, open files (most)", f"{max(r['threads'] for r in warm)}, {max(r['files'] for r in warm)}"],
+        *memory,
         ["answers that were wrong, or did not come", f"{len(wrong):,}"],
         ["what the studio left or said", "; ".join(faults) or "nothing"],
     ]  # fmt: skip
@@ -299,6 +293,6 @@ def found(rows: list[Row], clients: int, faults: list[str]) -> dict[str, Any]:
         "table": table,
         "failed": len(wrong) + len(faults),
         "failures": wrong[:20],
-        "slope": growth,
+        "slope": slope,
         "looks": len(rows),
     }

@@ -31,6 +31,15 @@ def of_longest(rows: Sequence[Row]) -> list[Row]:
     return max(of.values(), key=len)
 
 
-def slope(at: np.ndarray, megabytes: np.ndarray) -> float:
-    """Megabytes for each unit of `at`, both (n,), by least squares."""
-    return float(np.polyfit(at, megabytes, 1)[0]) if np.ptp(at) else float("nan")
+def held(warm: Sequence[Row], at: np.ndarray, over: str, per: str, digits: int) -> tuple[float, list[list[str]]]:
+    """What a process held in looks at it: megabytes for each unit of `at` (n,) by least squares, and rows of a table.
+
+    over, per: how the table calls all of `at`, and a unit. digits: of the slope.
+    """
+    megabytes = np.array([row["megabytes"] for row in warm])
+    slope = float(np.polyfit(at, megabytes, 1)[0]) if np.ptp(at) else float("nan")
+    return slope, [
+        ["memory after warm-up, at the end", f"{megabytes[0]:.0f} MB, {megabytes[-1]:.0f} MB"],
+        [f"slope over {over}", f"{slope:+.{digits}f} MB {per}"],
+        ["threads, open files (most)", f"{max(r['threads'] for r in warm)}, {max(r['files'] for r in warm)}"],
+    ]

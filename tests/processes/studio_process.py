@@ -1,7 +1,9 @@
-"""`catgan studio` in a process of its own, at a port that it keeps when it is started again."""
+"""`catgan studio` in a process of its own, at a port that it keeps when it is started again; and plain requests to one."""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import re
 import signal
@@ -10,6 +12,22 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from typing import IO
+
+
+def asked(
+    port: int,
+    method: str,
+    path: str,
+    body: bytes | str | None,
+    headers: Mapping[str, str],
+    part: int | None = None,
+    timeout: float = 60,
+) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers by lower-case name and body of a request; with `part` so many bytes of it, then nobody listens."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)) as connection:
+        connection.request(method, path, body, dict(headers))
+        answer = connection.getresponse()
+        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read(part)
 
 
 class StudioProcess:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import threading
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
+from studio_process import asked
 from websockets.sync.client import ClientConnection, connect
 
 from catgan.cli.studio import bound
@@ -38,12 +38,8 @@ class Served:
         self, method: str, path: str, body: bytes | str | None = None, **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers by lower-case name and body of a request, which by default comes from the studio's own page."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        with contextlib.closing(connection):
-            given = {"Origin": self.origin, **headers} if method == "POST" else headers
-            connection.request(method, path, body, {k: v for k, v in given.items() if v})
-            answer = connection.getresponse()
-            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+        given = {"Origin": self.origin, **headers} if method == "POST" else headers
+        return asked(self.port, method, path, body, {k: v for k, v in given.items() if v})
 
 
 def ask(socket: ClientConnection, timeout: float = 60, **request: Any) -> tuple[dict[str, Any], dict[str, Any]]:
